@@ -1,4 +1,4 @@
-"""Requests and answers, made as the tests of what differs need them."""
+"""Requests and answers for the tests of comparisons."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ HOUR = {"window": "hour", "unit": "HOUR", "multiplier": 1, "over": False}
 
 
 def request(*descriptors: Any, domain: str = "llm", hits: int | None = 0) -> RateLimitRequest:
-    """One with a descriptor for each of these, which are values of `team`, or (value, hits) with hits of
-    their own.
-    """
+    """Return a request with a descriptor for each value of `team`; (value, hits) sets its own hits_addend."""
     made = RateLimitRequest(domain=domain)
     for each in descriptors:
         value, own = each if isinstance(each, tuple) else (each, hits)
@@ -31,14 +29,14 @@ def request(*descriptors: Any, domain: str = "llm", hits: int | None = 0) -> Rat
 def status(
     left: int, *, limit: int = 100, over: bool = False, reset: int = 1_800, **fields: Any
 ) -> dict[str, Any]:
-    """A status of a limit an hour."""
+    """Return a status with an hourly limit."""
     current = {"requestsPerUnit": limit, "unit": "HOUR", **fields}
     code = "OVER_LIMIT" if over else "OK"
     return {"code": code, "limitRemaining": left, "currentLimit": current, "durationUntilReset": f"{reset}s"}
 
 
 def answer(*statuses: dict[str, Any], rules: list[dict[str, Any]] | None = None, **fields: Any) -> Answer:
-    """A response with these statuses, in the words of protobuf's JSON; `rules` are what it explains."""
+    """Return a response with these statuses, given as protobuf's JSON. Its explanation has `rules`."""
     over = any(each["code"] == "OVER_LIMIT" for each in statuses)
     said = {"overallCode": "OVER_LIMIT" if over else "OK", "statuses": list(statuses), **fields}
     if rules is not None:

@@ -1,4 +1,4 @@
-"""Copies on their way from the process that answers to the one that compares."""
+"""Copies on their way from the answering process to the comparing one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Record = tuple[str, int, bytes]
 
 
 class Received:
-    """The copies that have come."""
+    """The received copies."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -48,7 +48,7 @@ async def sending(gone: list[str], most: int = 1 << 20) -> AsyncIterator[tuple[S
 
 
 async def read(there: socket.socket) -> list[Record]:
-    """All copies until the end."""
+    """Read all copies to the end."""
     received = Received()
     loop = asyncio.get_running_loop()
     _, reader = await loop.create_unix_connection(lambda: Reader(received), sock=there.dup())
@@ -57,7 +57,7 @@ async def read(there: socket.socket) -> list[Record]:
 
 
 async def test_copies_arrive_as_they_were_made() -> None:
-    """In their order, whatever their sizes; the last ones as well."""
+    """Copies of all sizes, including the last ones, arrive in their order."""
     gone: list[str] = []
     async with sending(gone) as (sender, there):
         sender.opened(1)
@@ -82,8 +82,8 @@ async def test_copies_arrive_as_they_were_made() -> None:
 
 
 async def test_a_comparison_that_does_not_read_loses_whole_connections() -> None:
-    """From the first byte that finds no room: what follows could not be read without it. The next connection is
-    followed again.
+    """A connection is dropped from the first byte that finds no room, because the rest is useless without it.
+    The next connection is followed again.
     """
     async with sending([], most=1_000_000) as (sender, there):
         sender.opened(1)
@@ -106,7 +106,7 @@ async def test_a_comparison_that_does_not_read_loses_whole_connections() -> None
 
 
 async def test_the_tee_goes_on_without_a_comparison() -> None:
-    """It says so, and keeps nothing."""
+    """It reports that once, and keeps no copies."""
     gone: list[str] = []
     async with sending(gone) as (sender, there):
         sender.opened(1)
@@ -122,7 +122,7 @@ async def test_the_tee_goes_on_without_a_comparison() -> None:
 
 @pytest.mark.parametrize("cut", [1, 5, 13, 14, 100])
 async def test_records_are_read_however_they_are_cut(cut: int) -> None:
-    """A socket may cut them anywhere."""
+    """A socket may split them anywhere."""
     async with sending([]) as (sender, there):
         sender.opened(7)
         sender.from_caller(7, b"abcdefghij")

@@ -1,4 +1,6 @@
-"""Calls are found in a copy of the bytes of a connection, however these are cut, and whatever else is in it."""
+"""Calls are found in a copy of the bytes of a connection, however these are split and whatever else is in
+them.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +42,12 @@ REPLY = _response.SerializeToString()
 
 
 def message(data: bytes, compressed: int = 0) -> bytes:
-    """The message with its prefix."""
+    """Return the message with its prefix."""
     return bytes([compressed]) + len(data).to_bytes(4) + data
 
 
 class Talk:
-    """A caller and a service, whose bytes are followed; `cut` bytes at a time."""
+    """A caller and a service whose bytes are followed, `cut` bytes at a time."""
 
     def __init__(self, cut: int = 0) -> None:
         self.cut = cut
@@ -62,7 +64,7 @@ class Talk:
         self.turn()
 
     def turn(self) -> None:
-        """Pass on what both have to send, until neither has."""
+        """Pass on the output of both until neither has any."""
         while (ours := self.caller.data_to_send()) or self.service._data_to_send:
             for part in self._parts(ours):
                 self.events += self.following.from_caller(part)
@@ -102,7 +104,7 @@ class Talk:
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 7, 10, 64])
 def test_calls_and_answers_are_found_however_the_bytes_are_cut(cut: int) -> None:
-    """Several at the same time, with calls of other methods between them, and headers that HPACK remembers."""
+    """Several calls run at the same time, between calls of other methods, with headers from the HPACK table."""
     talk = Talk(cut)
     first = talk.ask(traceparent="00-1-2-01")
     talk.ask(path="/grpc.health.v1.Health/Check")
@@ -131,7 +133,7 @@ def test_calls_and_answers_are_found_however_the_bytes_are_cut(cut: int) -> None
     ],
 )
 def test_a_status_is_read_as_a_client_reads_it(headers: list[tuple[str, str]], expected: Answer) -> None:
-    """Also of a proxy in front of the first service, which knows nothing of gRPC."""
+    """This includes the HTTP status of a proxy before the first service."""
     talk = Talk()
     number = talk.ask()
     talk.service.send_headers(number, headers, end_stream=True)
@@ -140,7 +142,7 @@ def test_a_status_is_read_as_a_client_reads_it(headers: list[tuple[str, str]], e
 
 
 def test_a_reply_that_is_none_is_an_error_of_the_caller() -> None:
-    """A generated client makes INTERNAL of it."""
+    """A generated client returns INTERNAL for it."""
     talk = Talk()
     talk.answer(talk.ask(), message(b"\xff\xff"))
     assert Answered(1, Answer("INTERNAL", "the reply is no RateLimitResponse")) == talk.events[-1]
@@ -156,7 +158,7 @@ def test_a_reply_that_is_none_is_an_error_of_the_caller() -> None:
     ],
 )
 def test_calls_that_cannot_be_read_are_named(body: bytes, why: str) -> None:
-    """They pass through the tee as they are; only the comparison leaves them out."""
+    """The tee passes them on unchanged, and the comparison skips them."""
     talk = Talk()
     number = talk.ask(body)
     talk.answer(number)
@@ -182,7 +184,7 @@ def test_a_message_may_be_larger_than_is_compared(monkeypatch: pytest.MonkeyPatc
 
 
 def test_only_calls_that_may_be_counted_are_passed_on() -> None:
-    """Not the ones that the first service refuses to begin: their callers send them again."""
+    """Calls that the first service refuses with REFUSED_STREAM are sent again by their callers."""
     talk = Talk()
     cancelled, refused, broken, unknown, left = (talk.ask() for _ in range(5))
     talk.caller.reset_stream(cancelled, 8)
@@ -203,7 +205,7 @@ def test_only_calls_that_may_be_counted_are_passed_on() -> None:
 
 
 def test_an_answer_before_the_call_is_complete_is_no_decision() -> None:
-    """The first service has refused what it has seen of it, and counted nothing."""
+    """The first service refused the call early, and counted nothing."""
     talk = Talk()
     talk.caller.send_headers(
         1, [(":method", "POST"), (":scheme", "http"), (":path", PATH), (":authority", "x")]
@@ -223,7 +225,7 @@ def block(path: str = PATH) -> bytes:
 
 
 def test_headers_may_be_padded_and_in_several_frames() -> None:
-    """With a priority as well; and data may be padded."""
+    """They may have a priority, and data may be padded."""
     headers = block()
     padded = bytes([3]) + bytes(5) + headers[:4] + bytes(3)
     read = Following()
@@ -252,13 +254,13 @@ def test_headers_may_be_padded_and_in_several_frames() -> None:
     ],
 )  # fmt: skip
 def test_bytes_that_cannot_be_followed_are_named(data: bytes, why: str) -> None:
-    """The comparison leaves the connection alone; its peers decide about it."""
+    """The comparison skips the connection, and its peers decide about it."""
     with pytest.raises(Unfollowable, match=f"^{why}"):
         list(Following().from_caller(data))
 
 
 def test_calls_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In their number and in their bytes."""
+    """Both their number and their bytes are."""
     opened = [frame(HEADERS, END_HEADERS, number, block()) for number in (1, 3, 5)]
     monkeypatch.setattr(following, "MOST_STREAMS", 2)
     with pytest.raises(Unfollowable, match="2 of its calls are in flight"):
@@ -276,7 +278,7 @@ def test_calls_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_table_of_headers_may_be_larger_where_a_peer_allows_it() -> None:
-    """And a smaller one is not yet known to who sends headers."""
+    """The sender of headers does not yet know a smaller one."""
     talk = Talk()
     talk.ask()
     talk.service.update_settings({h2.settings.SettingCodes.HEADER_TABLE_SIZE: 65_536})
@@ -291,7 +293,7 @@ def test_a_table_of_headers_may_be_larger_where_a_peer_allows_it() -> None:
 
 
 def test_strange_bytes_raise_nothing_else() -> None:
-    """Frames of every kind with random contents, some of them in a connection that was in order until then."""
+    """Frames of every kind have random contents, some after a valid start of the connection."""
     for seed in range(400):
         chance = random.Random(seed)
         read = Following()
@@ -311,7 +313,7 @@ def test_strange_bytes_raise_nothing_else() -> None:
 
 
 def test_heads_are_found_without_payloads() -> None:
-    """However the bytes are cut; and a frame is inserted only between frames, and never into headers."""
+    """The bytes may be split anywhere. A frame is inserted only between frames, and never into headers."""
     data = (
         frame(4, 0, 0, bytes(12)) + frame(HEADERS, 0, 1, b"abc") + frame(CONTINUATION, END_HEADERS, 1, b"d")
     )

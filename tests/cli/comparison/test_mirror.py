@@ -1,6 +1,6 @@
-"""The mirror: callers get the first service's answers as they came, and the second is compared beside it.
+"""The mirror: callers get the first service's answers unchanged, and the second service is compared with it.
 
-Here the tee and the comparison are in one process; test_beside.py has what is between the two.
+Here the tee and the comparison are in one process; test_beside.py tests the connection of the two.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ASKED = request("a").SerializeToString()
 
 
 def replying(*lefts: int) -> tuple[Handler, list[bytes]]:
-    """A service that has so much left at each call, and what it was asked."""
+    """Return a service with this remaining budget at each call, and the requests that it gets."""
     asked: list[bytes] = []
 
     async def handler(data: bytes, context: Any) -> bytes:
@@ -56,7 +56,7 @@ def replying(*lefts: int) -> tuple[Handler, list[bytes]]:
 async def server(
     handler: Handler, at: int | str = 0, credentials: grpc.ServerCredentials | None = None
 ) -> AsyncIterator[str]:
-    """A gRPC server whose ShouldRateLimit is `handler`, and that is healthy; where it listens."""
+    """Serve ShouldRateLimit with `handler` and a SERVING health. Yields the address."""
     serving = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
 
     async def health(data: bytes, context: Any) -> bytes:
@@ -82,8 +82,8 @@ async def server(
 
 
 class Mirrored:
-    """A tee before a service, a comparison with another one, and a caller. `lines` is what is reported, and `notes`
-    what the tee says.
+    """A tee before a service, a comparison with another one, and a caller. `lines` are the reports, and
+    `notes` the messages of the tee.
     """
 
     def __init__(self, tee: Tee, mirror: Mirror, report: Report, lines: list[str], notes: list[str]) -> None:
@@ -95,7 +95,7 @@ class Mirrored:
         return answered
 
     async def finished(self) -> Report:
-        """What is reported when it has ended."""
+        """Return the reports after the end."""
         await self.tee.stop(5)
         await self.mirror.finish()
         return self.report
@@ -120,7 +120,9 @@ async def mirrored(theirs: str, ours: str, **options: Any) -> AsyncIterator[Mirr
 
 
 async def test_the_caller_gets_their_bytes_and_both_are_asked_the_same() -> None:
-    """Also bytes that no message of ours would be written as; ours is asked to explain itself."""
+    """This includes bytes that our encoder would not produce. Our service gets a request for an explanation
+    too.
+    """
     odd = answer(status(7)).response
     assert odd is not None
     reply = b"\xf8\xff\x07\x01" + odd.SerializeToString()
@@ -138,7 +140,7 @@ async def test_the_caller_gets_their_bytes_and_both_are_asked_the_same() -> None
 
 
 async def test_differences_are_printed_while_it_runs() -> None:
-    """The first gap is from before; one that widens is shown with what both have said."""
+    """The first gap is counted before. A gap that widens is shown with both answers."""
     theirs, _ = replying(50, 50)
     ours, _ = replying(50, 40)
     async with server(theirs) as one, server(ours) as other, mirrored(one, other) as front:
@@ -152,7 +154,7 @@ async def test_differences_are_printed_while_it_runs() -> None:
 
 
 async def test_an_error_of_theirs_is_the_callers() -> None:
-    """With its status, its text and its metadata."""
+    """It keeps its status, its text and its metadata."""
 
     async def theirs(data: bytes, context: Any) -> bytes:
         await context.abort(
@@ -173,7 +175,7 @@ async def test_an_error_of_theirs_is_the_callers() -> None:
 
 
 async def test_the_deadline_and_the_metadata_of_the_caller_are_theirs() -> None:
-    """Nothing is added, and nothing is missing."""
+    """Nothing is added or removed."""
     seen: list[Any] = []
 
     async def theirs(data: bytes, context: Any) -> bytes:
@@ -189,7 +191,7 @@ async def test_the_deadline_and_the_metadata_of_the_caller_are_theirs() -> None:
 
 
 async def test_a_service_that_is_not_there_costs_callers_nothing() -> None:
-    """Ours refuses every connection: theirs answers, and each call is a difference."""
+    """Our service refuses every connection. The first service answers, and each call is a difference."""
     theirs, _ = replying(9)
     async with server(theirs) as one, mirrored(one, "127.0.0.1:1") as front:
         assert await front.ask()
@@ -199,7 +201,7 @@ async def test_a_service_that_is_not_there_costs_callers_nothing() -> None:
 
 
 async def test_a_service_that_is_too_slow_is_left_out_and_counted() -> None:
-    """Calls to it do not pile up, and callers do not wait for it."""
+    """Calls to it do not accumulate, and callers do not wait for it."""
     theirs, _ = replying(9)
     going_on = asyncio.Event()
 
@@ -216,7 +218,9 @@ async def test_a_service_that_is_too_slow_is_left_out_and_counted() -> None:
 
 
 async def test_a_caller_that_goes_before_an_answer_is_counted_by_ours_as_well() -> None:
-    """Theirs may have counted it. There is nothing to compare, and the bucket begins anew."""
+    """The first service may have counted it. There is nothing to compare, and the state of the bucket is
+    forgotten.
+    """
     ours, asked = replying(9)
     called, cancelled = asyncio.Event(), asyncio.Event()
 
@@ -241,7 +245,9 @@ async def test_a_caller_that_goes_before_an_answer_is_counted_by_ours_as_well() 
 
 @asynccontextmanager
 async def comparing(ours: str) -> AsyncIterator[tuple[Mirror, Report, list[str]]]:
-    """A comparison that is given copies by hand, with one call in connection 1 that theirs has not answered."""
+    """A comparison whose copies a test makes by hand. Connection 1 has a call that the first service has not
+    answered.
+    """
     lines: list[str] = []
     report = Report(put=lines.append)
     async with aio.insecure_channel(ours) as channel:
@@ -254,7 +260,7 @@ async def comparing(ours: str) -> AsyncIterator[tuple[Mirror, Report, list[str]]
 
 
 async def test_a_connection_that_is_no_longer_followed_is_counted_once() -> None:
-    """Its call in flight is still counted by ours: theirs may have counted it."""
+    """Our service still counts its call in flight, because the first service may have counted it."""
     handler, asked = replying(9)
     async with server(handler) as ours, comparing(ours) as (mirror, report, _):
         mirror.missed(1)
@@ -282,7 +288,7 @@ async def test_a_call_that_theirs_has_not_begun_is_not_counted_by_ours() -> None
 
 
 async def test_a_call_that_cannot_be_read_is_left_out() -> None:
-    """Such as a compressed one. The next one is compared."""
+    """A compressed call is an example. The next call is compared."""
     handler, asked = replying(9)
     async with server(handler) as ours, comparing(ours) as (mirror, report, _):
         mirror.from_caller(1, frame(HEADERS, END_HEADERS, 3, block()))
@@ -295,7 +301,7 @@ async def test_a_call_that_cannot_be_read_is_left_out() -> None:
 
 
 async def test_a_reply_of_ours_that_is_none_is_a_difference() -> None:
-    """As for any other caller."""
+    """Any other caller would also get an error."""
 
     async def handler(data: bytes, context: Any) -> bytes:
         return b"\xff\xff"
@@ -307,7 +313,7 @@ async def test_a_reply_of_ours_that_is_none_is_a_difference() -> None:
 
 
 async def test_what_is_no_request_is_theirs_to_judge() -> None:
-    """Its bytes are handed on as they are."""
+    """Its bytes are passed on unchanged."""
     theirs, asked = replying(9)
     ours, _ = replying(9)
     async with server(theirs) as one, server(ours) as other, mirrored(one, other) as front:
@@ -316,7 +322,7 @@ async def test_what_is_no_request_is_theirs_to_judge() -> None:
 
 
 async def test_its_health_is_theirs() -> None:
-    """A gateway, or kubelet, that asks for it hears of the first service."""
+    """A gateway or kubelet that checks its health gets that of the first service."""
     theirs, _ = replying(9)
     async with server(theirs) as one, mirrored(one, "127.0.0.1:1") as front:
         check = front.caller.unary_unary("/grpc.health.v1.Health/Check", None, None)
@@ -329,8 +335,8 @@ async def test_its_health_is_theirs() -> None:
 
 
 async def test_calls_at_the_same_time_are_no_faults() -> None:
-    """Twenty charges of one bucket at once, which each service counts in its own order: what is left differs
-    by that much.
+    """Each service counts twenty concurrent charges of a bucket in its own order, so the remaining budgets
+    may differ by their sum.
     """
 
     def counting(order: int) -> Handler:
@@ -365,8 +371,8 @@ async def test_calls_at_the_same_time_are_no_faults() -> None:
 
 
 def test_hits_of_calls_at_the_same_time_are_added_up() -> None:
-    """Those that began before and had not ended, and those that began since; and nothing is kept of calls
-    that ended.
+    """They are those of calls that overlap, whether they began before or after. Nothing is kept of calls that
+    ended.
     """
     overlaps = _Overlaps()
     first = overlaps.begin(request("a", hits=5))
@@ -381,7 +387,7 @@ def test_hits_of_calls_at_the_same_time_are_added_up() -> None:
 
 
 def test_what_asks_for_an_explanation_may_follow_any_request() -> None:
-    """It is one field, behind whatever there is."""
+    """It is one field, appended to any message."""
     made = RateLimitRequest.FromString(ASKED + EXPLAIN)
     assert made.explain
     made.explain = False

@@ -1,4 +1,4 @@
-"""Each reason is given where it holds and nowhere else, and stands on the page."""
+"""Each reason is given only where it applies, and is explained on the page."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ PAGE = DOCS / "compatibility.md"
 
 
 def reasons(compared: Compared) -> list[str]:
-    """The reasons of a request's differences, each once; "" is none."""
+    """Return the distinct reasons for a request's differences; "" for none."""
     return sorted({finding.reason for finding in compared.findings})
 
 
 class Case(NamedTuple):
-    """Two answers to a request, and the reasons that they differ for."""
+    """Two answers to a request, and the reasons for their differences."""
 
     asked: RateLimitRequest
     theirs: Answer
@@ -124,12 +124,12 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 def test_a_difference_has_this_reason(case: Case) -> None:
-    """The first request about its bucket."""
+    """The request is the first one about its bucket."""
     assert case.expected == reasons(Comparer().compare(case.asked, case.theirs, case.ours))
 
 
 def test_every_reason_has_a_case() -> None:
-    """Here, or below where earlier requests are part of it."""
+    """The case is here, or in the tests below if it needs earlier requests."""
     seen = {reason for case in CASES.values() for reason in case.expected} - {""}
     assert {"local-cache", "shared-counter", "overlapping"} == {reason.name for reason in REASONS} - seen
 
@@ -138,8 +138,8 @@ def test_every_reason_has_a_case() -> None:
 
 
 def test_a_gap_is_counted_before_once_and_then_follows() -> None:
-    """As long as it is as wide; one that widens is a difference of its own, and what follows from that names
-    it.
+    """This holds while its width stays. A gap that widens is a new difference, and later reasons name that
+    one.
     """
     comparer = Comparer()
     steps = [(40, 60), (30, 50), (25, 50), (20, 45)]
@@ -149,7 +149,7 @@ def test_a_gap_is_counted_before_once_and_then_follows() -> None:
 
 
 def test_a_gap_explains_a_verdict_that_goes_with_it() -> None:
-    """Whoever has less left refuses first; the other way round it is not explained."""
+    """The service with less remaining refuses first. The opposite is not explained."""
     comparer = Comparer()
     comparer.compare(request("a"), answer(status(10)), answer(status(40)))
     assert [FOLLOWS] == reasons(comparer.compare(request("a"), answer(over()), answer(status(20))))
@@ -157,7 +157,7 @@ def test_a_gap_explains_a_verdict_that_goes_with_it() -> None:
 
 
 def test_a_new_window_closes_a_gap() -> None:
-    """From then on a difference is a difference."""
+    """Later differences need another reason."""
     comparer = Comparer()
     pairs = [(40, 60), (100, 100), (80, 100)]
     found = [comparer.compare(request("a"), answer(status(a)), answer(status(b))) for a, b in pairs]
@@ -165,7 +165,7 @@ def test_a_new_window_closes_a_gap() -> None:
 
 
 def test_another_bucket_has_its_own_gap() -> None:
-    """And each descriptor of a request its own bucket."""
+    """Each descriptor of a request has its own bucket."""
     comparer = Comparer()
     comparer.compare(request("a"), answer(status(40)), answer(status(60)))
     both = comparer.compare(request("a", "b"), answer(status(30), status(90)), answer(status(50), status(95)))
@@ -173,7 +173,7 @@ def test_another_bucket_has_its_own_gap() -> None:
 
 
 def test_counters_that_are_joined_are_found_by_their_text() -> None:
-    """`team=a_team_b` beside `team=a, team=b`; the third of them is looked at with both known."""
+    """`team=a_team_b` and `team=a, team=b` share a counter. The third answer is compared when both are known."""
     one, other = request("a_team_b"), RateLimitRequest(domain="llm")
     descriptor = other.descriptors.add()
     for value in (b"a", b"b"):
@@ -185,7 +185,7 @@ def test_counters_that_are_joined_are_found_by_their_text() -> None:
 
 
 def test_a_local_cache_is_found_by_a_refund_that_it_does_not_see() -> None:
-    """The bucket was refunded, and is refused all the same."""
+    """The bucket is refused although it was refunded."""
     comparer = Comparer()
     comparer.compare(request("a", hits=-5), answer(status(5)), answer(status(5)))
     assert ["local-cache"] == reasons(comparer.compare(request("a"), answer(over()), answer(status(5))))
@@ -193,7 +193,7 @@ def test_a_local_cache_is_found_by_a_refund_that_it_does_not_see() -> None:
 
 @pytest.mark.parametrize("hits, expected", [(20, ["overlapping"]), (4, [""])], ids=["enough", "not enough"])
 def test_calls_at_the_same_time_explain_as_much_as_they_cost(hits: int, expected: list[str]) -> None:
-    """And no more; what they show of a gap is of the moment, and is not remembered."""
+    """They explain no more than that. A gap that they cause is temporary, and is not remembered."""
     comparer = Comparer()
     comparer.compare(request("a"), answer(status(100)), answer(status(100)))
     pair = answer(status(80)), answer(status(100))
@@ -202,7 +202,7 @@ def test_calls_at_the_same_time_explain_as_much_as_they_cost(hits: int, expected
 
 
 def test_a_call_that_one_has_not_answered_ends_what_is_known() -> None:
-    """It may have counted it: the next answers begin anew."""
+    """It may have been counted, so the state of the bucket is forgotten."""
     comparer = Comparer()
     comparer.compare(request("a"), answer(status(50)), answer(status(50)))
     comparer.compare(request("a", hits=5), Answer("DEADLINE_EXCEEDED"), answer(status(45)))
@@ -212,7 +212,7 @@ def test_a_call_that_one_has_not_answered_ends_what_is_known() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    """The bucket that was asked about longest ago is forgotten, and begins anew."""
+    """The least recently used bucket is forgotten."""
     comparer = Comparer(most_buckets=2)
     for value in "abcab":
         found = comparer.compare(request(value), answer(status(40)), answer(status(60)))
@@ -223,7 +223,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_every_reason_stands_on_the_page() -> None:
-    """At the paragraph or the row that it names, once; and in the table of reasons, in the same order."""
+    """It is in the paragraph or the row that it names, once, and in the table of reasons, in the same order."""
     text = PAGE.read_text("utf-8")
     every = [*REASONS, REFUSAL]
     assert [] == [reason.name for reason in every if text.count(f"\n{reason.place}") != 1]
@@ -250,8 +250,8 @@ IN_NO_ANSWER = {
 
 
 def test_what_the_page_says_of_answers_is_a_reason() -> None:
-    """Each paragraph about answers has one, or cannot be seen in an answer; so do the rows about errors of
-    gRPC.
+    """Each paragraph about answers has a reason, or is about something that answers do not show. The same
+    holds for rows about gRPC errors.
     """
     text = PAGE.read_text("utf-8")
     (answers,) = re.findall(

@@ -1,4 +1,4 @@
-"""The tee: bytes pass through as they come, with the ends and faults of either side."""
+"""The tee passes bytes on unchanged, with the ends and failures of either side."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SETTINGS = frame(4, 0, 0, b"")
 
 
 class Copied:
-    """The copies that the tee has made."""
+    """The copies made by the tee."""
 
     def __init__(self) -> None:
         self.records: list[tuple[str, int]] = []
@@ -75,7 +75,7 @@ async def teed(theirs: str, tls: ssl.SSLContext | None = None, **options: Any) -
 
 
 class Raw:
-    """A service that speaks as a test wants it to. `connection` is the next one."""
+    """A service whose bytes a test chooses. `connection` is the next connection."""
 
     def __init__(self) -> None:
         self._accepted: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
@@ -113,7 +113,7 @@ async def connected(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyn
 
 
 async def test_a_service_that_is_down_is_unavailable_and_back_without_a_restart() -> None:
-    """Callers see what they would see without the tee. It is said once, and again when it is back."""
+    """Callers see the same as without the tee. Its failure is reported once, and its recovery too."""
     behaviour, _ = replying(9)
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         port = reserved.getsockname()[1]
@@ -132,12 +132,12 @@ async def test_a_service_that_is_down_is_unavailable_and_back_without_a_restart(
 
 
 def plain(note: str) -> str:
-    """The note with what asyncio and uvloop say of a refused connection."""
+    """Return the note without the texts of asyncio and uvloop for a refused connection."""
     return note.replace("Connect call failed", "Connection refused")
 
 
 async def test_a_port_that_is_taken_is_reported() -> None:
-    """In the words of the service."""
+    """The message is that of the service."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(StartError, match=r"cannot listen for callers on .*: is the port taken"):
@@ -147,7 +147,7 @@ async def test_a_port_that_is_taken_is_reported() -> None:
 
 
 async def test_unix_sockets_lead_to_and_from_it(tmp_path: Path) -> None:
-    """In both spellings of gRPC."""
+    """Both spellings of gRPC are accepted."""
     behaviour, _ = replying(9)
     theirs, here = tmp_path / "theirs", tmp_path / "here"
     async with server(behaviour, f"unix:{theirs}"):
@@ -160,7 +160,7 @@ async def test_unix_sockets_lead_to_and_from_it(tmp_path: Path) -> None:
 
 
 async def test_tls_ends_at_the_tee_on_both_sides(tmp_path: Path) -> None:
-    """Copies are plain. A certificate that is not trusted is said, and closes the connection."""
+    """Copies are plaintext. An untrusted certificate is reported, and closes the connection."""
     behaviour, _ = replying(9)
     authority = Authority()
     certificate, key = authority.issue("localhost")
@@ -189,7 +189,7 @@ async def test_tls_ends_at_the_tee_on_both_sides(tmp_path: Path) -> None:
 
 
 async def test_bytes_pass_in_both_directions_whatever_they_are() -> None:
-    """Also those of another protocol; the end of one side's output is passed on, and the other may still answer."""
+    """Other protocols pass too. When one side ends its output, the other may still answer."""
     async with Raw().serving() as raw, teed(raw.address) as front:
         async with connected(front.port) as (reader, writer):
             writer.write(b"GET / HTTP/1.1\r\n\r\n")
@@ -207,7 +207,7 @@ async def test_bytes_pass_in_both_directions_whatever_they_are() -> None:
 
 @pytest.mark.parametrize("which", ["caller", "theirs"])
 async def test_a_broken_connection_breaks_its_other_side(which: str) -> None:
-    """The other connections go on."""
+    """Other connections continue."""
     async with (
         Raw().serving() as raw,
         teed(raw.address) as front,
@@ -229,7 +229,7 @@ async def test_a_broken_connection_breaks_its_other_side(which: str) -> None:
 
 
 async def test_a_side_that_does_not_read_stops_the_other() -> None:
-    """The tee keeps about a mebibyte for it, and nothing is lost when it reads."""
+    """The tee buffers about a mebibyte for it, and nothing is lost when it reads again."""
     data = PREFACE + 2_000 * frame(0, 0, 1, bytes(16_384))
     async with Raw().serving() as raw, teed(raw.address) as front, connected(front.port) as (_, writer):
         theirs_reader, theirs_writer = await raw.connection()
@@ -245,7 +245,7 @@ async def test_a_side_that_does_not_read_stops_the_other() -> None:
 
 
 async def test_calls_in_flight_end_before_the_tee_does() -> None:
-    """The caller hears first that it should open no more; further callers find the port closed."""
+    """Callers first get a GOAWAY, and further connections are refused."""
     waiting, going_on = asyncio.Event(), asyncio.Event()
     answer, _ = replying(9)
 
@@ -279,7 +279,7 @@ async def _result(call: Any) -> bytes:
 
 
 async def test_the_notice_comes_between_two_frames() -> None:
-    """Never into one, and not before the first frame of the service."""
+    """It is never within a frame, or before the first frame of the service."""
     headers = frame(HEADERS, 4, 1, b"\x88")
     async with Raw().serving() as raw, teed(raw.address) as front, connected(front.port) as (reader, writer):
         writer.write(PREFACE + SETTINGS + frame(HEADERS, 4, 1, b"\x88"))
@@ -298,7 +298,7 @@ async def test_the_notice_comes_between_two_frames() -> None:
 
 
 async def test_a_call_that_does_not_end_is_closed_after_the_grace() -> None:
-    """The caller hears nothing more."""
+    """The caller gets no further data."""
     async with Raw().serving() as raw, teed(raw.address) as front, connected(front.port) as (reader, writer):
         writer.write(PREFACE + SETTINGS + frame(HEADERS, 4, 1, b"\x88"))
         theirs_reader, _ = await raw.connection()
@@ -309,7 +309,7 @@ async def test_a_call_that_does_not_end_is_closed_after_the_grace() -> None:
 
 
 async def test_connections_without_calls_are_closed_at_the_end() -> None:
-    """After the notice."""
+    """They get the GOAWAY first."""
     async with Raw().serving() as raw, teed(raw.address) as front, connected(front.port) as (reader, writer):
         writer.write(PREFACE + SETTINGS)
         _, theirs_writer = await raw.connection()
@@ -320,7 +320,7 @@ async def test_connections_without_calls_are_closed_at_the_end() -> None:
 
 
 async def test_too_many_connections_are_turned_away() -> None:
-    """It is said, and the ones that are there go on."""
+    """This is reported, and the open ones continue."""
     async with Raw().serving() as raw, teed(raw.address, most_connections=1) as front:
         async with connected(front.port) as (reader, writer):
             writer.write(b"a")

@@ -1,6 +1,4 @@
-"""The 3,200 answers recorded from envoyproxy/ratelimit, compared with ours: what differs is named, and
-nothing else differs.
-"""
+"""The 3,200 answers recorded from envoyproxy/ratelimit are compared with ours: each difference has a reason."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ from ...vectors.test_answers import ANSWERS_THAT_DIFFER, NOW, on, policy, record
 
 
 def request_of(step: Mapping[str, Any]) -> RateLimitRequest:
-    """A recorded request as it was sent."""
+    """Return a recorded request as it was sent."""
     request = RateLimitRequest(domain=step["domain"], hits_addend=step.get("hits_addend", 0))
     for each in step["descriptors"]:
         descriptor = request.descriptors.add()
@@ -45,10 +43,10 @@ def request_of(step: Mapping[str, Any]) -> RateLimitRequest:
 
 
 def response_of(step: Mapping[str, Any], ours: RateLimitResponse) -> RateLimitResponse:
-    """A recorded answer as it was sent.
+    """Return a recorded answer as it was sent.
 
-    The resets were left out of the recording. Those of statuses are of windows that are counted from 1970,
-    that of the header is taken from our answer.
+    The recording has no resets. Those of statuses are computed for windows that are counted from 1970, and
+    that of the header is copied from our answer.
     """
     response = RateLimitResponse(overall_code=step["overall_code"])
     for each in step["statuses"]:
@@ -68,7 +66,7 @@ def response_of(step: Mapping[str, Any], ours: RateLimitResponse) -> RateLimitRe
 
 
 async def compared(number: int, **instead: str) -> Counter[str]:
-    """How many requests of a group differ for each reason; "" is none."""
+    """Return the number of requests of a group by the reason for their difference; "" for none."""
     group, comparer = recorded()[number], Comparer()
     service = RateLimitService(
         MemoryStore(lambda: NOW), Metrics(), lambda: NOW, policy(group["env"] | instead)
@@ -88,7 +86,7 @@ async def compared(number: int, **instead: str) -> Counter[str]:
 
 
 async def test_each_recorded_answer_that_differs_has_its_reason() -> None:
-    """A rule on trial that stops counting, and what follows from it; the other 3,186 answers are alike."""
+    """A shadow rule that stops counting differs, with its consequences. The other 3,186 answers are equal."""
     found = {number: await compared(number) for number in range(len(recorded()))}
     assert {10: {"stopped": 2, "follows": 8}, 13: {"stopped": 4}} == {
         number: dict(reasons) for number, reasons in found.items() if reasons
@@ -102,6 +100,6 @@ async def test_each_recorded_answer_that_differs_has_its_reason() -> None:
     "number, setting", [(0, "SHADOW_MODE"), (1, "STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT"), (2, "QUOTA_MODE")]
 )
 async def test_a_service_that_is_set_otherwise_differs_without_a_reason(number: int, setting: str) -> None:
-    """No reason is wide enough to hide it."""
+    """No reason is wide enough to hide another configuration."""
     env = recorded()[number]["env"]
     assert (await compared(number, **{setting: "false" if on(env, setting) else "true"}))[""] > 0

@@ -1,1 +1,1 @@
-"""The commands for operators, against a service that runs."""
+"""The commands for operators, against a running service."""

@@ -32,7 +32,7 @@ descriptors:
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The service, in a process of its own: a window of a year does not end while the tests run."""
+    """Return a service in its own process. Its windows of a year do not end during the tests."""
     path = tmp_path_factory.mktemp("rules") / "rules.yaml"
     path.write_text(RULES)
     environment = {

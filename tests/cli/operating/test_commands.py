@@ -1,4 +1,4 @@
-"""The commands for operators: what they print, what they change, and how they exit."""
+"""The commands for operators: their output, their effects, and their exit codes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BECAUSE = ("--reason", "a launch", "--author", "ana")
 
 
 def test_budgets_are_listed_by_what_is_used(operate: Operate) -> None:
-    """A line each, by the window of which most is used."""
+    """Each budget has a line, sorted by its most used window."""
     operate.charge("team=near", 4_500)
     operate.charge("team=far", 10)
     operate.charge("user=list", 200)
@@ -58,7 +58,7 @@ def test_budgets_are_listed_by_what_is_used(operate: Operate) -> None:
 
 
 def test_usage_is_added_up_from_ledgers(operate: Operate) -> None:
-    """As a table, as CSV and as JSON; a domain without entries is no failure."""
+    """It is a table, CSV or JSON. A domain without entries is not a failure."""
     operate.charge("spender=dba", 4_000)
     operate.charge("spender=dba", 211)
     time = ("--from", "2020-01-01", "--to", "2100-01-01", "--per", "month", "--time-zone", "Europe/Berlin")
@@ -87,7 +87,7 @@ def test_usage_is_added_up_from_ledgers(operate: Operate) -> None:
 
 
 def test_no_budget_is_no_failure(operate: Operate) -> None:
-    """The domains are named, one of which may be meant."""
+    """The output names the domains, in case another one was meant."""
     said = "no budget matches; the domains in force: budgets\n"
     assert (0, "", said) == operate("budgets", "budgts")
 
@@ -107,7 +107,7 @@ def test_one_budget_is_shown_with_all_its_windows(operate: Operate) -> None:
 
 
 def test_a_refusal_is_explained(operate: Operate) -> None:
-    """With the rule, those that lose, and what the caller reads; nothing is counted."""
+    """It has the rule, the rules that lose, and the caller's message. Nothing is counted."""
     operate.charge("team=over", 5_000)
     code, out, err = operate("explain", "budgets", "team=over", "--hits", "7")
     assert (3, "") == (code, err)
@@ -125,7 +125,7 @@ def test_a_refusal_is_explained(operate: Operate) -> None:
 
 
 def test_a_top_up_lets_a_team_in_again(operate: Operate) -> None:
-    """Previewed, made, shown and removed; used is not touched."""
+    """It is previewed, made, shown and removed. The use does not change."""
     operate.charge("team=up", 5_000)
     asked = ("top-up", "budgets", "team=up", "2k", "--windows", "1", "--window", "year", *BECAUSE)
     would = operate(*asked, "--dry-run")
@@ -151,7 +151,7 @@ def test_a_top_up_lets_a_team_in_again(operate: Operate) -> None:
 
 
 def test_a_change_of_several_needs_somebody_who_agrees(operate: Operate) -> None:
-    """The kill switch: without a terminal, --yes; and the way back."""
+    """Without a terminal, the kill switch needs --yes. Its removal is tested too."""
     asked = ("override", "budgets", "team=*", "0", "--until", "2h", *BECAUSE)
     refused = operate(*asked)
     assert (1, "") == (refused.code, refused.out)
@@ -172,7 +172,7 @@ def test_a_change_with_the_same_key_is_made_once(operate: Operate) -> None:
 
 
 def test_a_reset_over_the_api_reaches_the_memory_store(operate: Operate) -> None:
-    """Without --server, it goes to the store that the environment names, as ever."""
+    """Without --server, it uses the store of the environment, as before."""
     operate.charge("team=reset", 5_000)
     asked = ("reset", "budgets", "team=reset", "--window", "year", "--server", operate.service.debug)
     assert operate(*asked, "--dry-run").out.startswith("would reset team=reset in budgets (year): ")
@@ -187,7 +187,9 @@ def test_a_reset_over_the_api_reaches_the_memory_store(operate: Operate) -> None
 
 
 def test_all_replicas_are_waited_for(operate: Operate) -> None:
-    """Until they have some rules, or the same; and who is behind is named where that takes too long."""
+    """The command waits until they have given rules, or equal ones. After a timeout, it names the replicas
+    that are behind.
+    """
     assert (0, "") == (operate("wait").code, operate("wait", "--generation", "1").err)
     replica = json.loads(operate("wait", "--json").out)["replicas"][0]
     assert 0 == operate("wait", "--hash", replica["hash"][:12]).code
@@ -199,7 +201,7 @@ def test_all_replicas_are_waited_for(operate: Operate) -> None:
 
 
 class Pages:
-    """A service that sorts its budgets in two parts, and still reads the first one when it is asked."""
+    """A service that sorts its budgets in two parts, and is still reading the first one at the first request."""
 
     def __init__(self) -> None:
         self.asked: list[object] = []
@@ -219,7 +221,7 @@ class Pages:
 
 
 def test_parts_are_sorted_together_where_a_filter_makes_them_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a part that is still being read is waited for; without a filter, the first part is enough."""
+    """The command waits for a part that is still being read. Without a filter, the first part is enough."""
     monkeypatch.setattr(reading, "_ASKED_AGAIN", 0.0)
     client: Any = Pages()
     found, last = reading.listed(client, {"min_used": 0.8, "sort": "-used"}, 3)
@@ -235,7 +237,7 @@ def replica(name: str, generation: int, amendments: int = 1, digest: str = "ab")
 
 
 def test_replicas_that_are_behind_are_found() -> None:
-    """By default, behind the latest of them."""
+    """By default, they are compared with the latest replica."""
     two = [replica("a", 2), replica("b", 1, digest="cd")]
     assert ["b: rules of generation 1 (cd), amendments 1"] == list(reading.behind(two, 0, "", 0, 1))
     assert [] == list(reading.behind(two, 1, "", 0, 1))
@@ -262,7 +264,7 @@ def test_replicas_that_are_behind_are_found() -> None:
 def test_what_does_not_work_is_one_line_and_a_code(
     operate: Operate, environment: dict[str, str], code: int, said: str
 ) -> None:
-    """And no line has a secret in it."""
+    """No line has a secret in it."""
     ended = operate("top-up", "budgets", "team=x", "5", *BECAUSE, **environment)
     assert (code, "", 1) == (ended.code, ended.out, ended.err.count("\n")), ended.err
     assert said in ended.err
@@ -271,7 +273,7 @@ def test_what_does_not_work_is_one_line_and_a_code(
 def test_a_service_without_a_token_for_changes_is_named_as_the_cause(
     command: Command, tmp_path: Path
 ) -> None:
-    """A token of the caller would not help, so none is asked for."""
+    """A token of the caller would not help, so the message does not ask for one."""
     (tmp_path / "rules.yaml").write_text(RULES)
     environment = {
         "BACKEND_TYPE": "memory",
@@ -290,7 +292,7 @@ def test_a_service_without_a_token_for_changes_is_named_as_the_cause(
 
 
 def test_the_other_ports_are_no_api(operate: Operate) -> None:
-    """A person may give the wrong one."""
+    """A person may give the wrong port."""
     ended = operate("budgets", "--server", operate.service.http)
     assert (1, True) == (ended.code, "is it the debug port of the service?" in ended.err)
     assert 1 == operate("budgets", "--server", operate.service.grpc, "--timeout", "1").code
@@ -339,7 +341,7 @@ def test_moments_are_read_as_people_say_them() -> None:
 
 
 def test_servers_and_tokens_are_found(tmp_path: Path) -> None:
-    """In the container of the service, its own token serves."""
+    """In the container of the service, its own token is used."""
     assert ["http://127.0.0.1:6070", "https://x:443", "http://[::1]:6070"] == [
         str(server_of(text)) for text in (":6070", "https://x:443", "[::1]")
     ]
@@ -359,7 +361,7 @@ def test_servers_and_tokens_are_found(tmp_path: Path) -> None:
 
 
 def test_a_shell_completes_commands_and_options(operate: Operate) -> None:
-    """Bash runs the script; the others get theirs."""
+    """Bash runs its script. The scripts for other shells are only printed."""
     script = operate("completion", "bash").out
     for words, expected in (
         (["ratelimit-service", "top-"], ["top-up"]),
@@ -378,7 +380,7 @@ def test_a_shell_completes_commands_and_options(operate: Operate) -> None:
 
 
 class Busy(BaseHTTPRequestHandler):
-    """A service that has been called too often, once."""
+    """A service that answers 429 once."""
 
     calls = 0
 
@@ -396,7 +398,7 @@ class Busy(BaseHTTPRequestHandler):
 
 
 def test_a_service_that_is_called_too_often_is_called_again(operate: Operate) -> None:
-    """When it says."""
+    """The command waits for the Retry-After of the answer."""
     with HTTPServer(("127.0.0.1", 0), Busy) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         ended = operate("audit", "--server", f"127.0.0.1:{server.server_port}")

@@ -1,6 +1,6 @@
 """The export as a FOCUS dataset, by the requirements of version 1.2 of the specification.
 
-There is no package that checks this version, so the requirements for the columns that are exported stand here.
+No package checks this version, so the requirements for the exported columns are in this file.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ async def exported(desk: Desk, wanted: Asked) -> list[dict[str, str]]:
 
 
 async def test_usage_is_exported_as_a_focus_dataset() -> None:
-    """A row for each bucket and day, with what it costs; a day of 25 hours is one."""
+    """Each bucket and day has a row with its cost. A day of 25 hours is one day."""
     async with open_desk(Desk(files=[RULES])) as desk:
         desk.limiter.now = datetime(2026, 10, 25, 0, 30, tzinfo=UTC).timestamp()
         desk.ask("team=dba model=large", hits=1_500_001)
@@ -173,7 +173,7 @@ async def test_usage_is_exported_as_a_focus_dataset() -> None:
 
 
 async def test_a_row_is_exported_for_each_price() -> None:
-    """What is refunded in a month in which nothing was charged is negative."""
+    """A refund in a month without charges is negative."""
     entries = (("team", "dba"), ("model", "m"))
     start = start_of("2026-11-21", "Europe/Berlin")
     found = [
@@ -192,7 +192,7 @@ async def test_a_row_is_exported_for_each_price() -> None:
     "value", ['=HYPERLINK("http://x")', "+1", "-1", "@SUM(A1)", 'a"b,c', "\\xFF", "\\x0A=1", "{}", "ü"]
 )
 def test_a_value_of_a_stranger_is_one_cell_and_no_formula(value: str) -> None:
-    """It is a text in the tags, and a team that is called like a formula is exported."""
+    """It is text in the tags. A team whose name is a formula is exported."""
     start = start_of("2026-11-21", "Europe/Berlin")
     (row,) = check(
         written([Ledgered((("team", value), ("=key", "x")), "", {start: [1, 0, 0]}, {})], asked("team"))
@@ -204,5 +204,5 @@ def test_a_value_of_a_stranger_is_one_cell_and_no_formula(value: str) -> None:
 
 
 def test_the_columns_are_in_the_order_of_their_names() -> None:
-    """Those that are ours come last."""
+    """Our own columns come last."""
     assert sorted(COLUMNS, key=lambda name: (name.startswith("x_"), name)) == list(COLUMNS)

@@ -1,4 +1,4 @@
-"""The command `top`: what it shows, what keys do, and that it leaves the terminal as it was."""
+"""The command `top`: its screen, its keys, and the restored terminal."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def lines(screen: Screen, found: Answer, width: int = 80, height: int = 8) -> li
 
 
 def test_a_screen_of_80_columns_has_all_of_a_budget() -> None:
-    """Its name, state, bar, share, use and limit, burn, and when it is empty and full again."""
+    """It has the name, state, bar, share, use and limit, burn, and the times of exhaustion and reset."""
     found = lines(Screen(), answer(budget(), budget("team=web", state="over", share=1.2, used=6_000)))
     assert 8 == len(found)
     assert "127.0.0.1:6070" in found[0]
@@ -81,7 +81,7 @@ HOSTILE = [
 @pytest.mark.parametrize("width", [40, 80, 81, 200])
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
 def test_no_name_breaks_the_screen(name: str, width: int) -> None:
-    """The service escapes them already; another one may not."""
+    """The service escapes names, but another service may not."""
     for line in lines(Screen(search=name[:90]), answer(budget(name)), width):
         assert shown.width_of(line) <= width
         assert line.isprintable()
@@ -114,7 +114,7 @@ def press(screen: Screen, *keys: str) -> Screen:
 
 
 def test_keys_change_what_is_shown() -> None:
-    """Sort, filter, domain, search, scrolling, pause."""
+    """There are keys to sort, filter, select a domain, search, scroll and pause."""
     start = Screen()
     assert ["used", "name", "reset", "-used"] == [press(start, *"s" * n).sort for n in (1, 2, 3, 4)]
     assert ["over", "blocked", "low", "ok", ""] == [press(start, *"f" * n).state for n in (1, 2, 3, 4, 5)]
@@ -159,7 +159,7 @@ class Terminal:
         os.write(self._main, keys.encode())
 
     def wait_for(self, found: Callable[[str], bool]) -> None:
-        """Read until the output is so."""
+        """Read until the output matches."""
         end = time.monotonic() + PATIENCE
         os.set_blocking(self._main, False)
         while not found(self.output):
@@ -178,7 +178,7 @@ class Terminal:
 
 @pytest.mark.parametrize("leave", ["q", "\x03", "SIGTERM"])
 def test_a_terminal_is_live_and_is_left_as_it_was(operate: Operate, leave: str) -> None:
-    """What is charged appears by itself; keys act; the screen and the modes are restored."""
+    """Charges appear without a key, keys act, and the screen and the modes are restored."""
     operate.charge("team=live", 4_500)
     terminal = Terminal(operate)
     try:
