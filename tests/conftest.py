@@ -1,4 +1,4 @@
-"""What all tests share: how hard Hypothesis tries, and one real Redis."""
+"""Fixtures of all tests: the effort of Hypothesis, and one real Redis."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ settings.load_profile("default")
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """A running redis-server, the same one for all tests: use `redis_url`, or keys that no other test has."""
+    """Return a running redis-server that all tests share. Use `redis_url`, or keys that no other test has."""
     missing = [name for name in ("redis-server", "redis-cli") if shutil.which(name) is None]
     if missing:
         pytest.fail(f"{' and '.join(missing)} not found: `make test` installs what is missing", pytrace=False)
@@ -38,20 +38,20 @@ def redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def redis_cluster_of_all(redis_server: RedisServer) -> Iterator[RedisCluster]:
-    """A running Redis Cluster, the same one for all tests: use `redis_cluster`."""
+    """Return a running Redis Cluster that all tests share. Use `redis_cluster`."""
     with RedisCluster() as cluster:
         yield cluster
 
 
 @pytest.fixture
 def redis_cluster(redis_cluster_of_all: RedisCluster) -> RedisCluster:
-    """A Redis Cluster with nothing in it. Who breaks it puts it together again."""
+    """Return an empty Redis Cluster. A test that breaks it must repair it."""
     redis_cluster_of_all.flush()
     return redis_cluster_of_all
 
 
 @pytest.fixture
 def redis_url(redis_server: RedisServer) -> str:
-    """The URL of a Redis with nothing in it."""
+    """Return the URL of an empty Redis."""
     redis_server.cli("FLUSHALL")
     return redis_server.url

@@ -1,4 +1,4 @@
-"""The service in tests of its answers: rules from YAML, counters in memory, a clock that tests set."""
+"""The service for tests of its answers: rules from YAML, counters in memory, and a settable clock."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def nonce(number: int) -> bytes:
 
 
 class Limiter:
-    """A RateLimitService for tests: `now` is its clock, and `policy` the settings of core/planning.py.
+    """A RateLimitService for tests. `now` is its clock, and `policy` the settings of core/planning.py.
 
-    `spread` is what a retry-after is longer by.
+    `spread` is added to each retry-after.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Limiter:
         self.service.amended()
 
     def answer(self, request: Request) -> Decision:
-        """The decision on `request`; raises the error that it is answered with instead."""
+        """Return the decision on `request`, or raise its error."""
         call = Asked(request)
         self.service.submit([call])
         (answer,) = call.answers
@@ -120,12 +120,14 @@ class Limiter:
         return answer
 
     def ask(self, *descriptors: Descriptor | str, hits: int = 0, domain: str = "d") -> Decision:
-        """The decision on a request with these descriptors, which may be given as `key=value key=value`."""
+        """Return the decision on a request with these descriptors, which may be given as `key=value
+        key=value`.
+        """
         asked = tuple([one if isinstance(one, Descriptor) else descriptor(one) for one in descriptors])
         return self.answer(Request(domain, asked, hits))
 
     def used(self, entries: str, domain: str = "d") -> int | None:
-        """What the one counter of a bucket holds; None where there is none."""
+        """Return the value of the only counter of a bucket; None if there is none."""
         bucket = keys.bucket(
             "", keys.domain_text(domain), [keys.entry_text(*entry) for entry in entries_of(entries)]
         )
@@ -134,7 +136,7 @@ class Limiter:
         return next(iter(held.values()), None)
 
     def holds(self, entries: str, domain: str = "d") -> Holds:
-        """The holds of a bucket."""
+        """Return the holds of a bucket."""
         texts = [keys.entry_text(*entry) for entry in entries_of(entries)]
         found = self.store.holds.find(hold_key(keys.bucket("", keys.domain_text(domain), texts)))
         assert found is not None
@@ -158,7 +160,7 @@ def decision_text(decision: Decision) -> str:
 
 
 def status_text(status: Status) -> str:
-    """A status in one line: its code, what remains, and the seconds to the reset where there is a limit."""
+    """Return a status in one line: its code, the remainder, and the seconds to the reset if there is a limit."""
     if status.limit is not None:
         return f"{status.code.name} {status.remaining} {status.reset}"
     return f"{status.code.name} {status.remaining}" if status.remaining else status.code.name
@@ -169,7 +171,7 @@ Row = tuple[int, int | None, str]
 
 
 def replay(limiter: Limiter, rows: Iterable[Row], entries: str = "team=dba") -> list[Row]:
-    """Return the rows as they turn out, for a comparison with the expected ones."""
+    """Return the rows with the actual answers, for a comparison with the expected ones."""
     turned_out: list[Row] = []
     for later, hits, _ in rows:
         limiter.now += later

@@ -81,7 +81,7 @@ class Late(MemoryStore):
 
 @dataclass(eq=False)
 class Call:
-    """A call that keeps its answer, and when it came, in milliseconds."""
+    """A call that keeps its answer, with its time in milliseconds."""
 
     timeout: int = -1
     request: Request = field(default_factory=request)
@@ -170,7 +170,7 @@ def test_calls_that_the_store_answers_in_time_are_decided() -> None:
 
 
 def test_a_call_with_a_short_deadline_does_not_wait_for_longer_ones() -> None:
-    """In whatever order they arrive."""
+    """The calls may arrive in any order."""
 
     async def story() -> None:
         decides = service(Late())
@@ -211,7 +211,7 @@ def test_the_answer_at_the_deadline_is_that_of_the_failure_mode(mode: FailureMod
 
 
 def test_there_is_one_timer_however_many_calls_wait() -> None:
-    """And none after the last answer."""
+    """After the last answer, there is none."""
 
     async def story() -> None:
         store = Late()
@@ -255,7 +255,7 @@ def test_answered_calls_are_released_before_their_deadline() -> None:
 
 
 def test_answered_calls_with_deadlines_of_years_are_dropped() -> None:
-    """Not only those that are due next: callers choose their deadlines."""
+    """Callers choose their deadlines, so all answered calls are dropped, not only those that are due next."""
 
     async def story() -> None:
         store = Late()

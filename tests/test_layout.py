@@ -1,4 +1,4 @@
-"""Who may import whom: the arrows point towards core/ and ports.py, and every one of them is in a table."""
+"""The allowed imports between packages: they point towards core/ and ports.py, and a table has all of them."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ argument."""
 
 
 class Module(NamedTuple):
-    """A module of ours, parsed: `name` is "ratelimit_service.core.model"."""
+    """A parsed module of the package. `name` is "ratelimit_service.core.model"."""
 
     name: str
     path: Path
@@ -147,11 +147,13 @@ class Module(NamedTuple):
 
     @property
     def room(self) -> str:
-        """The package or module directly in ratelimit_service that it is or is in; "" for the package itself."""
+        """Return the package or module directly in ratelimit_service that contains it; "" for the package
+        itself.
+        """
         return room_of(self.name)
 
     def imports(self) -> Iterator[str]:
-        """The full names of what it imports, wherever in the file: "typing.Any",
+        """Return the full names of its imports, anywhere in the file: "typing.Any",
         "ratelimit_service.core.model.Hit".
         """
         package = self.name if self.path.name == "__init__.py" else self.name.rpartition(".")[0]
@@ -165,12 +167,12 @@ class Module(NamedTuple):
 
 
 def room_of(name: str) -> str:
-    """For ratelimit_service.core.model.Hit, core."""
+    """Return "core" for ratelimit_service.core.model.Hit."""
     return name.split(".")[1] if "." in name else ""
 
 
 def module(path: Path) -> Module:
-    """The module in a file."""
+    """Parse the module in a file."""
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     return Module(name, path, ast.parse(path.read_bytes()))
 
@@ -184,15 +186,13 @@ each_core_module = pytest.mark.parametrize(
 
 
 def arrows(module: Module) -> set[str]:
-    """The rooms that it imports from, its own excepted."""
+    """Return the other rooms that it imports from."""
     return {room_of(name) for name in module.imports() if name.startswith(f"{PACKAGE}.")} - {module.room}
 
 
 @each_module
 def test_a_module_imports_only_what_its_room_may(module: Module) -> None:
-    """An arrow that is missing from ALLOWED is either a mistake or a decision, and a decision comes with its
-    reason.
-    """
+    """An import that is not in ALLOWED is a mistake, or a decision that needs a reason."""
     if module.room in WIRING:
         allowed = set(ALLOWED) | (WIRING if module.room in IMPORTERS_OF_THE_WIRING else set())
     else:
@@ -201,7 +201,7 @@ def test_a_module_imports_only_what_its_room_may(module: Module) -> None:
 
 
 def test_the_table_has_every_room_and_every_arrow_that_there_is() -> None:
-    """And no others: a reader of ALLOWED sees how the program hangs together."""
+    """It has no others, so ALLOWED shows the structure of the program."""
     rooms = {module.room for module in MODULES} - {""} - WIRING
     drawn = {
         room: sorted(set().union(*(arrows(module) for module in MODULES if module.room == room)))
@@ -211,7 +211,7 @@ def test_the_table_has_every_room_and_every_arrow_that_there_is() -> None:
 
 
 def test_arrows_go_one_way() -> None:
-    """No two rooms import each other, not even through others."""
+    """No two rooms import each other, directly or through others."""
     order: list[str] = []
     waiting = {room: set(arrows) for room, arrows in ALLOWED.items()}
     while ready := sorted(room for room, arrows in waiting.items() if arrows <= set(order)):
@@ -223,14 +223,14 @@ def test_arrows_go_one_way() -> None:
 
 @each_core_module
 def test_the_core_imports_the_standard_library_and_itself(module: Module) -> None:
-    """And of the standard library, nothing that tells the time, throws dice, waits or talks to the outside."""
+    """It imports no module of the standard library for time, random numbers, waiting or I/O."""
     roots = {name.split(".")[0] for name in module.imports()} - {PACKAGE}
     assert set() == roots - (sys.stdlib_module_names - NOT_IN_CORE)
 
 
 @each_core_module
 def test_the_core_awaits_nothing_and_reads_no_clock(module: Module) -> None:
-    """`datetime` is for calendars; its clocks, and `open`, are for others."""
+    """`datetime` is for calendars. Its clocks, and `open`, are not allowed."""
     found = [
         f"line {node.lineno}: {ast.unparse(node)[:60]}"
         for node in ast.walk(module.tree)
@@ -250,12 +250,12 @@ def test_the_core_awaits_nothing_and_reads_no_clock(module: Module) -> None:
 
 
 def _is_date(node: ast.expr) -> bool:
-    """Whether this names a class of `datetime`, as in `datetime.now` (and not `plan.now`)."""
+    """Return whether this names a class of `datetime`, as in `datetime.now` (and not `plan.now`)."""
     return ast.unparse(node).rpartition(".")[2] in {"datetime", "date"}
 
 
 @each_module
 def test_a_module_has_one_subject(module: Module) -> None:
-    """Modules are short enough to be read in one go."""
+    """The length of a module is bounded, so that it can be read at once."""
     lines = len(module.path.read_text(encoding="utf-8").splitlines())
     assert lines <= LONGEST, f"{lines} lines: is there a second subject that wants a module of its own?"

@@ -1,4 +1,4 @@
-"""The Makefile: the targets that are named exist, and a first set-up prints its steps in their order."""
+"""The Makefile: the named targets exist, and a first setup prints its steps in their order."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAMERS = [
 
 @pytest.mark.parametrize("file", NAMERS, ids=lambda file: str(file.relative_to(REPOSITORY)))
 def test_every_target_that_is_named_exists(file: Path) -> None:
-    """In a line of a script or a code block, and between backticks."""
+    """Names are in lines of scripts, in code blocks, and between backticks."""
     found = re.findall(
         r"(?:^ *|`|run: |&& )make ([a-z][a-z -]*[a-z])(?= *[`#A-Z=&\n|]|$)", file.read_text(), re.M
     )
@@ -40,7 +40,7 @@ def test_every_target_that_is_named_exists(file: Path) -> None:
 
 
 def test_what_is_set_up_is_not_set_up_again() -> None:
-    """A rule of a stamp writes it, last."""
+    """The last command of a stamp's rule writes the stamp."""
     rules = re.findall(r"^(\S+\.stamp):.*\n((?:\t.*\n)+)", MAKEFILE, re.M)
     assert {".venv/run.stamp", ".venv-release/release.stamp"} < {stamp for stamp, _ in rules}
     assert [] == [stamp for stamp, recipe in rules if not recipe.splitlines()[-1].startswith("\t@touch ")]
@@ -59,7 +59,7 @@ def test_the_steps_of_a_target_are_numbered_in_the_order_in_which_they_run(targe
 
 
 def steps(text: str) -> list[str]:
-    """Return the steps that lines of shell print, and those of the tools that they run."""
+    """Return the steps that lines of shell print, including those of the tools that they run."""
     found = []
     for line in text.splitlines():
         if line.lstrip().startswith("#"):

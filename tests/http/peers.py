@@ -1,4 +1,4 @@
-"""A small HTTP port, and clients that do as they please."""
+"""A small HTTP port, and clients that need not follow the protocol."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ PARTS = {
 
 
 class App:
-    """Answers after reading the body; `/held` when it is released, `/long` with more than any buffer holds."""
+    """Answers after reading the body. `/held` waits until it is released, and `/long` has more than any
+    buffer holds.
+    """
 
     def __init__(self) -> None:
         self.released = asyncio.Event()
@@ -66,7 +68,7 @@ class Peer:
 
     @property
     def is_open(self) -> bool:
-        """Whether the connection is open, as far as this end knows."""
+        """Return whether the connection is open, as far as this end knows."""
         return not self._reader.at_eof() and self._reader.exception() is None
 
     def close(self) -> None:

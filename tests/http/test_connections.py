@@ -87,7 +87,7 @@ async def test_bytes_now_and_then_do_not_make_a_connection_any_newer(port: Port)
 async def test_the_address_with_the_most_connections_makes_room_first(
     port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not the one whose connection has been idle for longer."""
+    """The connection of another address stays, although it has been idle for longer."""
     networks = iter(["192.0.2.1", "192.0.2.2", "192.0.2.2", "192.0.2.3", "192.0.2.3"])
     monkeypatch.setattr(connections, "network_of", lambda _: next(networks))
     scraper = await port.connect(send=REQUEST)

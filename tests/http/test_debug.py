@@ -107,7 +107,7 @@ async def test_rlconfig_shows_the_rules_in_force(
 
 
 async def test_rlconfig_shows_what_a_domain_refuses_in_addition_to_its_limits() -> None:
-    """`unmatched` and `required_keys`, if either is set, in a comment above the rules of the domain."""
+    """A comment above the rules of the domain has `unmatched` and `required_keys`, if either is set."""
     rule = Rule(StatKey("a", ("team",)), (Limit(5, Window(Unit.MINUTE)),))
     tree = RuleTree(
         [
@@ -136,7 +136,7 @@ async def test_rlconfig_shows_what_a_domain_refuses_in_addition_to_its_limits() 
     ],
 )
 async def test_rlconfig_shows_who_learns_of_a_budget(more: dict[str, Any], expected: str) -> None:
-    """As the keys of the rule have it."""
+    """The line has the same keys as the rule."""
     rule = Rule(StatKey("a", ("team",)), (Limit(5, Window(Unit.MINUTE)),), budget=True, **more)
     tree = RuleTree([DomainRules("a", (DescriptorRule(b"team", rule=rule),))])
     async with serving(debug_app(lambda: tree, lambda: (), always(Metrics()))) as client:

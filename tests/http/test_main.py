@@ -110,14 +110,14 @@ async def port_without_store() -> AsyncIterator[Port]:
 
 
 async def test_healthcheck_says_ok_while_all_is_well(port: Port) -> None:
-    """For any method, with upstream's body."""
+    """It does so for any method, with upstream's body."""
     port.health.set("redis", True)
     responses = [await port.client.request(method, "/healthcheck") for method in METHODS]
     assert [(200, "OK")] * len(METHODS) == [(response.status_code, response.text) for response in responses]
 
 
 async def test_healthcheck_names_what_is_not_well(port: Port) -> None:
-    """For any method, with 500, which upstream's probes check for."""
+    """It does so for any method, with 500, which upstream's probes check for."""
     port.health.set("redis", False)
     port.health.set("config", True)
     responses = [await port.client.request(method, "/healthcheck") for method in METHODS]
@@ -161,7 +161,7 @@ async def test_json_says_429_over_the_limit(port: Port) -> None:
 
 
 async def test_json_takes_any_method_and_content_type(port: Port) -> None:
-    """As in upstream."""
+    """Upstream accepts them too."""
     body = '{"domain": "nowhere", "descriptors": [{"entries": [{"key": "team", "value": "x"}]}]}'
     responses = [await port.client.request(method, "/json", content=body) for method in METHODS]
     assert [(200, "OK")] * len(METHODS) == [
@@ -306,7 +306,7 @@ async def test_an_invalid_body_is_answered_with_the_reason(
 
 
 async def test_a_body_that_is_too_large_is_refused(port: Port) -> None:
-    """With 413, and the largest size."""
+    """The answer is 413 with the largest size."""
     response = await port.client.post("/json", content=b" " * (LARGEST_BODY + 1))
     assert (413, "Content Too Large: the body may have 1048576 bytes at most\n") == (
         response.status_code,
@@ -356,7 +356,7 @@ async def test_a_store_that_fails_is_a_bad_request_as_with_upstream(port_without
 
 
 async def test_before_rules_are_loaded_there_is_an_error() -> None:
-    """Instead of OK for every request."""
+    """An OK would let every request pass."""
     service = RateLimitService(MemoryStore(lambda: NOW), Quiet(), lambda: NOW)
     async with serving(main_app(service, Health(), codec)) as client:
         response = await client.post("/json", json={"domain": "d", "descriptors": [{}]})

@@ -93,7 +93,7 @@ async def test_stopping_closes_the_port() -> None:
 
 
 async def test_stopping_waits_for_nothing_where_nothing_is_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the next process gets the port sooner."""
+    """So the next process gets the port sooner."""
     port = HttpPort(hello, "127.0.0.1", 0)
     await port.start()
     slept: list[float] = []
@@ -109,14 +109,14 @@ async def test_stopping_waits_for_nothing_where_nothing_is_in_hand(monkeypatch: 
 
 
 async def test_stopping_what_was_never_started_does_nothing() -> None:
-    """So that a start that failed half-way can be undone."""
+    """So a start that failed half-way can be undone."""
     port = HttpPort(hello, "127.0.0.1", 0)
     await port.stop(1)
     assert "127.0.0.1:0" == port.address
 
 
 async def test_a_request_in_hand_is_finished_before_the_port_stops() -> None:
-    """Within the grace period."""
+    """It has the grace period to end."""
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow(request: Request) -> Response:

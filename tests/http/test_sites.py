@@ -1,4 +1,4 @@
-"""Whose page sends a request: what a page of another site cannot read here, and cannot charge."""
+"""Requests of pages of other sites: they can neither read nor charge anything here."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ async def body_of(content: bytes) -> AsyncGenerator[bytes]:
 
 
 def request(path: str, peer: str = "127.0.0.1", **headers: str) -> Request:
-    """A request of a peer; a header's name has underscores."""
+    """Return a request of a peer. Underscores in the names of headers stand for hyphens."""
     given = {"host": "localhost:6070", **headers}
     pairs = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in given.items()]
     return Request("POST" if path == "/json" else "GET", path, body_of(EMPTY), headers=pairs, peer=peer)
 
 
 async def status_of(asked: Request) -> int:
-    """The status of the answer to a request to the debug port, or to the main port."""
+    """Return the status of the answer to a request to the debug port, or to the main port."""
     metrics = Metrics()
 
     async def counters() -> Metrics:
@@ -68,7 +68,7 @@ HOSTS = [
 async def test_rules_and_counters_are_not_for_pages_whose_name_is_this_machine(
     path: str, peer: str, headers: dict[str, str], status: int
 ) -> None:
-    """DNS rebinding: the browser takes the port for the page's own origin."""
+    """With DNS rebinding, the browser takes the port for the page's own origin."""
     assert status == await status_of(request(path, peer, **headers))
 
 
@@ -89,10 +89,10 @@ async def test_rules_and_counters_are_not_for_pages_whose_name_is_this_machine(
 async def test_a_page_of_another_site_charges_nothing(
     peer: str, headers: dict[str, str], status: int
 ) -> None:
-    """A form needs no permission to send text to any port; scripts without a browser may use any name."""
+    """A form may send text to any port. Scripts without a browser may use any name."""
     assert status == await status_of(request("/json", peer, **headers))
 
 
 async def test_probes_are_answered_under_any_name() -> None:
-    """They say nothing that is secret."""
+    """Their answers are not secret."""
     assert 200 == await status_of(request("/healthcheck", host="evil.example"))

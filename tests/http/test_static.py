@@ -58,7 +58,7 @@ async def test_browsers_get_the_page_with_a_strict_policy() -> None:
 
 
 async def test_a_file_that_the_browser_has_is_not_sent_again() -> None:
-    """By its ETag, which changes with its content."""
+    """Its ETag changes with its content."""
     async with serving(app()) as client:
         first = await client.get("/ui/page.js")
         again = await client.get("/ui/page.js", headers={"if-none-match": first.headers["etag"]})
@@ -74,13 +74,13 @@ async def test_a_file_that_the_browser_has_is_not_sent_again() -> None:
     ["/ui/", "/ui/none.js", "/ui/../debug.py", "/ui/%2e%2e/debug.py", "/ui/vendor", "/ui/vendor/LICENSE.htm"],
 )
 async def test_only_files_of_the_page_are_served(path: str) -> None:
-    """No file beside or above it."""
+    """Files beside or above it are not found."""
     async with serving(app()) as client:
         assert 404 == (await client.get(path)).status_code
 
 
 async def test_files_are_only_read() -> None:
-    """By GET and HEAD."""
+    """Only GET and HEAD are accepted."""
     async with serving(app()) as client:
         assert [200, 405] == [
             (await client.request(method, "/ui/page.js")).status_code for method in ("HEAD", "POST")
@@ -88,7 +88,7 @@ async def test_files_are_only_read() -> None:
 
 
 async def test_without_the_api_there_is_no_page() -> None:
-    """There would be nothing to show."""
+    """The page would be empty."""
     async with serving(debug_app(RuleTree, lambda: (), always(Metrics()))) as client:
         assert (await client.get("/", headers=BROWSER)).text.startswith("/rlconfig: ")
         assert 404 == (await client.get("/ui/page.js")).status_code

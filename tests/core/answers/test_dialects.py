@@ -332,7 +332,7 @@ def test_a_message_with_hidden_placeholders_is_replaced_by_the_default() -> None
 
 
 def test_a_reload_drops_cached_refusals() -> None:
-    """Those of a rule, and those of a domain."""
+    """This includes those of a rule and those of a domain."""
     asked = limiter(DIALECTS)
     requests = (descriptor("a=x", 0), descriptor("c=x", 0))
     assert ["error"] * 2 == [json.loads(asked.ask(one).body)["type"] for one in requests]

@@ -1,4 +1,4 @@
-"""What a refused caller receives: why, until when, and whether a retry helps."""
+"""The content of a refusal: the reason, the reset, and whether a retry helps."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_request_that_is_more_than_the_whole_limit_never_fits() -> None:
     [("team=x", "no rule matches team=x"), ("user=ann", "no descriptor has the key 'team'")],
 )
 def test_a_denial_by_the_rules_is_permanent(asked: str, reason: str) -> None:
-    """unmatched: deny, and required_keys."""
+    """It comes from unmatched: deny, or from required_keys."""
     decision = limiter(STRICT).ask(descriptor(asked, 0))
     assert {"x-should-retry": "false", "content-type": "application/json"} == headers(decision)
     message = f"The request is refused: {reason}. Retrying does not help."
@@ -191,7 +191,7 @@ descriptors:
     ],
 )
 def test_a_refusal_is_about_the_limit_that_resets_last(keys: str, later: int, rule: str) -> None:
-    """If several limits refuse."""
+    """Several limits refuse the request."""
     decision = refused(limiter(SEVERAL, now=MIDNIGHT + later), *keys.split())
     assert rule == error(decision)["rate_limit"]["rule"]
 
@@ -211,7 +211,7 @@ def test_only_refusals_have_refusal_headers_and_only_if_set(settings: dict[str, 
 
 
 def test_a_budget_without_a_name_has_the_name_of_its_rule() -> None:
-    """The path of the rule, and the window in words."""
+    """It is the path of the rule, with the window in words."""
     shown = error(refused(limiter(), "unnamed=x"))
     assert shown["message"].startswith("Rate limit d.unnamed is used up. It resets at 2026-12-03T00:00:00Z.")
     assert ("d.unnamed", "15 days") == (shown["rate_limit"]["rule"], shown["rate_limit"]["unit"])

@@ -1,4 +1,4 @@
-"""`signal` of a rule: the state, the share used and what remains, on answers that are no refusals."""
+"""`signal` of a rule: the state, the used share and the remainder, on answers that are not refusals."""
 
 from __future__ import annotations
 
@@ -58,25 +58,25 @@ def charged(used: int, key: str, **policy: Any) -> Limiter:
     ],
 )
 def test_a_check_says_how_much_is_left(used: int, expected: Signal) -> None:
-    """To each target that the rule names; NEAR_LIMIT_RATIO is where low begins."""
+    """Each target of the rule gets it. The state low begins at NEAR_LIMIT_RATIO."""
     assert Signals(expected, expected, expected) == signals(charged(used, "team"), "team")
 
 
 def test_the_line_of_low_is_the_rule_s_or_that_of_the_service() -> None:
-    """low_at, or NEAR_LIMIT_RATIO."""
+    """It is low_at, or else NEAR_LIMIT_RATIO."""
     assert State.LOW is signals(charged(50, "strict"), "strict").caller.state  # type: ignore[union-attr]
     assert State.LOW is signals(charged(300, "team", near_limit_ratio=0.3), "team").caller.state  # type: ignore[union-attr]
 
 
 def test_a_share_is_rounded_down() -> None:
-    """A share of 0.8 that is not low would be a contradiction."""
+    """Otherwise a share could be shown as 0.8 without the state low."""
     limiter = Limiter(RULES.replace("1000}, signal", "1000000}, signal"))
     limiter.ask(descriptor("team=x", 799_999))
     assert Signal(State.OK, 7_999, 200_001) == signals(limiter, "team").caller
 
 
 def test_the_request_that_crosses_the_limit_hears_that_it_is_over() -> None:
-    """It passes: its cost was estimated with the check."""
+    """The request passes, because its check passed."""
     decision = Limiter(RULES).ask(descriptor("team=x", 1_200))
     assert Signal(State.OVER, 12_000, 0) == decision.signals.caller  # type: ignore[union-attr]
 
@@ -100,7 +100,7 @@ def test_shadow_mode_of_the_service_signals_as_well() -> None:
 
 
 def test_a_refusal_has_no_signal() -> None:
-    """It says more itself."""
+    """The refusal itself has more information."""
     decision = charged(1_000, "team").ask(descriptor("team=x", 0))
     assert ("OVER_LIMIT", None) == (decision.code.name, decision.signals)
 
@@ -116,7 +116,7 @@ def test_each_value_is_the_worst_of_all_windows() -> None:
 
 
 def test_of_several_descriptors_each_target_gets_the_worst_that_is_for_it() -> None:
-    """What a rule says to the gateway alone does not reach the caller by way of another rule."""
+    """A signal for the gateway alone does not reach the caller through another rule."""
     limiter = charged(9, "inside")
     limiter.ask(descriptor("team=x", 100))
     team, both = Signal(State.OK, 1_000, 900), Signal(State.LOW, 9_000, 1)
@@ -125,7 +125,7 @@ def test_of_several_descriptors_each_target_gets_the_worst_that_is_for_it() -> N
 
 
 def test_minimal_details_leave_the_state_alone() -> None:
-    """In headers, which leave the gateway; also where another rule has numbers."""
+    """Headers, which leave the gateway, have only the state, also if another rule has numbers."""
     hidden = Signal(State.LOW, HIDDEN, HIDDEN)
     assert Signals(Signal(State.LOW, 8_000, 2), None, hidden) == signals(charged(8, "secret"), "secret")
     for keys in (("secret", "strict"), ("strict", "secret")):
@@ -134,7 +134,7 @@ def test_minimal_details_leave_the_state_alone() -> None:
 
 
 def test_every_budget_is_exact() -> None:
-    """Up to 2^53 - 1, where the statuses of the protocol end at 2^32 - 1."""
+    """It is exact up to 2^53 - 1, while the statuses of the protocol end at 2^32 - 1."""
     assert Signals(Signal(State.OK, 0, COUNTER_MAX)) == signals(Limiter(RULES), "huge")
     assert Signals(Signal(State.LOW, 9_999, 1)) == signals(charged(COUNTER_MAX - 1, "huge"), "huge")
 
@@ -147,14 +147,14 @@ def test_amendments_count() -> None:
 
 
 def test_a_limit_in_the_request_keeps_the_signal_of_its_rule() -> None:
-    """It replaces the amount, and nothing else."""
+    """It only replaces the amount."""
     decision = Limiter(RULES).ask(descriptor("team=x", 0, Override(10, Unit.HOUR)))
     assert Signal(State.OK, 0, 10) == decision.signals.caller  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("keys", [("silent",), ("free",), ("stranger",), ("silent", "free")])
 def test_rules_without_signal_cost_nothing(keys: tuple[str, ...]) -> None:
-    """Not even a look at what an answer has beside its verdict."""
+    """The answer is not searched for other fields either."""
     limiter = Limiter(RULES)
     decision: Decision = limiter.ask(*[descriptor(f"{key}=x", 0) for key in keys])
     assert (None, None) == (decision.signals, decision.dynamic_metadata)

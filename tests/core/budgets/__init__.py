@@ -1,1 +1,1 @@
-"""Budgets as people see them."""
+"""Tests of the views of budgets."""

@@ -21,26 +21,27 @@ def steady(moment: float) -> float:
 
 
 def by_day(moment: float) -> float:
-    """Ten busy hours, and a tenth of that in the others."""
+    """Return the load at a moment: ten hours are busy, and the others have a tenth of that."""
     return 1.0 if 8 <= moment % DAY / HOUR < 18 else 0.1
 
 
 def by_week(moment: float) -> float:
-    """The same, and weekends with a fifth of that."""
+    """Return the load at a moment as `by_day` does; weekends have a fifth of that."""
     return by_day(moment) * (1.0 if (moment - MONDAY) // DAY % 7 < 5 else 0.2)
 
 
 class Look(NamedTuple):
-    """What was used at a moment."""
+    """The use at a moment."""
 
     now: float
     used: int
 
 
 class Traffic(NamedTuple):
-    """A window of `span` seconds from `start` in which so many calls use `total` tokens, looked at `looks` times.
+    """A window of `span` seconds from `start` in which this many calls use `total` tokens. It is read `looks`
+    times.
 
-    `bursts` use a number of tokens at once, at a share of the window each.
+    Each of `bursts` uses a number of tokens at once, at a share of the window.
     """
 
     rhythm: Rhythm

@@ -1,4 +1,4 @@
-"""How fast a window is used at present."""
+"""The current rate at which a window is used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HOUR = 3_600.0
 
 
 def metered(used_at: list[tuple[float, int]], window: float = HOUR) -> float | None:
-    """The burn after a window was looked at in these moments."""
+    """Return the burn of a window that was read at these moments."""
     meter = Meter(0, window)
     for now, used in used_at[:-1]:
         meter.note(now, used)
@@ -22,7 +22,7 @@ def metered(used_at: list[tuple[float, int]], window: float = HOUR) -> float | N
 def steady(
     rate: float, until: float, seed: int, bursts: dict[int, int] | None = None
 ) -> list[tuple[float, int]]:
-    """What calls of random sizes at random moments have used, looked at every two seconds."""
+    """Return the use by calls of random sizes at random moments, read every two seconds."""
     chosen = random.Random(seed)
     used, looks = 0.0, []
     for second in range(int(until)):
@@ -36,14 +36,16 @@ def steady(
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_steady_rate_is_known_after_a_fifth_of_the_window(seed: int) -> None:
-    """Within 5 %, although single calls differ."""
+    """It is within 5 %, although single calls differ."""
     assert metered(steady(50, HOUR / 5, seed)) == pytest.approx(50, rel=0.05)
 
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("moment", [300, 690])
 def test_a_burst_does_not_fool_it(seed: int, moment: int) -> None:
-    """A third of what an hour uses at once: the mean since the window began is more than twice the rate."""
+    """A burst uses a third of the hour's total, so the mean since the window began is more than twice the
+    rate.
+    """
     looks = steady(50, HOUR / 5, seed, {moment: 60_000})
     assert 2 < looks[-1][1] / looks[-1][0] / 50
     assert metered(looks) == pytest.approx(50, rel=0.1)
@@ -55,7 +57,7 @@ def test_a_rate_that_changes_is_followed_within_a_fifth_of_the_window() -> None:
 
 
 def test_calls_that_are_rare_are_not_bursts() -> None:
-    """With one call in ten minutes, the mean is the best that there is."""
+    """With one call in ten minutes, the mean is the best estimate."""
     looks = [(now, int(now // 600) * 6_000) for now in map(float, range(10, 3_591, 10))]
     assert metered(looks) == pytest.approx(10, rel=0.2)
 
@@ -66,12 +68,12 @@ def test_the_first_read_knows_the_mean_since_the_window_began() -> None:
 
 
 def test_reads_that_are_far_apart_are_spread_over_their_time() -> None:
-    """Somebody looks twice, with half an hour in between."""
+    """There are only two reads, half an hour apart."""
     assert metered([(600.0, 6_000), (2_400.0, 24_000)]) == pytest.approx(10)
 
 
 def test_a_counter_that_goes_down_begins_anew() -> None:
-    """A reset, or a refund."""
+    """The causes are a reset and a refund."""
     assert metered([(600.0, 6_000), (700.0, 0), (1_000.0, 300)]) == pytest.approx(1)
 
 

@@ -1,4 +1,4 @@
-"""Why a rule limits a descriptor and others do not."""
+"""The reasons why a rule limits a descriptor and other rules do not."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ VALUES = st.sampled_from([b"dba", b"data", b"a", b"x", b"", b"d*", b"\xff"])
 
 @given(found=st.lists(st.builds(Entry, KEYS, VALUES), max_size=3).map(tuple))
 def test_the_winner_is_that_of_the_lookup(found: tuple[Entry, ...]) -> None:
-    """And it alone wins."""
+    """No other rule wins."""
     considered = consider(DOMAIN, found)
     match = DOMAIN.match(found)
     assert (match.rule if match is not None else None) is considered.winner
@@ -161,7 +161,7 @@ def test_thousands_of_rules_are_counted_and_not_listed(monkeypatch: pytest.Monke
 def test_an_incomplete_descriptor_names_the_rules_that_could_apply(
     descriptor: str, expected: list[tuple[str, list[bytes]]]
 ) -> None:
-    """With the keys that it lacks."""
+    """The keys that it lacks are named too."""
     found = possible(DOMAIN, entries(descriptor))
     assert (expected, False) == ([(str(e.rule.path), list(e.missing)) for e in found.rules], found.more)
 

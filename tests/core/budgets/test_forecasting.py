@@ -1,4 +1,4 @@
-"""When a budget runs out: in simulations of windows of all lengths, with the rhythms of days and weeks."""
+"""Forecasts of exhaustion, in simulated windows of all lengths with the rhythms of days and weeks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LIMIT = 1_000_000
 
 
 def error_of(traffic: Traffic, after: float, limit: int) -> float:
-    """Return by which part of the window the forecast is wrong, once such a part of the window has passed."""
+    """Return the error of the forecast as a part of the window, once such a part of the window has passed."""
     meter = Meter(traffic.start, traffic.start + traffic.span)
     predicted = None
     for now, used in traffic.play():
@@ -50,7 +50,7 @@ def error_of(traffic: Traffic, after: float, limit: int) -> float:
 def test_a_forecast_is_right_within_5_percent(
     rhythm: Rhythm, span: float, after: float, calls: int, limit: float
 ) -> None:
-    """Of the window, on whichever weekday it begins."""
+    """The error is a part of the window, which may begin on any weekday."""
     errors = [
         error_of(Traffic(rhythm, span, seed, LIMIT / limit, calls, start=MONDAY + seed * DAY), after, LIMIT)
         for seed in SEEDS
@@ -59,7 +59,7 @@ def test_a_forecast_is_right_within_5_percent(
 
 
 def test_a_month_that_has_not_seen_a_week_is_right_within_10_percent() -> None:
-    """After a fifth of it: the weekday that it has not seen yet may be a Sunday."""
+    """A fifth of the month has passed, and the missing weekday may be a Sunday."""
     errors = [
         error_of(Traffic(by_week, MONTH, seed, LIMIT / 0.8, 50_000, start=MONDAY + seed * DAY), 0.2, LIMIT)
         for seed in SEEDS
@@ -69,7 +69,7 @@ def test_a_month_that_has_not_seen_a_week_is_right_within_10_percent() -> None:
 
 
 def forecasts(traffic: Traffic, limit: int = LIMIT) -> tuple[list[tuple[float, Foreseen]], float]:
-    """Return what was foreseen, and at which part of the window; and at which part the budget was used up."""
+    """Return the forecasts with their parts of the window, and the part at which the budget was used up."""
     forecast = Forecast(traffic.start, traffic.start + traffic.span)
     found, ended = [], 1.0
     for now, used in traffic.play():
@@ -87,7 +87,7 @@ def forecasts(traffic: Traffic, limit: int = LIMIT) -> tuple[list[tuple[float, F
 def test_a_budget_that_runs_out_is_foreseen_once_and_early(
     span: float, rhythm: Rhythm, overuse: float, ahead: float
 ) -> None:
-    """The faster it is used, the earlier in the window; `ahead` is a part of the window."""
+    """The faster it is used, the earlier the forecast. `ahead` is a part of the window."""
     for seed in SEEDS:
         found, ended = forecasts(Traffic(rhythm, span, seed, overuse * LIMIT, 20_000))
         ((at, foreseen),) = found
@@ -108,7 +108,7 @@ def test_a_budget_that_runs_out_is_foreseen_once_and_early(
     ],
 )  # fmt: skip
 def test_a_budget_that_lasts_has_no_forecast(rhythm: Rhythm, span: float, use: float) -> None:
-    """Although each day has hours that use more than its share."""
+    """Each day has hours that use more than their share."""
     for seed in SEEDS:
         found, ended = forecasts(Traffic(rhythm, span, seed, use * LIMIT, 20_000, start=MONDAY + seed * DAY))
         assert ([], 1.0) == (found, ended)
@@ -120,7 +120,7 @@ def test_a_budget_that_lasts_has_no_forecast(rhythm: Rhythm, span: float, use: f
 )
 @pytest.mark.parametrize("span", [HOUR, DAY, MONTH])
 def test_a_burst_fools_nobody(bursts: tuple[tuple[float, float], ...], span: float) -> None:
-    """A third of the budget at once, or twice a fifth: the rest lasts, and nobody is called."""
+    """A burst uses a third of the budget, or two use a fifth each. The rest lasts, so there is no forecast."""
     for seed in SEEDS:
         traffic = Traffic(
             steady,
@@ -134,7 +134,7 @@ def test_a_burst_fools_nobody(bursts: tuple[tuple[float, float], ...], span: flo
 
 
 def test_a_flood_at_the_end_of_a_quiet_day_is_foreseen() -> None:
-    """Behind its pace all day, it is used up within two hours."""
+    """The budget is behind its pace all day, and is then used up within two hours."""
     looks = [
         Look(MONDAY + 60.0 * minute, int(max(0, minute - 1_200) * LIMIT / 120)) for minute in range(1, 1_440)
     ]
@@ -145,7 +145,7 @@ def test_a_flood_at_the_end_of_a_quiet_day_is_foreseen() -> None:
 
 
 def test_a_forecast_is_made_once_in_a_window_even_after_a_top_up() -> None:
-    """The limit is larger then; a second call for the same window would be one too many."""
+    """The top-up raises the limit, and a second event for the same window would be one too many."""
     forecast, found = Forecast(0, DAY), []
     for now, used in Traffic(steady, DAY, 1, 3 * LIMIT, 20_000, start=0).play():
         limit = LIMIT if now < DAY / 4 else 2 * LIMIT

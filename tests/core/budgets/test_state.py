@@ -1,4 +1,4 @@
-"""How near a use is to its limit, as signals, the API and the page show it."""
+"""The state of a budget relative to its limit, as signals, the API and the page show it."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_a_use_is_low_from_its_line_on(used: int, amount: int, low_at: float, ex
 
 
 def test_a_line_is_of_the_decimal_number_in_the_rules() -> None:
-    """0.07 * 100 is more than 7."""
+    """In floating point, 0.07 * 100 is more than 7."""
     assert 7 == line_of(0.07, 100)
 
 
 @pytest.mark.parametrize(("low_at", "expected"), [(0.0, State.OK), (0.5, State.LOW), (0.9, State.OK)])
 def test_a_rule_may_have_a_line_of_its_own(low_at: float, expected: State) -> None:
-    """Else it is that of the service, here 0.8."""
+    """By default, it is that of the service, here 0.8."""
     rule = Rule(StatKey("d", ("team",)), (Limit(100, Window(Unit.DAY)),), budget=True, low_at=low_at)
     now = bucket_now(rule, "{d|team=x}", UNAMENDED, 0)
     found = budget("d", (), now, {now.windows[0].key: 60}, 0.8)

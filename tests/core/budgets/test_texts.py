@@ -1,4 +1,4 @@
-"""Keys and values of descriptors as text that can be read back."""
+"""Keys and values of descriptors as text that can be parsed again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ratelimit_service.core.model import Entry
 
 @given(value=st.binary())
 def test_every_value_can_be_read_back(value: bytes) -> None:
-    """And its text is one printable line."""
+    """Its text is one printable line."""
     assert value == bytes_of(text_of(value))
     assert text_of(value).isprintable()
 

@@ -1,4 +1,4 @@
-"""Checks that set tokens aside, and what ends their holds."""
+"""Checks that set tokens aside, and the ends of their holds."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def check(limiter: Limiter, entries: str = "team=a") -> Decision:
 
 
 def charge(limiter: Limiter, hits: int, entries: str = "team=a", brings: str | None = None) -> Decision:
-    """Charge as a gateway that brings back `brings`: an id, or an empty text for the marker of an end."""
+    """Charge as a gateway that returns `brings`: an id, or an empty text for the marker of an end."""
     returned = () if brings is None else (brings.encode(),)
     return limiter.answer(Request("d", (descriptor(entries, hits),), returned=returned))
 
 
 def passed(limiter: Limiter, times: int, entries: str = "team=a") -> list[Decision]:
-    """Return the checks of so many that pass."""
+    """Return the decisions of those of this many checks that pass."""
     return [each for each in [check(limiter, entries) for _ in range(times)] if each.code is OK]
 
 
 def test_a_check_is_refused_once_used_and_held_reach_the_limit() -> None:
-    """Its own hold is not counted, so the one that crosses the limit passes, as a charge does."""
+    """Its own hold is not counted, so the check that crosses the limit passes, as a charge does."""
     one = limiter()
     assert 2 == len(passed(one, 10))
     assert (0, 120, 2) == check(one).in_flight
@@ -59,14 +59,14 @@ def test_a_check_is_refused_once_used_and_held_reach_the_limit() -> None:
 
 
 def test_a_lone_request_always_passes() -> None:
-    """Even if its hold is larger than the budget."""
+    """This holds even if its hold is larger than the budget."""
     one = limiter()
     one.ask(descriptor("team=a", 99))
     assert 1 == len(passed(one, 3))
 
 
 def test_a_charge_with_the_id_ends_the_hold_of_its_check() -> None:
-    """Wherever the charge is counted, the next request passes as soon as there is room."""
+    """The charge may be in any counter, and the next request passes as soon as there is room."""
     one = limiter()
     first, second = passed(one, 5)
     charge(one, 10, brings=first.hold)
@@ -77,7 +77,7 @@ def test_a_charge_with_the_id_ends_the_hold_of_its_check() -> None:
 
 
 def test_hits_0_with_the_id_release_the_hold() -> None:
-    """The end of an aborted request is no check: it counts nothing, and sets nothing aside."""
+    """The end of an aborted request is not a check: it counts nothing and sets nothing aside."""
     one = limiter()
     for _ in range(50):
         first, second = passed(one, 5)
@@ -87,7 +87,7 @@ def test_hits_0_with_the_id_release_the_hold() -> None:
 
 
 def test_the_charge_of_an_id_counts_once() -> None:
-    """A gateway that sends it again after 300 ms is not counted again, for two minutes."""
+    """A gateway that repeats it after 300 ms is not counted again; ids are remembered for two minutes."""
     one = limiter()
     (first, _) = passed(one, 2)
     for later, used in ((0, 40), (1, 40), (60, 40), (119, 80)):
@@ -97,7 +97,7 @@ def test_the_charge_of_an_id_counts_once() -> None:
 
 
 def test_an_id_counts_once_in_a_bucket_without_holds() -> None:
-    """And in each bucket by itself: two rules that one request charges are both charged."""
+    """Each bucket counts it separately: a request that charges two rules charges both."""
     one = limiter()
     (first, *_) = passed(one, 1)
     for _ in range(3):
@@ -107,8 +107,8 @@ def test_an_id_counts_once_in_a_bucket_without_holds() -> None:
 
 
 def test_the_parts_of_one_cost_are_all_counted() -> None:
-    """Prompt and completion as two descriptors of one bucket: once each, and not again when they are sent
-    again.
+    """Prompt and completion are two descriptors of one bucket. Each counts once, and not again when it is
+    repeated.
     """
     one = limiter()
     (first, *_) = passed(one, 1, "learned=a")
@@ -123,7 +123,7 @@ def test_the_parts_of_one_cost_are_all_counted() -> None:
     "brings", ["-", "made up", "AWsA3wAAAAAAAAAAAAAAAAAAAWQAAAAAAAAAAGsA3zwBAAR0ZWFtAAFh0_Ij", "\x00" * 3000]
 )
 def test_what_is_no_id_of_ours_is_a_plain_charge(brings: str) -> None:
-    """It counts each time, and ends no hold: there is none of it."""
+    """It counts each time, and ends no hold."""
     one = limiter()
     assert 2 == len(passed(one, 5))
     charge(one, 10, brings=brings)
@@ -133,7 +133,7 @@ def test_what_is_no_id_of_ours_is_a_plain_charge(brings: str) -> None:
 
 
 def test_a_changed_id_is_no_id() -> None:
-    """Whichever of its bytes is another one."""
+    """Any of its bytes may be changed."""
     one = limiter()
     (first, *_) = passed(one, 1, "learned=a")
     for place in range(len(first.hold)):
@@ -144,7 +144,7 @@ def test_a_changed_id_is_no_id() -> None:
 
 
 def test_the_id_of_another_bucket_ends_its_hold_there() -> None:
-    """A route that rewrites the header charges another team; the hold of the check ends all the same."""
+    """A route that rewrites the header charges another team, and the hold of the check still ends."""
     one = limiter()
     first, _ = passed(one, 5)
     charge(one, 10, "team=b", brings=first.hold)
@@ -153,7 +153,7 @@ def test_the_id_of_another_bucket_ends_its_hold_there() -> None:
 
 
 def test_a_descriptor_of_nothing_but_the_id_is_charged_to_the_bucket_of_its_check() -> None:
-    """Beside the descriptor of the check it counts nothing more, and alone it takes its place."""
+    """Beside the descriptor of the check it adds nothing. Alone, it charges the same bucket."""
     one = limiter()
     first, second = passed(one, 5)
     alone = Descriptor((), 10)
@@ -168,7 +168,7 @@ def test_a_descriptor_of_nothing_but_the_id_is_charged_to_the_bucket_of_its_chec
 
 
 def test_a_charge_without_an_id_ends_the_oldest_hold() -> None:
-    """For gateways that bring nothing back."""
+    """Some gateways return no id."""
     one = limiter()
     assert 2 == len(passed(one, 5))
     charge(one, 10)
@@ -176,7 +176,7 @@ def test_a_charge_without_an_id_ends_the_oldest_hold() -> None:
 
 
 def test_the_marker_of_an_end_releases_a_hold() -> None:
-    """Also of an aborted request, which has no charge. The end of a refused one releases nothing."""
+    """This includes an aborted request, which has no charge. The end of a refused request releases nothing."""
     one = limiter()
     assert 2 == len(passed(one, 2))
     charge(one, 0, brings="")  # the first: from now on refusals are expected to end as well
@@ -189,7 +189,7 @@ def test_the_marker_of_an_end_releases_a_hold() -> None:
 
 
 def test_a_hold_expires_by_itself() -> None:
-    """Never later than its ttl."""
+    """It expires after its ttl at the latest."""
     one = limiter()
     assert 2 == len(passed(one, 5, "brief=a"))
     one.now += 10
@@ -199,7 +199,7 @@ def test_a_hold_expires_by_itself() -> None:
 
 
 def test_holds_end_with_the_window() -> None:
-    """The next hour begins with all of its budget."""
+    """The next hour begins with its whole budget."""
     one = Limiter(RULES.partition("---")[0], now=MIDNIGHT + 3_595)
     assert 2 == len(passed(one, 5))
     one.now += 5
@@ -207,7 +207,7 @@ def test_holds_end_with_the_window() -> None:
 
 
 def test_every_window_of_a_bucket_has_to_have_room() -> None:
-    """Of 150 tokens of the day 80 are used, so one hold of 60 leaves room, and two do not."""
+    """Of 150 tokens of the day, 80 are used, so one hold of 60 leaves room, and two do not."""
     one = limiter()
     one.ask(descriptor("two=a", 80))
     one.now += 3_600
@@ -216,13 +216,13 @@ def test_every_window_of_a_bucket_has_to_have_room() -> None:
 
 
 def test_a_hold_is_at_most_a_share_of_the_limit() -> None:
-    """hold_max: otherwise the fear of one request would refuse all others."""
+    """Without hold_max, the hold of one request could refuse all others."""
     one = limiter()
     assert 5 == len(passed(one, 9, "capped=a"))
 
 
 def test_the_size_is_learned_from_the_charges_of_the_bucket() -> None:
-    """Nothing is held until a rule has had its first charge; a new bucket begins with the mean of its rule."""
+    """There are no holds before the first charge of a rule. A new bucket begins with the mean of its rule."""
     one = limiter()
     assert 3 == len(passed(one, 3, "learned=a"))
     charge(one, 400, "learned=a")
@@ -231,7 +231,7 @@ def test_the_size_is_learned_from_the_charges_of_the_bucket() -> None:
 
 
 def test_a_strict_rule_holds_more_where_costs_differ() -> None:
-    """p90: the mean and 1.28 standard deviations."""
+    """p90 is the mean and 1.28 standard deviations."""
     one = limiter()
     for cost in (50, 150) * 2:
         check(one, "strict=a")
@@ -242,7 +242,9 @@ def test_a_strict_rule_holds_more_where_costs_differ() -> None:
 
 
 def test_a_bucket_far_from_its_limit_is_left_alone() -> None:
-    """No hit on holds, and yet an id: its charge counts once. Near the limit there are holds again."""
+    """There is no hit on holds, but there is an id, whose charge counts once. Near the limit, there are holds
+    again.
+    """
     one = limiter()
     charge(one, 100, "large=a")
     kept = len(one.store.holds)
@@ -260,14 +262,16 @@ def test_a_bucket_far_from_its_limit_is_left_alone() -> None:
 
 
 def test_a_rule_that_refuses_nothing_holds_nothing() -> None:
-    """In shadow mode."""
+    """The rule is in shadow mode."""
     one = limiter()
     assert 9 == len(passed(one, 9, "shadow=a"))
     assert 0 == len(one.store.holds)
 
 
 def test_a_refusal_because_of_holds_asks_for_a_retry_soon() -> None:
-    """SDKs retry twice, so the second retry has to find the hold ended: half of the usual time in flight."""
+    """SDKs retry twice, so the delay is half of the usual time in flight: the hold has ended at the second
+    retry.
+    """
     one = limiter(**HEADERS)
     passed(one, 5)
     refused = check(one)
@@ -288,7 +292,7 @@ def test_a_refusal_because_of_holds_asks_for_a_retry_soon() -> None:
 
 @pytest.mark.parametrize(("flight", "delay"), [(1, 1), (4, 2), (9, 5), (50, 10)])
 def test_the_delay_is_half_the_time_in_flight(flight: int, delay: int) -> None:
-    """Within 1 to 10 seconds."""
+    """It is bounded to 1 to 10 seconds."""
     one = limiter()
     first, _ = passed(one, 2)
     one.now += flight
@@ -298,7 +302,7 @@ def test_the_delay_is_half_the_time_in_flight(flight: int, delay: int) -> None:
 
 
 def test_a_budget_that_is_used_up_is_refused_as_such() -> None:
-    """Whatever is held: waiting for holds does not help."""
+    """Its holds do not matter, because waiting for them would not help."""
     one = limiter(**HEADERS)
     passed(one, 1)
     one.ask(descriptor("team=a", 100))
@@ -308,7 +312,7 @@ def test_a_budget_that_is_used_up_is_refused_as_such() -> None:
 
 
 def test_a_request_refused_elsewhere_holds_nothing() -> None:
-    """And one that is refused because of holds is not counted where refused requests are not."""
+    """A request refused because of holds is not counted if refused requests are not."""
     one = limiter()
     one.ask(descriptor("plain=a", 100))
     assert Code.OVER_LIMIT is one.ask(descriptor("team=a", 0), descriptor("plain=a", 0)).code
@@ -318,7 +322,7 @@ def test_a_request_refused_elsewhere_holds_nothing() -> None:
 
 
 def test_a_caller_that_has_gone_holds_nothing() -> None:
-    """Nobody would bring its id back."""
+    """Its id would never be returned."""
     one = limiter()
     for _ in range(5):
         one.service.submit([Asked(Request("d", (descriptor("team=a", 0),)), gone=True)])

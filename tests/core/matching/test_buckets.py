@@ -1,4 +1,4 @@
-"""From the key of a counter back to its bucket, and to the rule that limits it."""
+"""The bucket of a counter's key, and the rule that limits the bucket."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def domain() -> Domain:
 
 
 def texts(*entries: tuple[bytes, bytes]) -> tuple[str, ...]:
-    """The texts in the key by which a descriptor with these entries is counted."""
+    """Return the texts in the counter key of a descriptor with these entries."""
     match = domain().match(tuple([Entry(*entry) for entry in entries]))
     assert match is not None
     return match.bucket_entries
@@ -75,7 +75,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("value", HOSTILE, ids=repr)
 def test_every_value_is_read_back_byte_for_byte(value: bytes) -> None:
-    """A stranger has chosen it, so it may look like any part of a key."""
+    """Values come from strangers, and may look like any part of a key."""
     bucket = keys.bucket("p:", keys.domain_text("d"), texts((b"team", value)))
     counter = read_key("p:")(f"{bucket}:15minute:2026-11-21T01:30Z")
     assert counter is not None
@@ -107,7 +107,9 @@ def test_every_value_is_read_back_byte_for_byte(value: bytes) -> None:
 def test_a_bucket_finds_the_rule_that_counts_in_it(
     entries: list[tuple[bytes, bytes]], amount: int, shown: list[bytes]
 ) -> None:
-    """The exact value, the pattern and the default; values that share a bucket are shown by their pattern."""
+    """It may be that of the exact value, a pattern or the default. Values that share a bucket are shown as
+    their pattern.
+    """
     found = find(domain(), texts(*entries))
     assert found is not None
     assert (amount, shown) == (found.rule.limits[0].amount, [entry.value for entry in found.entries])
@@ -116,7 +118,7 @@ def test_a_bucket_finds_the_rule_that_counts_in_it(
 
 
 def test_a_value_of_which_only_the_digest_is_known_finds_the_rule_for_any_value() -> None:
-    """But none where a pattern might match the value."""
+    """It finds no rule if a pattern might match the value."""
     hashed = texts((b"team", b"y" * 200))
     found = find(domain(), hashed)
     assert found is not None
@@ -143,7 +145,7 @@ def test_a_value_of_which_only_the_digest_is_known_finds_the_rule_for_any_value(
     ],
 )
 def test_a_bucket_in_which_no_rule_counts_finds_none(bucket: tuple[str, ...]) -> None:
-    """Of other rules, or written by hand."""
+    """The key may be of other rules, or written by hand."""
     assert None is find(domain(), bucket)
 
 
@@ -182,6 +184,6 @@ def test_a_prefix_is_not_part_of_the_bucket_of_another() -> None:
 
 
 def test_a_domain_is_read_back() -> None:
-    """One that is known by its digest keeps it."""
+    """A domain that is known by its digest keeps it."""
     assert "tökens budgets" == domain_name(keys.domain_text("tökens budgets"))
     assert keys.domain_text("x" * 200) == domain_name(keys.domain_text("x" * 200))

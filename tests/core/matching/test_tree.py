@@ -1,4 +1,4 @@
-"""Which rule a descriptor matches."""
+"""The rule that a descriptor matches."""
 
 from __future__ import annotations
 

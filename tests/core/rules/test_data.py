@@ -1,4 +1,4 @@
-"""Limits as data: what a table says, and every mistake in one."""
+"""Limits as data: the meaning of a table, and every mistake in one."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ LIMITS = [
 
 @pytest.mark.parametrize("text, expected", LIMITS)
 def test_default_group_and_user(text: str, expected: str) -> None:
-    """Each descriptor has what says most about it, without a rule of its own."""
+    """The most specific row limits each descriptor, without a rule of its own."""
     assert expected == decision_text(limiter(TABLE).ask(descriptor(text, 0)))
 
 
 def test_an_own_limit_leaves_the_other_windows_to_the_group() -> None:
-    """Bob's hour is his own, his day that of gold."""
+    """Bob has his own hourly limit, and the daily limit of gold."""
     asked = limiter(TABLE)
     for _ in range(6):
         asked.ask(descriptor("user=bob", 900))
@@ -83,7 +83,7 @@ def test_an_own_limit_leaves_the_other_windows_to_the_group() -> None:
 
 
 def test_every_limit_says_where_it_stands() -> None:
-    """By its file and line."""
+    """Its place is a file and a line."""
     (domain,) = loaded(TABLE).domains
     assert {"limits.csv:3", "limits.csv:4", "limits.csv:7", "limits.csv:8", "limits.csv:10"} <= {
         limit.id for limit in domain.limits
@@ -92,7 +92,7 @@ def test_every_limit_says_where_it_stands() -> None:
 
 
 def test_columns_come_in_any_order_and_those_that_are_not_needed_may_be_missing() -> None:
-    """Also with a byte order mark, the line ends of Windows and spaces round the fields."""
+    """A byte order mark, the line ends of Windows and spaces around fields are accepted."""
     table = "\ufefflimit , descriptor,domain\r\n5,user=a , d\r\n"
     (domain,) = loaded(table).domains
     assert [("user=a", 5, "", "limits.csv:2")] == [
@@ -101,7 +101,7 @@ def test_columns_come_in_any_order_and_those_that_are_not_needed_may_be_missing(
 
 
 def test_any_bytes_can_be_named() -> None:
-    """As they are, or escaped."""
+    """They are written as they are, or escaped."""
     (domain,) = loaded("domain,descriptor,limit\nd,user=\udcff,1\nd,user=\\xFE,2\n").domains
     assert [b"\xff", b"\xfe"] == [limit.target.entries[0].pieces[0] for limit in domain.limits]
 
@@ -136,7 +136,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize("table, message", MISTAKES, ids=range(len(MISTAKES)))
 def test_a_mistake_is_one_message_with_its_line(table: str, message: str) -> None:
-    """And with what would be right."""
+    """The message says what would be right."""
     with pytest.raises(InvalidRules) as raised:
         loaded(table)
     assert [True] == [
@@ -145,7 +145,7 @@ def test_a_mistake_is_one_message_with_its_line(table: str, message: str) -> Non
 
 
 def test_all_mistakes_of_all_files_are_reported_together() -> None:
-    """In the order of their lines, with those of the rules."""
+    """They are in the order of their lines, with the mistakes of the rules."""
     with pytest.raises(InvalidRules) as raised:
         loaded(HEAD + "d,,user=a,,x\nd,,user=b,,y\n", "domain: d\ndescriptors:\n  - {kee: user}\n")
     assert ["d.yaml:3", "limits.csv:2", "limits.csv:3"] == [
@@ -162,7 +162,7 @@ WARNINGS = [
 
 @pytest.mark.parametrize("table, message", WARNINGS, ids=range(len(WARNINGS)))
 def test_what_has_no_effect_is_a_warning(table: str, message: str) -> None:
-    """The rules are loaded all the same."""
+    """The rules are loaded."""
     assert [f"limits.csv:{message}"] == [str(warning) for warning in loaded(table).warnings]
 
 
@@ -170,7 +170,7 @@ def test_what_has_no_effect_is_a_warning(table: str, message: str) -> None:
     "text", [b'domain,descriptor,limit\nd,"user=a,5\n', b'domain,descriptor,limit\nd,us"er=a,"x"y,5\n']
 )
 def test_what_is_no_csv_names_the_line(text: bytes) -> None:
-    """With how a quote is written."""
+    """The message says how to write a quote."""
     with pytest.raises(InvalidRules) as raised:
         csv_text.read("limits.csv", text)
     (problem,) = raised.value.problems
@@ -178,6 +178,6 @@ def test_what_is_no_csv_names_the_line(text: bytes) -> None:
 
 
 def test_a_line_break_within_quotes_keeps_the_lines_of_what_follows() -> None:
-    """A row begins where its first line is."""
+    """The line of a row is its first one."""
     document = csv_text.read("limits.csv", b'a,b\n"x\ny",1\nz,2\n')
     assert [1, 2, 4] == [row.line for row in document.rows or ()]

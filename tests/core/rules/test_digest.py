@@ -1,4 +1,4 @@
-"""A hash of rules that replicas can be compared by."""
+"""A hash of rules, by which replicas can be compared."""
 
 from __future__ import annotations
 

@@ -20,12 +20,12 @@ def ledger(text: str, limit: str = LIMIT, head: str = "") -> LedgerRule | None:
 
 
 def test_a_rule_has_no_ledger_unless_it_says_so() -> None:
-    """It costs memory in the store."""
+    """A ledger takes memory in the store."""
     assert ledger("track: true") is None
 
 
 def test_a_ledger_has_defaults() -> None:
-    """400 days by the hour, in the time zone of the file."""
+    """It keeps 400 days by the hour, in the time zone of the file."""
     assert LedgerRule(400 * 86_400, "hour", "UTC") == ledger("ledger: {}")
     assert LedgerRule(31 * 86_400, "day", "Asia/Kolkata") == ledger(
         "ledger: {keep: 31d, by: day}", head="time_zone: Asia/Kolkata\n"

@@ -32,13 +32,13 @@ def tree(head: str, text: str) -> RuleTree:
     ],
 )
 def test_a_rule_names_its_receivers_or_its_domain_does(head: str, text: str, expected: Names) -> None:
-    """None is all who want it, and off is nobody."""
+    """None means every receiver, and `off` means no receiver."""
     (rule,) = tree(head, text).rules
     assert expected == rule.notify
 
 
 def test_a_limit_in_the_request_keeps_them() -> None:
-    """Its events are those of the rule."""
+    """Its events go to the receivers of the rule."""
     planner = Planner(tree("", "notify: [a]"), Policy(), lambda: 0)
     request = Request("d", (Descriptor((Entry(b"team", b"x"),), 0, Override(9, Unit.DAY)),))
     (planned,) = planner.plan(request, 0).descriptors

@@ -37,7 +37,7 @@ def per_million(model: str, at: str, price: Price | None = None) -> str | None:
 
 
 def test_a_rule_has_the_price_as_it_is_written() -> None:
-    """A float would make 0.1 what it is not."""
+    """A float could not represent 0.1 exactly."""
     rules = (
         "{domain: d, descriptors: [{key: a, rate_limit: {unit: day, tokens_per_unit: 5}, ledger: {}, "
         "price: {per_million: 0.10, currency: USD}}]}"
@@ -48,7 +48,9 @@ def test_a_rule_has_the_price_as_it_is_written() -> None:
 
 
 def test_a_model_costs_what_holds_when_its_tokens_were_charged() -> None:
-    """From a date on, which begins in the time zone of the file; the longest pattern counts, and a name before patterns."""
+    """A price applies from a date, which begins in the time zone of the file. A name takes precedence over
+    patterns, and the longest pattern over others.
+    """
     assert "2.50" == per_million("gpt-5", "2026-11-30T23:59:59+01:00")
     assert "2.00" == per_million("gpt-5", "2026-12-01T00:00:00+01:00")
     assert "0.1" == per_million("gpt-4", "2026-11-01")
@@ -56,7 +58,7 @@ def test_a_model_costs_what_holds_when_its_tokens_were_charged() -> None:
 
 
 def test_a_model_in_the_file_has_no_other_price() -> None:
-    """Before its first one it has none; a model that the file does not have costs what its rule says."""
+    """Before its first price it has none. A model that is not in the file has the price of its rule."""
     rule = Price("7", "USD")
     assert per_million("gpt-5-mini", "2026-11-21T10:59:59+01:00", rule) is None
     assert "7" == per_million("other", "2026-11-21", rule)
@@ -64,7 +66,7 @@ def test_a_model_in_the_file_has_no_other_price() -> None:
 
 
 def test_amounts_are_exact() -> None:
-    """However large and small: their sum is the amount of the sum."""
+    """For amounts of any size, the sum of the costs is the cost of the sum."""
     random = Random(1)
     assert "0.000000000000001" == plain(amount(1, "0.000000001"))
     assert "9007199254740990990.992800745259009" == plain(amount(2**53 - 1, "999999999.999999999"))

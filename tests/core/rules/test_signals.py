@@ -22,7 +22,7 @@ def rule(text: str = "track: true", limit: str = TOKENS, head: str = "") -> Rule
 
 
 def test_a_rule_signals_nothing_unless_it_says_so() -> None:
-    """It tells callers how much is left."""
+    """A signal shows callers the remaining budget."""
     assert (0, 0.0) == (rule().signal, rule().low_at)
 
 
@@ -46,12 +46,12 @@ def test_a_signal_names_its_targets(head: str, text: str, expected: int) -> None
 
 
 def test_a_domain_s_signal_is_for_its_budgets() -> None:
-    """A limit of requests beside them has none."""
+    """Request limits of the domain have none."""
     assert 0 == rule(limit=REQUESTS, head="signal: [metadata]\n").signal
 
 
 def test_low_is_where_the_rule_or_its_domain_says() -> None:
-    """For limits of requests, too: the API and the page show their state."""
+    """This includes request limits, because the API and the page show their state."""
     assert 0.9 == rule("low_at: 0.9", head="low_at: 0.5\n").low_at
     assert 0.5 == rule(limit=REQUESTS, head="low_at: 0.5\n").low_at
     assert 1.0 == rule("low_at: 1").low_at
@@ -81,7 +81,7 @@ def test_a_mistake_is_one_error(text: str, limit: str, message: str) -> None:
 
 @pytest.mark.parametrize("key, one, other", [("signal", "[caller]", "off"), ("low_at", "0.5", "0.6")])
 def test_files_of_one_domain_agree(key: str, one: str, other: str) -> None:
-    """As they do about its other settings."""
+    """The same holds for other settings of a domain."""
     files = [
         f"domain: d\n{key}: {value}\ndescriptors: [{{key: k{place}}}]\n"
         for place, value in enumerate((one, other))

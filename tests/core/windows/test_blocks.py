@@ -1,4 +1,4 @@
-"""When windows without a calendar start and end, and the labels of all windows."""
+"""The start and end of windows without a calendar, and the labels of all windows."""
 
 from __future__ import annotations
 

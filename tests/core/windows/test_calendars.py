@@ -1,4 +1,4 @@
-"""When windows with a calendar and a time zone start and end. tests/properties has the other half."""
+"""The start and end of windows with a calendar and a time zone. tests/properties has their laws."""
 
 from __future__ import annotations
 
