@@ -78,7 +78,7 @@ class Replica(TypedDict):
 
     id: Annotated[str, Doc("Its id, which begins with its host.", "ratelimit-0-5f3a1c")]
     this: Annotated[bool, Doc("Whether it is the one that answers.", True)]
-    version: Annotated[str, Doc("The version of the service.", "0.1.0")]
+    version: Annotated[str, Doc("The version of the service.", "0.2.0")]
     generation: Annotated[int | None, Doc("The generation of its rules; null: it has none yet.", 3)]
     hash: Annotated[str | None, Doc("The hash of its rules.")]
     amendments_version: Annotated[int, Doc("The version of its amendments.", 12)]

@@ -53,7 +53,7 @@ class AmendmentsStatus(TypedDict):
 class Status(TypedDict):
     """The state of this replica, and the rights of the caller."""
 
-    version: Annotated[str, Doc("The version of the service.", "0.1.0")]
+    version: Annotated[str, Doc("The version of the service.", "0.2.0")]
     transport: Annotated[str, Doc("The gRPC server.", "native")]
     replica: Annotated[str | None, Doc("The id of this replica in /replicas.")]
     hostname: Annotated[str, Doc("The name of its host.", "ratelimit-0")]

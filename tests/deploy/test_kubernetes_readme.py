@@ -50,7 +50,7 @@ def test_the_api_takes_an_overlay_of_ones_own(mine: Objects) -> None:
 
 def test_it_says_what_is_different_and_nothing_else(mine: Objects) -> None:
     """The image, the gateways, the rules, a setting, and TLS, in the only container."""
-    assert "registry.example.com/platform/ratelimit-service:0.1.0" == mine.container["image"]
+    assert "registry.example.com/platform/ratelimit-service:0.2.0" == mine.container["image"]
     gateways = mine.one("NetworkPolicy")["spec"]["ingress"][0]["from"][0]["namespaceSelector"]
     assert [["my-gateways"]] == [each["values"] for each in gateways["matchExpressions"]]
     assert RULES["data"] == mine.one("ConfigMap", "ratelimit-config")["data"]

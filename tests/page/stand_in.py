@@ -272,7 +272,7 @@ class StandIn:
 
     def _status(self, you: str) -> Json:
         status: Json = {
-            "version": "0.1.0",
+            "version": "0.2.0",
             "transport": "native",
             "now": moment(),
             "started_at": moment(-3_600),
@@ -377,7 +377,7 @@ class StandIn:
         replica = {
             "id": "replica-1",
             "this": True,
-            "version": "0.1.0",
+            "version": "0.2.0",
             "generation": 3,
             "hash": "5c1f0a6be2d94c07",
             "amendments_version": 12,
