@@ -59,8 +59,8 @@ def check_exactly(server: Server, charged: Mapping[Bucket, int]) -> int:
 
 
 def check_roughly(server: Server, charged: Mapping[Bucket, int], in_flight: int) -> None:
-    """The same for a load generator that does not wait for its last answers, which may have been counted or
-    not.
+    """Compare as `check_exactly` does, for a load generator that does not wait for its last answers, which
+    may have been counted or not.
     """
     wait_until_idle(server)
     for bucket, used in asked(server, list(charged)).items():

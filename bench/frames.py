@@ -40,7 +40,7 @@ _OVERALL_CODE = b"\x08"
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """One frame."""
+    """Return one frame."""
     return _HEAD.pack(len(payload) >> 16, len(payload) & 0xFFFF, kind, flags, stream) + payload
 
 
@@ -54,7 +54,7 @@ HELLO = (
 class Script(NamedTuple):
     """The bytes that a connection sends: request number n is `data[ends[n - 1]:ends[n]]`.
 
-    `costs` is how much of the flow-control window each of them takes.
+    `costs` has the bytes of the flow-control window that each request takes.
     """
 
     data: bytes
@@ -63,7 +63,7 @@ class Script(NamedTuple):
 
 
 def grpc_script(bodies: Iterable[bytes]) -> Script:
-    """Calls with these framed messages, on streams 1, 3, 5, …"""
+    """Return calls with these framed messages, on streams 1, 3, 5, …"""
     encoder = hpack.Encoder()
     first = encoder.encode(GRPC)
     block = encoder.encode(GRPC)  # headers in the table take one byte each

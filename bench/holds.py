@@ -45,7 +45,7 @@ _RETRIES = 2
 
 @dataclass(frozen=True)
 class Scene:
-    """What happens at a budget of an hour: it is used up after about half of it."""
+    """A scene at a budget of an hour, which is used up after about half of it."""
 
     name: str
     in_flight: float = 20
@@ -85,7 +85,9 @@ MEAN = 1_000
 
 
 class Way(NamedTuple):
-    """A way to hold: the keys of the rule, whether ids come back, and which holds of a bucket."""
+    """A way to hold: the keys of the rule, whether ids are returned, and the implementation of a bucket's
+    holds.
+    """
 
     rule: str
     ids: bool = False
@@ -93,7 +95,7 @@ class Way(NamedTuple):
 
 
 class CountedHolds(Holds):
-    """The share as that of checks which are charged, in place of that of holds which do not expire."""
+    """Holds that measure the share of charged checks instead of the share of holds that do not expire."""
 
     def apply(self, hit: HoldHit) -> tuple[int, int]:
         """Apply a hit."""
@@ -117,7 +119,7 @@ REJECTED = {"share of charges": Way("hold: auto", holds=CountedHolds)}
 
 
 class Result(NamedTuple):
-    """What came of it, in requests of the mean cost, and shares of all requests before the budget was used up."""
+    """The overshoot in requests of the mean cost, and shares of all requests before the budget was used up."""
 
     overshoot: float
     refused: float
@@ -149,7 +151,7 @@ class _Unobserved:
 
 
 class Simulation:
-    """One scene, played one way."""
+    """One scene with one way to hold."""
 
     def __init__(self, scene: Scene, way: Way, seed: int) -> None:
         self._scene = scene
@@ -177,7 +179,9 @@ class Simulation:
         self._burst = scene.burst
 
     def play(self) -> Result:
-        """Play an hour that teaches what requests cost, at a tenth of the load, and the hour that counts."""
+        """Simulate an hour that teaches the cost of requests, at a tenth of the load, and then the measured
+        hour.
+        """
         self._arrivals(START, self._rate / 10, HOUR)
         self._run(START + HOUR)
         self._asked = self._refused = 0

@@ -43,7 +43,7 @@ def say(line: str) -> None:
 
 
 def fill(client: redis.Redis) -> tuple[int, int]:
-    """Write the books, and return how many entries and tokens they have."""
+    """Write the books, and return the numbers of their entries and tokens."""
     for day in range(1, DAYS + 1):
         pipeline = client.pipeline(transaction=False)
         for team in range(BUCKETS):
@@ -61,7 +61,7 @@ def cpu_of(pid: int) -> float:
 
 
 def main() -> None:
-    """Measure."""
+    """Run the measurement."""
     with tempfile.TemporaryDirectory() as name, RedisServer() as server:
         (Path(name) / "rules.yaml").write_text(RULES)
         client = redis.Redis.from_url(server.url)

@@ -40,7 +40,7 @@ class Nothing:
 
 
 async def serve_grpcio() -> None:
-    """grpc.aio with a handler that returns constant bytes: the unit of all measurements."""
+    """Serve constant bytes with grpc.aio: the unit of all measurements."""
 
     async def handle(data: bytes, context: aio.ServicerContext[bytes, bytes]) -> bytes:
         return ANSWER
@@ -55,7 +55,7 @@ async def serve_grpcio() -> None:
 
 
 async def serve_native() -> None:
-    """The native transport with a service that answers at once."""
+    """Serve with the native transport and a service that answers at once."""
     from ratelimit_service.transports.native.server import NativeServer
 
     server = NativeServer(Nothing(), Health(), GrpcOptions())  # type: ignore[arg-type]

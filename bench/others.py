@@ -32,7 +32,7 @@ def rows(results: Results) -> list[tuple[str, ...]]:
 
 
 def note(results: Results) -> str:
-    """Say where the figures of envoyproxy/ratelimit come from."""
+    """Return the source of the figures of envoyproxy/ratelimit."""
     if results.find(f"target/mixed/{WIDE}"):
         return "All figures are of this run."
     return (

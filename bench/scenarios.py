@@ -158,7 +158,7 @@ def _target(bench: Bench, name: str, address: str, pids: list[int], request: str
 
 
 def _idle(bench: Bench) -> None:
-    """One caller, who waits for each answer."""
+    """Measure one caller, which waits for each answer."""
     with served("native", "redis", bench.directory, environment=AS_DEPLOYED) as server:
         done = replay(server, "charge", SINGLE, bench.seconds)
         books.wait_until_idle(server)
@@ -167,7 +167,9 @@ def _idle(bench: Bench) -> None:
 
 
 def _hostile(bench: Bench, attack: str) -> None:
-    """One caller, beside a hostile peer: what tests/faults/test_peers.py measures in CPU time, by the clock."""
+    """Measure one caller beside a hostile peer, in wall-clock time; tests/faults/test_peers.py measures CPU
+    time.
+    """
     with served("native", "memory", bench.directory) as server:
         command = (sys.executable, "-m", "tests.faults.hostile_peers", str(server.port), attack)
         with subprocess.Popen(command, cwd=REPOSITORY) as attacking:

@@ -1,4 +1,4 @@
-"""The service in the process of a test: real gRPC, counters in memory, and a clock that the test moves."""
+"""The service in the process of a test: real gRPC, counters in memory, and a settable clock."""
 
 from __future__ import annotations
 

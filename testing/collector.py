@@ -1,6 +1,6 @@
-"""An OpenTelemetry collector for tests: OTLP over gRPC and HTTP, by the messages of opentelemetry-proto.
+"""An OpenTelemetry collector for tests: OTLP over gRPC and HTTP, with the messages of opentelemetry-proto.
 
-It keeps spans, and can be told to refuse them or not to answer.
+It keeps spans. A test can make it refuse them or not answer.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Collector:
         self._serving.start()
 
     def environment(self, protocol: str = "grpc") -> dict[str, str]:
-        """Return the settings of a service whose spans arrive here, soon."""
+        """Return the settings of a service that exports its spans to this collector soon."""
         port = self.grpc_port if protocol == "grpc" else self.http_port
         return {
             "TRACING_ENABLED": "true",
@@ -98,7 +98,7 @@ class Collector:
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """Answer nothing meanwhile."""
+        """Answer nothing in this context."""
         self._answers.clear()
         try:
             yield
@@ -106,7 +106,7 @@ class Collector:
             self._answers.set()
 
     def wait_for(self, what: str, wanted: Callable[[Span], bool], many: int = 1) -> list[Span]:
-        """Wait until there are so many spans of a kind, and return them."""
+        """Wait until there are this many spans of a kind, and return them."""
         return wait_for(
             what, lambda: found if len(found := list(filter(wanted, tuple(self.spans)))) >= many else []
         )

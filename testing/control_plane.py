@@ -30,7 +30,7 @@ UNITS = ("", "SECOND", "MINUTE", "HOUR", "DAY", "MONTH", "YEAR", "WEEK")
 
 
 def resource(domain: str, *descriptors: dict[str, Any], name: str | None = None) -> RateLimitConfig:
-    """A RateLimitConfig with descriptors in the form of a configuration file."""
+    """Return a RateLimitConfig with descriptors in the form of a configuration file."""
     config = RateLimitConfig(name=(domain if name is None else name).encode(), domain=domain.encode())
     for each in descriptors:
         _describe(config.descriptors.add(), each)

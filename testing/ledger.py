@@ -189,7 +189,7 @@ class Bench:
         return outcome
 
     async def _recorded(self, books: CounterStore, team: str) -> int:
-        """Return what the ledgers have of a team."""
+        """Return the tokens of a team in the ledgers."""
         if not self.ledgers:
             return await recorded(books, team)
         total = 0
@@ -201,14 +201,16 @@ class Bench:
 
 
 async def recorded(books: CounterStore, team: str) -> int:
-    """Return what the ledger has of a team."""
+    """Return the tokens of a team in the ledger."""
     entries = await entries_in(books, f"{{ledger|team={team}}}")
     read = read_entry("")
     return sum([value for key, value in entries.items() if (entry := read(key)) and entry.kind == CHARGED])
 
 
 async def entries_in(store: CounterStore, begin: str) -> dict[str, int]:
-    """Return the entries of all ledgers whose keys begin so, by the key of the book and the name of the entry."""
+    """Return the entries of all ledgers whose keys have this prefix, by the key of the book and the name of
+    the entry.
+    """
     entries: dict[str, int] = {}
     position, first = "", True
     while position or first:

@@ -70,7 +70,7 @@ def test_negative_hits_are_given_back(ask: Callable[..., Ended], unique: Unique)
 
 
 def test_several_descriptors_are_asked_about_together(ask: Callable[..., Ended], unique: Unique) -> None:
-    """In one request; each has a line, also those without a limit."""
+    """They are in one request. Each has a line, including those without a limit."""
     team = unique("dba")
     assert (
         0,
@@ -84,7 +84,7 @@ def test_several_descriptors_are_asked_about_together(ask: Callable[..., Ended],
 
 
 def test_every_window_is_shown_with_its_budget_in_full(ask: Callable[..., Ended], unique: Unique) -> None:
-    """Also if the protocol cannot carry it; names are shown as written."""
+    """The protocol may not be able to carry the number. Names are shown as written."""
     team = unique("dba")
     assert 0 == ask(f"team={team}", "--hits", "5000", domain="budgets").code
     assert (
@@ -129,7 +129,7 @@ def test_a_rule_that_does_not_refuse_says_why(
 
 
 def test_a_descriptor_that_no_rule_is_for_is_refused_with_the_reason(ask: Callable[..., Ended]) -> None:
-    """With `unmatched: deny`."""
+    """The domain has `unmatched: deny`."""
     assert (
         3,
         "OVER_LIMIT\n"
@@ -140,7 +140,7 @@ def test_a_descriptor_that_no_rule_is_for_is_refused_with_the_reason(ask: Callab
 
 
 def test_a_key_that_is_missing_is_named(ask: Callable[..., Ended]) -> None:
-    """With `required_keys`."""
+    """The domain has `required_keys`."""
     assert (
         3,
         "OVER_LIMIT\n"
@@ -159,7 +159,7 @@ def test_a_key_that_is_missing_is_named(ask: Callable[..., Ended]) -> None:
     ],
 )
 def test_a_domain_without_rules_is_reported(ask: Callable[..., Ended], domain: str, hint: str) -> None:
-    """With a similar name that has rules; the service answers OK, as in upstream."""
+    """The output has a similar name that has rules. The service answers OK, as upstream does."""
     shown = domain.replace("\x1b", "\\x1b")
     assert (
         0,
@@ -169,7 +169,7 @@ def test_a_domain_without_rules_is_reported(ask: Callable[..., Ended], domain: s
 
 
 def test_the_answer_can_be_had_as_json(ask: Callable[..., Ended], unique: Unique) -> None:
-    """The same JSON as that of /json, with the same exit codes."""
+    """It is the same JSON as that of /json, with the same exit codes."""
     code, out, _ = ask(f"team={unique('dba')}", "--hits", "101", "--json")
     answer = json.loads(out)
     assert (3, "OVER_LIMIT", "team-budget") == (
@@ -180,7 +180,7 @@ def test_the_answer_can_be_had_as_json(ask: Callable[..., Ended], unique: Unique
 
 
 def test_json_has_the_explanation_with_whole_numbers(ask: Callable[..., Ended], unique: Unique) -> None:
-    """For every window, and larger than the fields of the protocol."""
+    """Every window has them, also if they exceed the fields of the protocol."""
     _, out, _ = ask(f"team={unique('dba')}", "--json", domain="budgets")
     (known,) = json.loads(out)["dynamicMetadata"]["explanation"]["descriptors"]
     assert ["5000", "30000000000"] == [str(window["limit"]) for window in known["windows"]]
@@ -204,7 +204,7 @@ def test_bytes_that_are_not_utf8_can_be_asked_about(ask: Callable[..., Ended], u
 
 @pytest.mark.parametrize("descriptor", ["team", "", "=dba", "team=dba,", "team=dba,,model=x"])
 def test_an_invalid_descriptor_is_reported(ask: Callable[..., Ended], descriptor: str) -> None:
-    """In one line, without a call to the service."""
+    """The error is one line, and the service is not called."""
     code, out, err = ask(descriptor)
     assert (1, "", 1, True) == (
         code,
@@ -222,7 +222,7 @@ def test_an_invalid_request_is_answered_by_the_service(command: Command, service
 
 
 def test_an_unreachable_server_is_reported(command: Command) -> None:
-    """In one line with the address."""
+    """The error is one line with the address."""
     server = f"127.0.0.1:{free_port()}"
     code, out, err = command("ask", DOMAIN, "team=dba", "--server", server)
     assert (1, "", 1) == (code, out, err.count("\n"))

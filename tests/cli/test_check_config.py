@@ -47,7 +47,7 @@ def test_good_files_are_counted(command: Command, tmp_path: Path) -> None:
 
 
 def test_all_mistakes_are_reported_together(command: Command, tmp_path: Path) -> None:
-    """In every file, also in those that cannot be read: one run reports all errors."""
+    """One run reports the errors of every file, including unreadable ones."""
     broken = write(tmp_path / "broken", two=TWO_ERRORS, warns=WARNS, yaml="domain: [}")
     code, out, err = command("check-config", str(tmp_path / "gone.yaml"), str(broken))
     assert (1, "") == (code, err)
@@ -118,7 +118,7 @@ def test_it_does_not_load_what_serves() -> None:
 
 
 def test_a_shell_sees_the_exit_code(tmp_path: Path) -> None:
-    """As a process: 0 for valid files, 1 for invalid ones, 2 for an unknown command."""
+    """The process returns 0 for valid files, 1 for invalid ones, and 2 for an unknown command."""
     write(tmp_path, good=GOOD.format(domain="a"))
     assert (0, "ok: 1 rule in 1 domain\n", "") == run("check-config", str(tmp_path), environment={})
     assert 1 == run("check-config", str(tmp_path / "gone"), environment={}).code
@@ -168,7 +168,9 @@ descriptors:
 
 
 def test_a_receiver_that_rules_name_and_no_file_has_is_a_warning(command: Command, tmp_path: Path) -> None:
-    """With EVENTS_WEBHOOKS or --receivers. The names of addresses in EVENTS_WEBHOOK_URL are known without a file."""
+    """The file is that of EVENTS_WEBHOOKS or --receivers. The names of addresses in EVENTS_WEBHOOK_URL are
+    known without it.
+    """
     rules = str(write(tmp_path / "rules", notifies=NOTIFIES) / "notifies.yaml")
     file = tmp_path / "receivers.yaml"
     file.write_text(RECEIVERS)

@@ -85,7 +85,7 @@ Compare = Callable[..., tuple[int, str, str]]
 def test_two_services_with_the_same_rules_answer_alike(
     compare: Compare, serving: Callable[..., Service], rules: Path
 ) -> None:
-    """For checks, charges and calls without a cost of every rule, until budgets are exhausted."""
+    """Checks, charges and calls without a cost are sent for every rule, until budgets are exhausted."""
     same = serving(copy=1)
     code, out, err = compare(same, "--rules", str(rules), "--requests", "300", "--seed", "10", "--strict")
     assert (0, "300 requests: 300 answered alike, 0 differ without one\n", "") == (code, out, err)
@@ -106,7 +106,7 @@ def test_budgets_differ_for_that_reason(
 def test_another_limit_is_found_and_shown(
     compare: Compare, serving: Callable[..., Service], rules: Path
 ) -> None:
-    """With both answers, a hint at the cause, and the exit code."""
+    """The output has both answers and a hint at the cause, and the exit code reports the difference."""
     lower = serving(limit=900)
     code, out, _ = compare(lower, "--rules", str(rules), "--requests", "100", "--seed", "12", "--show", "1")
     assert 3 == code
@@ -194,7 +194,7 @@ def test_what_is_not_replayed_is_reported(
 def test_what_it_cannot_do_is_reported(
     compare: Compare, serving: Callable[..., Service], options: list[str], complaint: str
 ) -> None:
-    """In one line, with exit code 1."""
+    """The error is one line, with exit code 1."""
     code, out, err = compare(serving(), *options)
     assert (1, "", True) == (code, out, complaint in err)
 
@@ -202,7 +202,7 @@ def test_what_it_cannot_do_is_reported(
 def test_a_service_that_is_not_there_is_named(
     command: Command, serving: Callable[..., Service], rules: Path
 ) -> None:
-    """The first or the second."""
+    """It may be the first or the second one."""
     there = serving().grpc
     options = ("--rules", str(rules), "--timeout", "0.2")
     for name, addresses in (("theirs", ("127.0.0.1:1", there)), ("ours", (there, "127.0.0.1:1"))):
@@ -211,7 +211,7 @@ def test_a_service_that_is_not_there_is_named(
 
 
 def test_both_are_reached_over_tls(command: Command, rules: Path, tmp_path: Path) -> None:
-    """With the given CA; without it, neither is reached."""
+    """Without the given CA, neither is reached."""
     authority = Authority()
     certificate, key = authority.issue("localhost").write(tmp_path)
     tls = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": certificate, "GRPC_SERVER_TLS_KEY": key}
@@ -317,7 +317,7 @@ def test_a_mirror_answers_without_its_comparison(serving: Callable[..., Service]
 
 
 def test_a_mirror_speaks_tls_on_all_sides(rules: Path, tmp_path: Path) -> None:
-    """With its callers, and with both services."""
+    """Its callers and both services use TLS."""
     authority = Authority()
     certificate, key = authority.issue("localhost").write(tmp_path)
     tls = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": certificate, "GRPC_SERVER_TLS_KEY": key}

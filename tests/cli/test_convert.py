@@ -24,7 +24,7 @@ descriptors:
 
 
 def test_a_manifest_is_printed_as_the_file_that_says_the_same(command: Command) -> None:
-    """On stdout, so that it can be redirected to a file."""
+    """It goes to stdout, so that it can be redirected to a file."""
     assert (0, PRINTED, "") == command("convert", str(CONFIGMAP))
 
 
@@ -59,7 +59,7 @@ def test_what_cannot_be_served_is_not_printed(command: Command) -> None:
 
 
 def test_check_config_takes_manifests_and_their_domain(command: Command) -> None:
-    """From the option or from the environment; without a domain there is an error."""
+    """The domain comes from the option or the environment. Without one, there is an error."""
     code, out, _ = command("check-config", str(SOLO))
     assert (1, True) == (code, "a RateLimitConfig has no domain" in out)
     for ended in (

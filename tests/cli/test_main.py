@@ -20,7 +20,7 @@ GOOD = "domain: {}\ndescriptors: [{{key: a, rate_limit: {{unit: day, requests_pe
 
 
 def test_the_version_is_that_of_the_package(command: Command) -> None:
-    """As pyproject.toml has it."""
+    """It is the one in pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert (0, f"{project['version']}\n", "") == command("--version")
 
@@ -58,7 +58,7 @@ def test_no_command_is_a_wrong_command_line(command: Command) -> None:
     ids=" ".join,
 )
 def test_a_wrong_command_line_is_explained(command: Command, arguments: list[str], said: str) -> None:
-    """On stderr, with exit code 2."""
+    """The error goes to stderr, with exit code 2."""
     code, out, err = command(*arguments)
     assert (2, "", True) == (code, out, f"error: {said}" in err)
 

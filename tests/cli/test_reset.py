@@ -277,7 +277,7 @@ def test_the_memory_store_cannot_be_reached(command: Command, environment: dict[
 def test_an_unreachable_redis_is_reported_without_its_password(
     command: Command, auth: dict[str, str]
 ) -> None:
-    """In one line, with the address and without credentials."""
+    """The error is one line with the address and without credentials."""
     port = free_port()
     url = f"redis://127.0.0.1:{port}" if auth else f"redis://ops:hunter2@127.0.0.1:{port}"
     code, out, err = command("reset", DOMAIN, "team=dba", REDIS_URL=url, **auth)
@@ -300,6 +300,6 @@ def test_an_invalid_descriptor_is_reported(reset: Reset) -> None:
 
 
 def test_a_bad_setting_is_reported(command: Command) -> None:
-    """As in `serve`."""
+    """The error is the same as that of `serve`."""
     code, out, err = command("reset", DOMAIN, "team=dba", BACKEND_TYPE="memcache")
     assert (1, "", 'BACKEND_TYPE="memcache" is not supported: give redis or memory\n') == (code, out, err)

@@ -270,7 +270,7 @@ def test_an_override_keeps_the_kind_of_the_limit() -> None:
 def test_an_override_in_a_domain_of_budgets_is_a_budget(
     budget_domains: tuple[str, ...], expected: str
 ) -> None:
-    """Even without a rule: 10 hits exceed a limit of 5 requests, and cross a budget of 5."""
+    """No rule is needed: 10 hits exceed a limit of 5 requests, and cross a budget of 5."""
     limiter = Limiter(TEAM)
     limiter.service.use(
         RuleTree(load([read("rules", TEAM)], budget_domains=frozenset(budget_domains)).domains)
@@ -304,7 +304,7 @@ def test_a_rule_may_show_its_limit_in_a_refusal_alone() -> None:
 
 
 def test_an_override_is_shown_as_its_rule_is() -> None:
-    """In refusals only."""
+    """It is shown in refusals only."""
     limiter = Limiter(QUIET)
     for hits, shown in ((7, False), (0, True)):
         descriptor = team(hits)._replace(override=Override(5, Unit.HOUR))

@@ -251,7 +251,7 @@ DAY = 86_400
     ],
 )
 def test_the_reset_is_the_end_of_the_window(window: str, begins: int, seconds: int) -> None:
-    """In whole seconds: the length of the window in its first second, 1 in its last, and never 0."""
+    """It is in whole seconds: the length of the window in its first second, 1 in its last, and never 0."""
     limiter = Limiter(rules(f"requests_per_unit: 100, {window}"))
     resets = []
     for now in (begins, begins + seconds - 1, begins + seconds):
@@ -275,7 +275,7 @@ def test_a_part_of_a_second_belongs_to_the_second(past: float, reset: int) -> No
 
 
 def test_a_status_carries_the_limit_as_it_was_configured() -> None:
-    """With the amount, the unit and the name of the file."""
+    """It has the amount, the unit and the name of the file."""
     limiter = Limiter(rules("requests_per_unit: 7, unit: minute, unit_multiplier: 5, name: five"))
     (status,) = limiter.ask("team=dba").statuses
     assert status.limit is not None

@@ -214,7 +214,7 @@ def test_merging_metadata_does_not_change_the_rules() -> None:
 def test_the_metadata_has_the_request(
     descriptors: Sequence[Descriptor], hits: int, expected: dict[str, Any]
 ) -> None:
-    """For later filters and access logs."""
+    """Later filters and access logs use it."""
     limiter = Limiter("{domain: d, descriptors: []}", dynamic_metadata=True)
     assert expected == limiter.ask(*descriptors, hits=hits).dynamic_metadata
 

@@ -91,7 +91,7 @@ def test_the_verdict_is_made_of_all_statuses(settings: dict[str, Any], rows: lis
 
 
 def test_global_shadow_mode_is_marked_in_the_decision() -> None:
-    """For the statistics."""
+    """Statistics need the mark."""
     limiter = Limiter(RULES, shadow_mode=True)
     assert [True, False, False] == [limiter.ask(key).shadowed for key in ("none", "ten", "shadow")]
 
@@ -110,7 +110,7 @@ def test_equal_descriptors_are_counted_one_after_another() -> None:
 
 
 def test_a_refused_request_has_counted_all_of_its_descriptors() -> None:
-    """Those before and after the one that refuses."""
+    """These are the descriptors before and after the one that refuses."""
     limiter = Limiter(RULES)
     limiter.ask("ten=a", "none=x", "ten=b")
     assert [1, 1, 1] == [limiter.used(entries) for entries in ("ten=a", "none=x", "ten=b")]

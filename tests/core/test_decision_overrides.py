@@ -52,7 +52,7 @@ def brought(
 )
 @pytest.mark.parametrize("entries", ["team=dba", "free=x", "path=/ab", "stranger=x", "team=dba model=gpt"])
 def test_an_override_takes_precedence(entries: str, override: Override, expected: str) -> None:
-    """Over any rule or none. It is enforced even if the rule is in shadow mode."""
+    """It does so with any rule or none, and is enforced even if the rule is in shadow mode."""
     assert expected == decision_text(Limiter(RULES).ask(descriptor(entries, 1, override)))
 
 
@@ -79,7 +79,7 @@ def test_the_same_window_is_the_same_counter() -> None:
     "unit, multiplier", [(Unit.MINUTE, 1), (Unit.DAY, 1), (Unit.HOUR, 2), (Unit.MINUTE, 60)]
 )
 def test_another_window_is_another_counter(unit: Unit, multiplier: int) -> None:
-    """Even if both begin at the same second, or have the same length."""
+    """Both may begin at the same second, or have the same length."""
     limiter = Limiter(RULES)
     limiter.ask(descriptor("team=dba", 10))
     assert "OK" == limiter.ask(brought("team=dba", 1, unit, multiplier)).code.name
@@ -97,7 +97,7 @@ def test_two_limits_of_one_bucket_are_kept_apart_by_their_windows() -> None:
 
 
 def test_an_override_shares_only_the_counter_with_its_rule() -> None:
-    """Neither the name, nor the metadata, nor the quota mode."""
+    """It has neither the name, nor the metadata, nor the quota mode."""
     limiter = Limiter(RULES, dynamic_metadata=True)
     decision = limiter.ask(brought("team=dba", 5))
     (status,) = decision.statuses

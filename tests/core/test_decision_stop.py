@@ -84,5 +84,5 @@ def test_requests_are_counted_one_after_another() -> None:
     ],
 )
 def test_only_rules_that_refuse_stop_others_from_counting(settings: dict[str, Any], row: Row) -> None:
-    """Not those in shadow or quota mode."""
+    """Rules in shadow or quota mode do not."""
     assert row == turned_out(Limiter(RULES, **settings), row[0])

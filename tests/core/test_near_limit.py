@@ -46,7 +46,7 @@ def near(amount: int, ratio: float = 0.8) -> int:
     ],
 )
 def test_near_is_a_part_of_the_limit_rounded_down(amount: int, ratio: float, expected: int) -> None:
-    """In single precision, so that both services draw the line at the same hit."""
+    """Single precision makes both services draw the line at the same hit."""
     assert expected == near(amount, ratio)
 
 

@@ -64,7 +64,7 @@ costs = st.sampled_from([None, 0, 1, 7, 2**64 - 1])
 def test_a_prepared_request_gives_the_plans_that_a_new_one_would(
     calls: list[tuple[int | None, int | None, int | None, int, int]],
 ) -> None:
-    """Whatever its hits_addends are, and in whichever direction the clock goes."""
+    """Its hits_addends may be any, and the clock may go in either direction."""
     shared = Planner(TREE, Policy(), lambda: 0)
     for one, two, three, addend, now in calls:
         request = asked(b"k", one, two, three, addend=addend)
@@ -143,7 +143,7 @@ def test_a_prepared_request_takes_no_more_memory_than_its_weight(entries: int, n
 
 
 def test_requests_with_one_key_share_their_planned_descriptors() -> None:
-    """So that an observer looks up their rows once."""
+    """So an observer looks up their rows once."""
     planner = Planner(TREE, Policy(), lambda: 0)
     one, two = planner.plan(asked(b"k", 1, 2, 3), MIDNIGHT), planner.plan(asked(b"k", 4, 5, 6), MIDNIGHT + 1)
     assert one.descriptors is two.descriptors

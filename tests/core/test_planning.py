@@ -76,7 +76,7 @@ def keys(groups: list[list[Hit]]) -> list[list[str]]:
     ],
 )
 def test_each_limited_descriptor_touches_one_counter(descriptors: str, expected: list[str]) -> None:
-    """That of its entries, in the window of its limit."""
+    """It is that of its entries, in the window of its limit."""
     assert [expected] == keys(hits(request(*descriptors.split())))
 
 
@@ -118,7 +118,7 @@ def test_the_amount_is_what_a_store_can_add(
 
 @pytest.mark.parametrize("past, expected", [(0, 3600), (1, 3599), (3598, 2), (3599, 1)])
 def test_a_counter_lives_until_its_window_ends(past: int, expected: int) -> None:
-    """And for the jitter after that, so that not all counters expire in one second."""
+    """A jitter is added, so that not all counters expire in one second."""
     ((hit,),) = hits(request("team=dba"), clock=lambda: MIDNIGHT + past + 0.9)
     assert expected == hit.ttl
     ((hit,),) = hits(request("team=dba"), clock=lambda: MIDNIGHT + past + 0.9, jitter=lambda: 250)

@@ -11,7 +11,7 @@ def sized(most: int) -> Recent[object, int]:
 
 
 def test_a_stored_value_is_found_and_another_one_is_not() -> None:
-    """By both lookups."""
+    """Both lookups agree."""
     recent = sized(100)
     recent.put("a", 1)
     assert [1, None] == [recent.get("a"), recent.get("b")]
@@ -19,7 +19,7 @@ def test_a_stored_value_is_found_and_another_one_is_not() -> None:
 
 
 def test_two_generations_are_in_use_and_the_third_is_released_soon() -> None:
-    """However many values are stored."""
+    """The number of stored values does not matter."""
     recent = sized(100)
     heaviest = found = 0
     for number in range(1_000):
@@ -73,7 +73,7 @@ def test_a_value_that_is_replaced_weighs_once() -> None:
 
 
 def test_the_last_value_of_a_key_counts() -> None:
-    """In whichever generation the previous one is."""
+    """The previous one may be in either generation."""
     recent = sized(80)
     recent.put("a", 10)
     for number in range(8):
@@ -83,7 +83,7 @@ def test_the_last_value_of_a_key_counts() -> None:
 
 
 def test_every_value_is_listed_once() -> None:
-    """Evicted values, too: a reload releases them in steps."""
+    """Evicted values are listed, too: a reload releases them in steps."""
     recent = sized(24)
     for number in range(1, 13):
         recent.put(number, 3)

@@ -1,4 +1,4 @@
-"""What buckets of one rule share, and what they do not."""
+"""The data that buckets of one rule share, and the data that they do not."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def plan(by: Planner, *texts: str, now: int = MIDNIGHT, override: Override | Non
 
 
 def test_buckets_of_a_rule_share_their_planned_descriptor_and_no_counter() -> None:
-    """So what an observer remembers for one is there for all."""
+    """So an observer's cached row of one bucket serves all of them."""
     by = planner()
     one, other = plan(by, "team=a"), plan(by, "team=b")
     assert one.descriptors[0] is other.descriptors[0]

@@ -39,7 +39,7 @@ def test_a_value_is_shown_with_escapes_for_unprintable_bytes(value: bytes, expec
     ],
 )
 def test_a_long_value_is_cut(value: bytes, expected: str) -> None:
-    """Before escaping it, which takes a second for megabytes."""
+    """It is cut before it is escaped, which takes a second for megabytes."""
     assert expected == excerpt(value, 5)
 
 
@@ -54,7 +54,7 @@ def test_whatever_is_shown_is_one_printable_line(value: bytes) -> None:
     | st.lists(st.sampled_from([b"a", b"\\", b"\xff", b"\n", b"\x7f", b"\xe2", b"\x82"])).map(b"".join)
 )
 def test_bytes_without_characters_beyond_ascii_are_shown_like_others(value: bytes) -> None:
-    """They have a faster way of their own."""
+    """They have their own fast path."""
     shown = "".join(show(bytes((byte,))) for byte in value)
     if value.decode(errors="ignore").isascii():
         assert shown == show(value)
@@ -88,7 +88,7 @@ def test_a_long_text_is_cut_with_its_length() -> None:
     ],
 )
 def test_credentials_in_a_url_are_hidden(text: str, expected: str) -> None:
-    """Everything before the last @ of a URL, and a password among its parameters."""
+    """These are everything before the last @ of a URL, and a password among its parameters."""
     assert expected == hide_credentials(text)
 
 
@@ -99,7 +99,7 @@ def test_hiding_credentials_takes_linear_time() -> None:
 
 @given(st.binary(max_size=40))
 def test_bytes_are_shown_as_python_escapes_them(value: bytes) -> None:
-    """By a table, because a loop over a megabyte takes too long."""
+    """A table is used, because a loop over a megabyte takes too long."""
     text = value.decode(errors="backslashreplace")
     escaped = [char if char.isprintable() else char.encode("unicode_escape").decode() for char in text]
     assert "".join(escaped) == show(value)
@@ -115,7 +115,7 @@ def test_the_table_of_escapes_is_bounded() -> None:
 
 @given(st.text(max_size=40), st.integers(1, 20))
 def test_a_long_text_is_made_to_fit(value: str, longest: int) -> None:
-    """As if all of it were escaped first."""
+    """The result is the same as if all of it were escaped first."""
     assert shorten(printable(value), longest) == fit(value, longest)
 
 

@@ -45,19 +45,21 @@ def test_a_traceparent_names_the_parent(traceparent: bytes, sampled: bool) -> No
     ],
 )
 def test_what_is_not_valid_names_no_parent(traceparent: bytes) -> None:
-    """Neither do ids of zeros."""
+    """Ids of zeros are not valid either."""
     assert parent_of(traceparent) is None
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise(traceparent: bytes) -> None:
-    """Whatever a stranger sends."""
+    """A stranger may send any."""
     parent = parent_of(traceparent)
     assert parent is None or (parent.trace_id and parent.span_id)
 
 
 def test_headers_are_read_as_w3c_says() -> None:
-    """Of several traceparents none is valid; tracestates are joined; what is too long counts as absent."""
+    """Several traceparents are invalid, several tracestates are joined, and values that are too long are
+    ignored.
+    """
     parent, state = (b"traceparent", b"00-" + IDS + b"-01"), (b"tracestate", b"a=1")
     assert Sent(parent[1], b"a=1,a=1") == sent_in([(b"host", b"x"), parent, state, state])
     assert Sent() == sent_in([parent, parent])

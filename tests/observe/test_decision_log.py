@@ -76,7 +76,7 @@ async def test_the_lines_of_a_request_can_be_put_together_again() -> None:
 
 
 async def test_a_line_has_the_caller_the_hits_and_the_outcome() -> None:
-    """With the window of the status: the one with the least left, or the one that refuses."""
+    """It has the window of the status: the one with the least left, or the one that refuses."""
     replica = Logged()
     replica.now += 845.9
     await replica.request(descriptor("team=dba", 60))
@@ -105,7 +105,7 @@ async def test_a_line_has_the_caller_the_hits_and_the_outcome() -> None:
 
 
 async def test_every_descriptor_has_a_line_limited_or_not() -> None:
-    """With its own verdict and that of the request."""
+    """The line has its own verdict and that of the request."""
     replica = Logged()
     await replica.request(descriptor("user=al", 10))
     await replica.request("user=al", "free=x", "nowhere=x", descriptor("team=dba", 5))
@@ -136,7 +136,7 @@ async def test_hits_are_those_that_the_request_names() -> None:
 
 
 async def test_the_log_of_refusals_has_the_requests_that_were_refused() -> None:
-    """With all their descriptors; requests that only shadow mode would have refused are not logged."""
+    """All their descriptors are logged. Requests that only shadow mode would have refused are not."""
     replica = Logged(refused_only=True)
     await replica.request(descriptor("user=al", 10), descriptor("user=bo", 1))
     await replica.request(descriptor("user=al", 1), descriptor("user=bo", 1))

@@ -94,7 +94,7 @@ def test_a_terminal_gets_colours() -> None:
     ],
 )
 def test_the_level_says_what_is_logged(level: str, heard: list[str]) -> None:
-    """By upstream's names, in any case."""
+    """Levels have upstream's names, in upper or lower case."""
 
     def act(log: Any) -> None:
         for name in ("debug", "info", "warning", "error", "critical"):
@@ -151,7 +151,7 @@ ESCAPED = r"dba\n2026-01-01T00:00:00Z [info     ] all is well\r\x1b[2J\u2028\u20
 )
 @pytest.mark.parametrize("fmt", ["text", "json"])
 def test_a_value_cannot_write_a_line_of_its_own(act: Callable[[Any], object], fmt: str) -> None:
-    """Nor does it affect the reader's terminal, however it is logged."""
+    """It does not affect the reader's terminal either, however it is logged."""
     line = logged(act, fmt=fmt)
     assert line.isprintable()
 
@@ -169,7 +169,7 @@ def test_a_value_cannot_add_a_field_to_a_line_of_text() -> None:
 
 @given(value=st.text() | st.binary() | st.floats() | st.integers() | st.dictionaries(st.text(), st.binary()))
 def test_whatever_is_logged_is_one_line_and_valid_json(value: object) -> None:
-    """Also numbers that JSON does not have."""
+    """This includes numbers that JSON does not have."""
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
@@ -196,7 +196,7 @@ def test_a_traceback_is_marked_line_by_line() -> None:
 
 
 def test_a_traceback_is_one_value_in_json() -> None:
-    """Including its line breaks."""
+    """The value includes its line breaks."""
 
     def act(log: Any) -> None:
         try:
@@ -213,7 +213,7 @@ def test_a_traceback_is_one_value_in_json() -> None:
     ["password", "redis_password", "REDIS_AUTH", "client_secret", "authorization", "api_key", "credentials"],
 )
 def test_what_is_logged_under_the_name_of_a_secret_is_masked(name: str) -> None:
-    """Also deeper in a value."""
+    """The name may also be deeper in a value."""
     fields = event(lambda log: log.info("connecting", **{name: "hunter2"}, options={name: b"hunter2"}))
     assert ("***", {name: "***"}) == (fields[name], fields["options"])
 
@@ -226,7 +226,7 @@ def test_what_only_sounds_like_a_secret_is_shown(name: str) -> None:
 
 @pytest.mark.parametrize("fmt", ["text", "json"])
 def test_credentials_in_urls_are_masked_wherever_they_stand(fmt: str) -> None:
-    """In the message, in values, and in the texts of exceptions."""
+    """They may be in the message, in values, and in the texts of exceptions."""
     url = "redis://me:hunter2@redis:6379/0"
     line = logged(
         lambda log: log.error(f"no {url}", url=url, urls=[url], raw=url.encode(), error=OSError(f"at {url}")),
@@ -337,7 +337,9 @@ def test_what_python_reports_is_in_the_log(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_log_with_a_writer_is_written_by_it() -> None:
-    """As the stream would, with escapes for what it cannot encode; nothing is written to the stream."""
+    """It writes the same as the stream, with escapes for unencodable characters. Nothing is written to the
+    stream.
+    """
 
     class Latin(io.StringIO):
         encoding = "latin-1"

@@ -20,7 +20,7 @@ UPSTREAMS_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 def test_limits_are_counted_under_upstreams_names_and_labels() -> None:
-    """Exactly, so that its dashboards keep working."""
+    """They are exactly the same, so that its dashboards keep working."""
     metrics = Metrics()
     count(metrics, descriptor("team=dba", 3))
     count(metrics, descriptor("team=dba", 2), before=9)
@@ -44,7 +44,7 @@ def test_a_budget_counts_the_calls_that_did_not_say_their_cost() -> None:
 
 
 def test_charges_above_max_charge_have_a_metric() -> None:
-    """Also for refunds, and whether the store counted them or not; the counted hits are bounded."""
+    """It includes refunds, and hits that the store did not count. The counted hits are bounded."""
     metrics = Metrics()
     count(metrics, descriptor("budget=x", 7))
     count(metrics, descriptor("budget=x", 2**63))
@@ -111,7 +111,7 @@ def test_levels_beyond_the_second_are_summed() -> None:
 
 
 def test_hits_over_a_limit_in_shadow_mode_have_a_metric_more() -> None:
-    """And the requests were allowed."""
+    """The requests were allowed."""
     metrics = Metrics()
     count(metrics, descriptor("tried=x", 2), before=10)
     assert {
@@ -149,7 +149,7 @@ def test_hits_on_an_unlimited_rule_have_a_metric_of_their_own() -> None:
 
 
 def test_rules_are_counted_with_their_whole_path_and_window() -> None:
-    """Also if a rule has more levels than upstream's labels."""
+    """A rule may have more levels than upstream's labels."""
     metrics = Metrics()
     count(metrics, descriptor("team=x user=al model=a", 20))
     count(metrics, descriptor("quarter=x", 3))
@@ -198,7 +198,7 @@ def test_hits_are_counted_even_when_the_answer_is_an_error(
 
 
 def test_a_request_without_a_plan_is_an_error_of_no_known_domain() -> None:
-    """Whatever it called its domain."""
+    """The domain of the request does not matter."""
     metrics = Metrics()
     metrics.failed(None, InvalidRequest("no"))
     assert {
@@ -296,7 +296,7 @@ def test_response_times_are_summed_up_bucket_by_bucket() -> None:
 
 
 def test_response_times_can_be_milliseconds() -> None:
-    """PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS, which keeps the name."""
+    """PROMETHEUS_RESPONSE_TIME_AS_MILLISECONDS changes the unit and keeps the name."""
     metrics = Metrics(milliseconds=True)
     metrics.requested("Check", 0.002)
     assert {'response_time_seconds_sum{grpc_method="Check"}': 2} == shown(
@@ -315,7 +315,7 @@ def test_round_trips_to_the_store_are_timed() -> None:
 
 
 def test_thresholds_are_counted_by_limit_and_share() -> None:
-    """By the name of the limit, or the path of the rule; limits in requests are one rule."""
+    """A limit has its name or the path of its rule. Limits in requests are one rule."""
     metrics = Metrics()
     named = rule("team", name="x")
     metrics.crossed(named, Limit(10, DAY, "daily"), "0.8")
@@ -332,7 +332,9 @@ def test_thresholds_are_counted_by_limit_and_share() -> None:
 
 
 def test_holds_have_metrics() -> None:
-    """Taken, ended, expired and refused by rule; the overshoot of a window once it has ended."""
+    """Holds are counted by rule when they are taken, end, expire or refuse, and so is the overshoot of an
+    ended window.
+    """
     metrics = Metrics()
     hold_everything(metrics)
     labels = '{domain="d",path="d.held",rule="d.held",unit="day",window="day"}'

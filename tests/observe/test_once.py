@@ -6,7 +6,7 @@ from ratelimit_service.observe.once import OncePerWindow
 
 
 def test_a_refused_bucket_is_logged_once_in_its_window() -> None:
-    """And again when the next window refuses it too."""
+    """It is logged again when the next window refuses it too."""
     log = OncePerWindow()
     noted = [
         log.note("team=dba", end, "", now)
@@ -39,7 +39,7 @@ def test_at_the_bound_new_buckets_are_counted_and_known_ones_stay_known() -> Non
 
 
 def test_a_window_that_ends_makes_room() -> None:
-    """Also if it was not the first one."""
+    """It need not be the first one."""
     log = OncePerWindow(most=2)
     noted = [
         log.note(*call) for call in [("day", 86400, "", 0), ("minute", 60, "", 0), ("late", 120, "", 60)]
@@ -48,7 +48,7 @@ def test_a_window_that_ends_makes_room() -> None:
 
 
 def test_a_clock_that_goes_back_logs_nothing_twice() -> None:
-    """As long as the window is remembered."""
+    """This holds as long as the window is remembered."""
     log = OncePerWindow()
     assert [True, False] == [log.note("a", 120, "", 61), log.note("a", 120, "", 59)]
 

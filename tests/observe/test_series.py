@@ -246,7 +246,7 @@ def test_a_scrape_shows_the_catalogue_and_nothing_else() -> None:
 
 
 def test_no_name_has_what_prometheus_client_puts_behind_it() -> None:
-    """Neither in the samples nor in the header lines: upstream's names end neither in _total nor in _created."""
+    """Upstream's names do not end in _total or _created, neither in samples nor in header lines."""
     lines = [line for line in text_of(everything()).splitlines() if "ratelimit_service_" in line]
     names = {
         line.removeprefix("# HELP ").removeprefix("# TYPE ").split(" ")[0].split("{")[0] for line in lines

@@ -96,7 +96,7 @@ async def test_a_bucket_of_several_keys_is_shown_where_each_has_a_value() -> Non
 
 
 async def test_what_another_replica_has_charged_is_seen() -> None:
-    """Also refunds, which the maximum over replicas would hide."""
+    """This includes refunds, which the maximum over replicas would hide."""
     store = MemoryStore(lambda: MIDNIGHT)
     other = Replica(team("dba", HOURLY), store=store)
     looking = Looking(team("dba", HOURLY), store=store)
@@ -119,7 +119,7 @@ async def test_a_view_counts_nothing_and_is_not_counted() -> None:
 
 
 async def test_a_window_that_has_begun_is_shown_at_0() -> None:
-    """As soon as it is read, which is at its beginning."""
+    """It is shown when it is read, which is at its beginning."""
     looking = Looking(team("dba", HOURLY))
     await looking.replica.ask(hits=90)
     looking.replica.now += 3600
@@ -223,7 +223,9 @@ async def test_loaded_rules_are_read_at_once() -> None:
 
 @pytest.mark.parametrize("limits", [(HOURLY,), (HOURLY, DAILY)])
 async def test_what_requests_in_flight_hold_is_shown_beside_what_is_used(limits: tuple[Limit, ...]) -> None:
-    """By each window of the bucket; a rule without holds has no such gauge, and expired holds are not in it."""
+    """Each window of the bucket has a gauge. Expired holds do not count, and a rule without holds has no such
+    gauge.
+    """
     path = StatKey("d", ("team",))
     rule = Rule(path, limits, budget=True, track=True, hold=HoldRule(fixed=30))
     looking = Looking(DescriptorRule(b"team", rule=rule), team("plain", HOURLY))

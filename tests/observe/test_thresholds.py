@@ -80,13 +80,13 @@ async def new_store(request: pytest.FixtureRequest) -> AsyncIterator[NewStore]:
 def test_a_threshold_is_a_share_of_the_limit_rounded_up(
     shares: tuple[float, ...], amount: int, expected: list[tuple[str, str, int]]
 ) -> None:
-    """In exact decimal arithmetic; a limit of 0 has no thresholds."""
+    """It is computed in exact decimal arithmetic. A limit of 0 has no thresholds."""
     assert expected == [(one.text, one.percent, one.line) for one in thresholds(shares, amount)]
 
 
 @given(st.integers(1, 1_000), st.integers(1, COUNTER_MAX))
 def test_a_threshold_is_the_least_that_is_such_a_share(thousandths: int, amount: int) -> None:
-    """However large the limit is."""
+    """The limit may be of any size."""
     (threshold,) = thresholds((thousandths / 1_000,), amount)
     share = Fraction(thousandths, 1_000)
     assert threshold.line - 1 < share * amount <= threshold.line
@@ -110,7 +110,7 @@ async def test_each_threshold_is_reported_by_the_charge_that_crosses_it() -> Non
 
 
 async def test_an_event_says_which_budget_how_far_and_until_when() -> None:
-    """With the level warning."""
+    """Its level is warning."""
     replica = Replica(TEAM)
     replica.now += 600
     with capture_logs() as events:
@@ -170,7 +170,7 @@ async def test_rules_that_are_no_enforced_budgets_warn_too(rule: DescriptorRule)
 
 
 async def test_checks_and_what_was_not_counted_cross_nothing() -> None:
-    """Neither checks nor refused requests use anything."""
+    """A check or a refused request uses nothing."""
     replica = Replica(budget("team", HOURLY, warn_at=(0.5,), budget=False, count_refused=False))
     with capture_logs() as events:
         await replica.ask(hits=49)
@@ -180,7 +180,7 @@ async def test_checks_and_what_was_not_counted_cross_nothing() -> None:
 
 
 async def test_a_limit_that_a_request_brings_warns_as_the_rule_that_it_overrides() -> None:
-    """At shares of its own amount."""
+    """The thresholds are shares of its own amount."""
     replica = Replica(TEAM)
     with capture_logs() as events:
         await replica.service.should_rate_limit(
@@ -210,7 +210,7 @@ async def test_replicas_that_share_a_store_report_each_crossing_once(new_store: 
 
 
 async def test_a_threshold_crossed_again_after_a_refund_is_not_reported_again(new_store: NewStore) -> None:
-    """Neither by the replica that reported it, nor by another one."""
+    """Neither the replica that reported it nor another one does so."""
     one, other = (Replica(TEAM, store=new_store()) for _ in range(2))
     reported = []
     for replica, hits in [
@@ -260,7 +260,7 @@ async def test_a_bucket_that_is_reset_is_reported_again(new_store: NewStore) -> 
 
 
 async def test_a_marker_outlives_its_window_by_a_minute(redis_server: RedisServer, redis_url: str) -> None:
-    """So that a replica whose clock is slow finds it."""
+    """So a replica whose clock is slow finds it."""
     replica = Replica(TEAM, store=RedisStore(connect(redis_url)))
     replica.now += 600
     with capture_logs():

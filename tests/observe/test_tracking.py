@@ -49,7 +49,7 @@ def gauges(replica: Replica) -> Gauges:
 
 
 async def test_a_bucket_shows_what_is_used_of_what_and_for_how_long() -> None:
-    """At the moment of the scrape; checks and charges update it alike."""
+    """The values are those at the scrape. Checks and charges update them alike."""
     replica = Replica(TEAM)
     await replica.ask(hits=30)
     seen = [gauges(replica)]
@@ -90,7 +90,7 @@ async def test_a_series_names_domain_rule_bucket_and_window() -> None:
 
 
 async def test_a_window_shows_how_long_it_is() -> None:
-    """By its calendar, so that the elapsed share can be computed."""
+    """Its length follows its calendar, so that the elapsed share can be computed."""
     berlin = Calendar("Europe/Berlin")
     windows = [HOUR, Window(Unit.DAY, 1, berlin), Window(Unit.MONTH, 1, berlin)]
     replica = Replica(budget("team", *[Limit(10, window) for window in windows], track=True))
@@ -120,7 +120,7 @@ async def test_a_window_that_is_over_is_not_shown() -> None:
 
 
 async def test_the_largest_shares_are_shown_and_the_others_summed() -> None:
-    """By share and not by amount; the sum has no reset."""
+    """The order is by share and not by amount. The sum has no reset."""
     replica = Replica(TEAM, budget("user", Limit(1_000, HOUR), track=True), most_tracked=2)
     for entries, hits in [("user=big", 300), ("team=a", 40), ("team=b", 50), ("team=c", 10)]:
         await replica.ask(entries, hits)
@@ -193,7 +193,7 @@ def samples(tracker: tracking.Tracker) -> list[Sample]:
 
 
 async def test_windows_that_are_over_make_room_first() -> None:
-    """Whatever share of them was used."""
+    """The share used of them does not matter."""
     replica = Replica(TEAM, most_tracked=2)
     for number in range(4):
         await replica.ask(f"team=old-{number}", 90)
@@ -211,7 +211,7 @@ async def test_a_limit_of_nothing_is_used_up() -> None:
 
 
 async def test_a_load_of_rules_changes_limits_and_names() -> None:
-    """At the next decision on the bucket; its use stays, and the old series is gone."""
+    """They change at the next decision on the bucket. Its use stays, and the old series is gone."""
     replica = Replica(TEAM)
     await replica.ask(hits=30)
     replica.use(budget("team", Limit(200, HOUR, "new"), track=True))
@@ -231,7 +231,7 @@ async def test_limits_that_requests_bring_are_one_rule() -> None:
 
 
 async def test_values_that_share_a_bucket_show_what_they_have_in_common() -> None:
-    """Not the value that came first."""
+    """The series does not have the value that came first."""
     rule = Rule(StatKey("d", ("path",)), (HOURLY,), budget=True, track=True)
     replica = Replica(DescriptorRule(b"path", b"/api/*", rule, share_threshold=True))
     for entries in ("path=/api/x", "path=/api/y"):
@@ -251,7 +251,7 @@ async def test_values_that_share_a_bucket_show_what_they_have_in_common() -> Non
 def test_a_bucket_is_called_what_its_descriptor_says(
     prefix: str, entries: tuple[tuple[bytes, bytes], ...], expected: str
 ) -> None:
-    """For people, however the key is written."""
+    """The name is readable, however the key is written."""
     parts = [keys.entry_text(*entry) for entry in entries]
     key = keys.bucket(prefix, keys.domain_text("d|}"), parts) + ":hour:2026-11-21T01Z"
     assert expected == bucket_text(key, Descriptor(tuple([Entry(*entry) for entry in entries])))

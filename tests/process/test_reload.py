@@ -39,7 +39,7 @@ class Live:
 
     @property
     def loads(self) -> int:
-        """How often rules have come into force."""
+        """Return how often rules have come into force."""
         return len(self.service.events("configuration loaded"))
 
     @contextmanager

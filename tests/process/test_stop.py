@@ -117,7 +117,7 @@ def end_at_once(service: Service) -> None:
 
 
 def test_a_second_signal_ends_it_at_once(config: str) -> None:
-    """For operators who do not want to wait for the calls in flight."""
+    """An operator may not want to wait for the calls in flight."""
     with held(config) as now:
         now.service.signal(TERM)
         now.service.wait_for_event("stopping")

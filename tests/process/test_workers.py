@@ -43,7 +43,7 @@ descriptors:
 
 
 def replicas(service: Service) -> dict[str, int]:
-    """The generation of each worker in the list of replicas, by its name."""
+    """Return the generation of each worker in the list of replicas, by its name."""
     found = json.loads(debug(service, "api/v1/replicas"))["replicas"]
     return {each["id"]: each["generation"] for each in found}
 
@@ -143,7 +143,7 @@ def test_a_store_that_is_away_makes_every_worker_unhealthy(config: str) -> None:
 
 
 def control_planes(service: Service) -> list[dict[str, Any]]:
-    """What the API says of each control plane."""
+    """Return the API's list of control planes."""
     planes: list[dict[str, Any]] = json.loads(debug(service, "api/v1/control-planes"))["control_planes"]
     return planes
 

@@ -45,7 +45,7 @@ def rlconfig(service: Service) -> list[str]:
 
 
 def control_planes(service: Service) -> list[dict[str, Any]]:
-    """What the API says of each control plane."""
+    """Return the API's list of control planes."""
     answer = httpx.get(f"http://{service.debug}/api/v1/control-planes", trust_env=False)
     planes: list[dict[str, Any]] = answer.json()["control_planes"]
     return planes
@@ -252,7 +252,7 @@ def test_overlays_are_read_at_the_start_and_when_they_change(tmp_path: Path, pla
     ids=["pair", "address"],
 )
 def test_settings_that_cannot_be_end_the_start_with_a_line(settings: dict[str, str], message: str) -> None:
-    """As for every other setting."""
+    """Every other invalid setting does the same."""
     ended = run("serve", environment={**over_xds("127.0.0.1:1"), **settings})
     assert (1, True) == (ended.code, message in ended.err), ended.err
 
@@ -283,7 +283,7 @@ def test_one_deployment_serves_a_gateway_with_tls_and_one_without(
 
 
 def test_the_dashboard_of_envoy_gateway_finds_its_series(plane: Served) -> None:
-    """Its queries name a limit by `domain`, `key1` and `key2`, and ask for the memory of the process."""
+    """Its queries select a limit by `domain`, `key1` and `key2`, and use the memory of the process."""
     route = "httproute/default/http-ratelimit/rule/0/match/0/ratelimit_example"
     leaf = limit("rule-0-match-0", 3, value="rule-0-match-0")
     plane.send(resource("default/eg/http", {"key": route, "value": route, "descriptors": [leaf]}))

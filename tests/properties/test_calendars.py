@@ -145,7 +145,7 @@ units = st.sampled_from([unit for unit in Unit if unit is not Unit.UNKNOWN])
 def test_windows_begin_with_the_dates_of_the_wall_clock(
     data: st.DataObject, unit: Unit, multiplier: int, calendar: Calendar
 ) -> None:
-    """At the very second at which the wall clock first shows the date."""
+    """A window begins at the second at which the wall clock first shows the date."""
     now = data.draw(moments(calendar.zone))
     start, end = bounds(unit, multiplier, calendar, now)
     assert start <= now < end
@@ -164,7 +164,7 @@ def test_windows_begin_with_the_dates_of_the_wall_clock(
 def test_hours_and_shorter_are_counted_from_the_first_second_of_a_date(
     data: st.DataObject, unit: Unit, multiplier: int, zone: str
 ) -> None:
-    """If they divide 24 hours. Otherwise, they are counted from 1970."""
+    """This holds if they divide 24 hours. Otherwise, they are counted from 1970."""
     now, seconds = data.draw(moments(zone)), SECONDS[unit] * multiplier
     if 24 * HOUR % seconds:
         day, day_end = 0, LAST + LONGEST
@@ -180,7 +180,7 @@ def test_hours_and_shorter_are_counted_from_the_first_second_of_a_date(
 def test_windows_leave_no_gap_and_do_not_overlap(
     unit: Unit, multiplier: int, calendar: Calendar, now: int
 ) -> None:
-    """For any window of a request, and any time."""
+    """This holds for any window of a request, and any time."""
     start, end = bounds(unit, multiplier, calendar, now)
     assert start <= now < end <= start + LONGEST
     assert (
@@ -196,7 +196,7 @@ def test_windows_leave_no_gap_and_do_not_overlap(
 def test_a_label_has_the_start_of_its_window(
     unit: Unit, multiplier: int, calendar: Calendar | None, now: int
 ) -> None:
-    """To the second, so that windows with different starts never share a counter."""
+    """It is exact to the second, so that windows with different starts never share a counter."""
     span = span_at(Window(unit, multiplier, calendar), now)
     name, _, text = span.label.partition(":")
     moment = datetime.fromisoformat(text)
@@ -209,7 +209,7 @@ def test_a_label_has_the_start_of_its_window(
 
 @given(units, huge, calendars, anywhen)
 def test_the_next_window_has_another_label(unit: Unit, multiplier: int, calendar: Calendar, now: int) -> None:
-    """Before the year 1 and after 9999, too."""
+    """This holds before the year 1 and after 9999, too."""
     window = Window(unit, multiplier, calendar)
     span = span_at(window, now)
     assert span.label != span_at(window, span.end).label

@@ -102,7 +102,7 @@ def test_any_json_is_a_request_or_invalid(structure: Any) -> None:
 @pytest.mark.fuzz
 @given(st.data(), nearly)
 def test_json_with_a_piece_changed_is_a_request_or_invalid(data: st.DataObject, structure: Any) -> None:
-    """Cut off, repeated, or with inserted bytes."""
+    """The piece is cut off, repeated, or has inserted bytes."""
     body = written(structure)
     start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(body))] * 2)))
     put = data.draw(
@@ -114,7 +114,7 @@ def test_json_with_a_piece_changed_is_a_request_or_invalid(data: st.DataObject, 
 @pytest.mark.fuzz
 @given(requests())
 def test_a_request_in_json_is_the_request(request: RateLimitRequest) -> None:
-    """Written as protobuf does, with text for bytes."""
+    """It is written as protobuf does, with text for bytes."""
     said = json_format.MessageToDict(request)
     for one, plain in zip(said.get("descriptors", []), request.descriptors, strict=True):
         for entry, sent in zip(one.get("entries", []), plain.entries, strict=True):
@@ -180,12 +180,12 @@ EDGES: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("body, expected", EDGES.values(), ids=EDGES)
 def test_edge_cases(body: bytes, expected: str) -> None:
-    """Extreme sizes, numbers, characters and structures."""
+    """Bodies have extreme sizes, numbers, characters and structures."""
     assert expected == outcome(body)
 
 
 def test_a_request_means_in_json_what_it_means_on_the_wire() -> None:
-    """Every field once, under both of its names."""
+    """Every field occurs once, under both of its names."""
     limit = {"requests_per_unit": 7, "unit": "DAY", "unitMultiplier": 3}
     body = written(
         {

@@ -122,7 +122,7 @@ def test_a_pattern_is_not_a_value(key: bytes, value: bytes, pattern: bytes) -> N
 
 @given(texts, texts, texts)
 def test_two_patterns_have_two_buckets(key: bytes, one: bytes, other: bytes) -> None:
-    """With or without a wildcard in the key, short and long."""
+    """They are short and long, with or without a wildcard in the key."""
     assume(one != other)
     assert keys.shared_entry_text(key, b"*" + one) != keys.shared_entry_text(key, b"*" + other)
 
@@ -177,7 +177,9 @@ def counters(name: str, asked: list[tuple[Entries, tuple[Unit, int]]], now: int)
 def test_a_key_can_be_read_back_and_pasted(
     name: str, one: Entries, window: tuple[Unit, int], now: int
 ) -> None:
-    """In printable ASCII without spaces, quotes or globs: the domain and every entry, long ones as digests."""
+    """It is printable ASCII without spaces, quotes or globs, with the domain and every entry; long ones are
+    digests.
+    """
     (key,) = counters(name, [(one, window)], now)
     assert re.fullmatch(r"[!-~]+", key)
     assert not set(key) & set("*?[]\\\"' ")
@@ -191,7 +193,7 @@ def test_a_key_can_be_read_back_and_pasted(
 def test_two_windows_of_a_bucket_are_two_counters(
     one: Entries, several: list[tuple[Unit, int]], now: int
 ) -> None:
-    """Also where they begin at the same second, or are as long as each other."""
+    """They may begin at the same second, or have the same length."""
     touched = counters("d", [(one, window) for window in several], now)
     assert len(several) == len(set(touched))
     assert 1 == len({key[: key.index("}")] for key in touched})
@@ -199,14 +201,14 @@ def test_two_windows_of_a_bucket_are_two_counters(
 
 @given(windows, moments, moments)
 def test_a_counter_is_for_one_window_in_time(window: tuple[Unit, int], now: int, then: int) -> None:
-    """Two moments meet the same counter exactly where they lie in the same window."""
+    """Two moments have the same counter only if they are in the same window."""
     limiters = [counters("d", [([(b"k", b"v")], window)], moment)[0] for moment in (now, then)]
     starts = [started(window, moment) for moment in (now, then)]
     assert (starts[0] == starts[1]) is (limiters[0] == limiters[1])
 
 
 def started(window: tuple[Unit, int], now: int) -> int:
-    """Which of the windows since 1970 it is, by upstream's blocks; none is longer than 10,000 years."""
+    """Return the number of the window since 1970, by upstream's blocks; none is longer than 10,000 years."""
     lengths = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86_400, "WEEK": 604_800, "MONTH": 2_592_000}
     unit, multiplier = window
     return now // min(lengths.get(unit.name, 31_536_000) * multiplier, 315_576_000_000)

@@ -31,7 +31,7 @@ keys = st.text("ab_*", min_size=1, max_size=3)
 
 
 def composite(described: Described) -> str:
-    """The name of a descriptor among its siblings: `key`, or `key_value` where there is a value."""
+    """Return the name of a descriptor among its siblings: `key`, or `key_value` if it has a value."""
     value = described.get("value", "")
     return f"{described['key']}_{value}" if value else str(described["key"])
 
@@ -41,7 +41,7 @@ def siblings(level: st.SearchStrategy[Described]) -> st.SearchStrategy[list[Desc
 
 
 def sharing(described: Described) -> Described:
-    """Only what has a wildcard can share a threshold."""
+    """Remove `share_threshold` from a descriptor without a wildcard, which cannot share a threshold."""
     if "*" not in composite(described):
         described.pop("share_threshold", None)
     return described
@@ -123,7 +123,7 @@ def fits(pattern: str, text: str) -> bool:
 
 
 def paths(rules: list[Described], above: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """Where all rules stand, in the order of the file."""
+    """Return the paths of all rules, in the order of the file."""
     found = []
     for one in rules:
         here = (*above, composite(one))
@@ -151,7 +151,9 @@ def test_the_tree_finds_what_a_plain_reading_finds(
 
 
 def test_a_pattern_matches_what_its_pieces_are_found_in() -> None:
-    """In order, without overlap, from the first byte to the last: every short pattern on every short text."""
+    """Every short pattern is tried on every short text: its pieces occur in order, without overlap, from the
+    first byte to the last.
+    """
     texts = ["".join(text) for size in range(6) for text in itertools.product("ab", repeat=size)]
     for size in range(1, 8):
         for pattern in map("".join, itertools.product("ab*", repeat=size)):
@@ -163,7 +165,7 @@ def test_a_pattern_matches_what_its_pieces_are_found_in() -> None:
 
 @given(levels)
 def test_the_tree_has_every_rule_once(rules: list[Described]) -> None:
-    """In the order of the file, at any depth."""
+    """Rules of any depth are in the order of the file."""
     tree = compiled(rules)
     assert sorted(paths(rules)) == sorted(rule.path.levels for rule in tree.rules)
 
@@ -224,7 +226,7 @@ def test_only_values_that_share_a_threshold_count_together(
 def test_the_way_back_from_a_bucket_finds_its_rule(
     example: tuple[list[Described], list[list[tuple[str, str]]]],
 ) -> None:
-    """With the entries by which amendments know it; and an explanation names the same winner."""
+    """It has the entries by which amendments know it, and an explanation names the same winner."""
     rules, several = example
     tree = compiled(rules)
     domain = tree.domains["d"]

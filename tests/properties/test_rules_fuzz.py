@@ -179,13 +179,13 @@ def test_any_bytes_are_loaded_or_refused(text: bytes) -> None:
 
 @given(lines)
 def test_any_text_that_looks_like_yaml_is_loaded_or_refused(text: list[tuple[str, list[str]]]) -> None:
-    """Nor for text from pieces of YAML and of keys."""
+    """The loader raises nothing but InvalidRules for text made of pieces of YAML and of keys."""
     assert outcome("\n".join(indent + "".join(parts) for indent, parts in text)) in ("loaded", "refused")
 
 
 @given(configurations)
 def test_any_structure_is_loaded_or_refused(structure: dict[str, Any]) -> None:
-    """Nor for any structure of keys with values of any kind."""
+    """The loader raises nothing but InvalidRules for any structure of keys with values of any kind."""
     assert outcome(yaml.safe_dump(structure, allow_unicode=True)) in ("loaded", "refused")
 
 

@@ -47,7 +47,7 @@ def acts(text: str) -> bool:
 
 @given(raw)
 def test_a_value_is_shown_as_visible_text(value: bytes) -> None:
-    """In one line. Bytes that are such text already are unchanged."""
+    """It is one line. Bytes that are such text already are unchanged."""
     assert not acts(show(value))
     try:
         text = value.decode()
@@ -58,7 +58,7 @@ def test_a_value_is_shown_as_visible_text(value: bytes) -> None:
 
 @given(st.text(st.characters(), max_size=20))
 def test_any_text_is_shown_as_visible_text(text: str) -> None:
-    """Including lone surrogates, which no stream can write."""
+    """This includes lone surrogates, which no stream can write."""
     assert not acts(printable(text))
     assert printable(text).encode().decode() == printable(text)
 

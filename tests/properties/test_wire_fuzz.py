@@ -269,12 +269,12 @@ EDGES = {
 
 @pytest.mark.parametrize("data, expected", EDGES.values(), ids=EDGES)
 def test_edge_cases_are_decided_too(data: bytes, expected: str) -> None:
-    """Extreme sizes, bytes, numbers and structures."""
+    """They have extreme sizes, bytes, numbers and structures."""
     assert [expected] == serve([data])
 
 
 def test_a_request_arrives_as_it_was_sent() -> None:
-    """Every field, once."""
+    """Every field is present once."""
     data = message(TEAM + override(7, 4) + hits(5) + field(4, 1), entry(b"k", b"\xff")) + field(3, 9)
     request = make_decode()(data)
     first, second = request.descriptors
@@ -294,7 +294,7 @@ amounts = st.integers(0, COUNTER_MAX) | st.sampled_from(
 def test_numbers_that_the_protocol_cannot_carry_saturate(
     amount: int, remaining: int, unit: Unit, multiplier: int, code: Code
 ) -> None:
-    """At the largest uint32. Other numbers are unchanged."""
+    """The bound is the largest uint32. Other numbers are unchanged."""
     limit = Limit(amount, Window(unit, multiplier), "name")
     decision = Decision(code, [Status(code, limit, remaining, 60)], [])
     (status,) = RateLimitResponse.FromString(make_encode()(decision)).statuses

@@ -27,7 +27,7 @@ GOOD = response(
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A response with some bytes replaced, removed or added."""
+    """Return a response with some bytes replaced, removed or added."""
     data = bytearray(GOOD)
     for _ in range(draw(st.integers(1, 6))):
         place = draw(st.integers(0, max(0, len(data) - 1)))
@@ -59,14 +59,14 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 
 @given(st.binary(max_size=100))
 def test_any_bytes_are_a_configuration_or_a_problem(data: bytes) -> None:
-    """Of a resource whose outer fields are right."""
+    """The outer fields of the resource are valid."""
     config = RateLimitConfig(name=b"n", domain=b"d")
     read(response(Resource(type_url=TYPE_URL, value=config.SerializeToString() + data)))
 
 
 @given(st.lists(st.binary(max_size=64), max_size=8))
 def test_any_bytes_from_a_peer_end_a_call_or_are_waited_for(pieces: list[bytes]) -> None:
-    """Behind the greeting of a server."""
+    """They follow the SETTINGS of a server."""
     call = StreamingCall("/x", "cp", secure=False, headers={}, largest=1_000)
     call.drain()
     call.feed(b"\0\0\0\x04\0\0\0\0\0")

@@ -22,7 +22,7 @@ def names(find: files.Find) -> list[str]:
 
 
 def test_a_directory_means_the_yaml_files_directly_in_it(tmp_path: Path) -> None:
-    """Neither subdirectories, nor files with another suffix."""
+    """Subdirectories, and files with another suffix, are ignored."""
     for name in ("b.yaml", "a.yml", "notes.md", "examples/c.yaml"):
         write(tmp_path / name)
     assert [str(tmp_path / "a.yml"), str(tmp_path / "b.yaml")] == names(files.named([tmp_path]))

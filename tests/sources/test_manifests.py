@@ -126,7 +126,7 @@ def test_the_manifests_after_an_error_are_read_all_the_same() -> None:
 
 
 def test_a_line_of_a_block_is_the_line_of_the_manifest() -> None:
-    """With any line ends, blank lines and indentation, and if the text ends too early."""
+    """Line ends, blank lines and indentation do not matter, and the text may end too early."""
     head = CONFIG_MAP.replace("\n", "\r\n")
     block = "data:\r\n  a: &x !!str |4-\r\n\r\n      domain: a\r\n      descriptors: 5\r\n"
     expected = "f.yaml:7: data[a].descriptors: must be a list, each item beginning with '- ', not 5"

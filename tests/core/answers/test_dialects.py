@@ -199,7 +199,7 @@ NASTY = [
 @pytest.mark.parametrize("nasty", NASTY)
 @pytest.mark.parametrize("dialect", ["openai", "anthropic", "gemini", "problem+json"])
 def test_a_callers_text_is_escaped_in_every_dialect(dialect: str, nasty: str) -> None:
-    """As a value under a rule, under an override without a rule, and in an unmatched descriptor."""
+    """It is a value under a rule, under an override without a rule, and in an unmatched descriptor."""
     value = nasty.encode("utf-8", "surrogatepass")
     for key, override, domain in (
         (b"team", None, "d"),

@@ -202,7 +202,7 @@ def test_a_refusal_is_about_the_limit_that_resets_last(keys: str, later: int, ru
     ids=["off", "shadow mode"],
 )
 def test_only_refusals_have_refusal_headers_and_only_if_set(settings: dict[str, Any]) -> None:
-    """Neither without the settings, nor in global shadow mode."""
+    """There are none without the settings, or in global shadow mode."""
     decision = refused(limiter(**settings), "team=dba")
     assert ((), b"") == (decision.headers, decision.body)
 
@@ -218,7 +218,7 @@ def test_a_budget_without_a_name_has_the_name_of_its_rule() -> None:
 
 
 def test_one_second_is_not_seconds() -> None:
-    """In the last second of an hour that is also the last one of the day."""
+    """It is the last second of an hour, and of the day."""
     shown = error(refused(limiter(now=MIDNIGHT + 86_399), "team=dba"))["message"]
     assert shown.endswith("Try again in 1 second.")
 

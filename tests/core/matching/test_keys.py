@@ -123,7 +123,7 @@ def test_every_byte_has_a_printable_text_of_its_own(byte: int) -> None:
 
 
 def test_a_marker_differs_from_a_counter() -> None:
-    """Even if the name of a bucket looks like a marker."""
+    """The name of a bucket may look like a marker."""
     counter = key("d", [(b"k", b":warned-80")], Window(Unit.DAY))
     assert not keys.is_marker(counter)
     assert keys.is_marker(keys.warned(counter, "80"))

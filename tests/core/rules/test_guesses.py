@@ -93,7 +93,7 @@ def misspelt() -> Iterator[tuple[str, int, str]]:
 
 
 def test_the_file_has_every_key() -> None:
-    """And it has no errors."""
+    """It has no errors."""
     assert () == load([read("a.yaml", FILE)]).warnings
     assert {key for keys in KEYS.values() for key in keys} == {key for key, _, _ in misspelt()}
 

@@ -113,7 +113,7 @@ def test_a_rule_has_defaults_for_what_is_left_out() -> None:
 
 
 def test_an_unlimited_rule_has_no_limits() -> None:
-    """Whatever else it has. It keeps its name."""
+    """Other keys do not change that. It keeps its name."""
     found = rule("key: a, rate_limit: {unlimited: true, name: free, requests_per_unit: 5}")
     assert (True, (), "free") == (found.unlimited, found.limits, found.name)
 

@@ -156,7 +156,7 @@ def test_refused_requests_are_counted_except_in_a_list_of_requests(
     ],
 )
 def test_thresholds_are_ascending_and_unique(text: str, expected: tuple[float, ...]) -> None:
-    """In whatever order the file has them."""
+    """The file may have them in any order."""
     assert expected == rule(f"rate_limit: {TOKENS}, warn_at: {text}").warn_at
 
 
@@ -169,7 +169,7 @@ def test_the_keys_beside_a_limit_are_in_its_rule() -> None:
 
 
 def test_in_budget_domains_every_limit_is_a_budget() -> None:
-    """With calendar windows, in the time zone of the domain. Other domains do not change."""
+    """Their windows follow the calendar in the time zone of the domain. Other domains do not change."""
     text = """
         domain: d
         time_zone: Europe/Berlin
@@ -189,7 +189,7 @@ def test_in_budget_domains_every_limit_is_a_budget() -> None:
 
 
 def test_a_budget_domain_is_marked() -> None:
-    """So that limit overrides in its requests are budgets, too."""
+    """So limit overrides in its requests are budgets, too."""
     assert [True, False] == [each.budgets for each in loaded("domain: d", "domain: e", budgets="d").domains]
 
 
@@ -215,7 +215,7 @@ def test_a_domain_has_its_settings() -> None:
 
 
 def test_settings_of_one_file_apply_to_all_files_of_the_domain() -> None:
-    """Also to the limits of files that were read before."""
+    """This includes the limits of files that were read before."""
     found = domain(
         "{domain: d, descriptors: [{key: a, rate_limit: {unit: day, tokens_per_unit: 1}}]}",
         "{domain: d, time_zone: Europe/Berlin, unmatched: deny, required_keys: [a, b]}",
@@ -241,7 +241,7 @@ def test_files_of_one_domain_must_not_contradict_each_other() -> None:
 
 
 def test_settings_apply_to_one_domain_only() -> None:
-    """For example, the time zone."""
+    """The time zone is an example."""
     (_, other) = loaded(
         "{domain: d, time_zone: Europe/Berlin, unmatched: deny, required_keys: [a]}",
         f"{{domain: e, descriptors: [{{key: a, rate_limit: {REQUESTS}}}]}}",
@@ -279,7 +279,7 @@ def test_a_rule_with_several_limits_can_be_replaced_by_its_first_name() -> None:
     ],
 )
 def test_the_likely_zone_is_suggested(text: str, expected: str | None) -> None:
-    """By its whole name or by its city."""
+    """It is found by its whole name or by its city."""
     assert (False, expected) == (is_zone(text), nearest_zone(text))
 
 

@@ -67,12 +67,12 @@ def test_no_window_is_longer_than_a_duration_can_express() -> None:
     ],
 )
 def test_a_label_has_the_window_and_its_start(window: Window, now: str, label: str) -> None:
-    """In UTC, in any time zone."""
+    """The start is in UTC, in any time zone."""
     assert label == span_at(window, instant(now)).label
 
 
 def test_cached_spans_are_current() -> None:
-    """At the last second of an hour, the first of the next, and back again."""
+    """The clock is at the last second of an hour, at the first of the next, and back again."""
     spans, hour = Spans(), Window(Unit.HOUR)
     edge = instant("2026-11-21T02:00")
     for now in (edge - 1, edge, edge + 1, edge - 1):
@@ -80,7 +80,7 @@ def test_cached_spans_are_current() -> None:
 
 
 def test_cached_spans_end_with_the_calendar_window() -> None:
-    """At the last second of a day of 23 hours, and of the day of 24 hours that follows."""
+    """The clock is at the last second of a day of 23 hours, and of the following day of 24 hours."""
     spans, day = Spans(), Window(Unit.DAY, 1, Calendar("Europe/Berlin"))
     start = instant("2026-03-28T23:00")
     ends = [spans.at(day, start + hours * 3_600 - 1).end for hours in (1, 23, 24, 47, 48)]

@@ -254,7 +254,7 @@ CLOCKS: list[Row] = [
 def test_a_moment_is_in_a_window_of_the_calendar(
     unit: Unit, multiplier: int, calendar: Calendar, now: str, start: str, end: str
 ) -> None:
-    """From its start, which is in the window, to its end, which is not."""
+    """The start belongs to the window, and the end does not."""
     first, after = instant(start), instant(end)
     assert (first, after) == bounds(unit, multiplier, calendar, instant(now))
     assert (first, after) == bounds(unit, multiplier, calendar, first)
@@ -264,7 +264,7 @@ def test_a_moment_is_in_a_window_of_the_calendar(
 
 @pytest.mark.parametrize(("day", "hours"), [("2026-03-29", 23), ("2026-10-25", 25), ("2026-11-21", 24)])
 def test_a_day_has_as_many_windows_of_an_hour_as_it_has_hours(day: str, hours: int) -> None:
-    """In Berlin, when clocks are set forward, back, and not at all."""
+    """The days are in Berlin: clocks are set forward, back, and not at all."""
     now, end = bounds(Unit.DAY, 1, BERLIN, instant(f"{day}T12:00Z"))
     count = 0
     while now < end:
