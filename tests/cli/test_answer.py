@@ -52,12 +52,12 @@ def asked(limiter: Limiter, *descriptors: str) -> RateLimitResponse:
     ],
 )
 def test_a_duration_is_shown_in_its_two_largest_units(seconds: int, shown: str) -> None:
-    """Rounded down."""
+    """It is rounded down."""
     assert shown == duration(seconds)
 
 
 def test_requests_allowed_only_by_shadow_mode_are_reported() -> None:
-    """SHADOW_MODE, which belongs to the service and not to a rule."""
+    """SHADOW_MODE belongs to the service and not to a rule."""
     assert [
         "OK",
         "  the request would be refused, and SHADOW_MODE lets it through",
@@ -104,7 +104,7 @@ def test_a_request_that_asks_for_no_explanation_gets_none() -> None:
 
 
 def test_an_explanation_is_added_to_the_other_metadata() -> None:
-    """With RESPONSE_DYNAMIC_METADATA."""
+    """RESPONSE_DYNAMIC_METADATA is on."""
     limiter = Limiter(RULES, dynamic_metadata=True)
     assert {"domain", "descriptors"} == set(limiter.ask("team=dba").dynamic_metadata or ())
     request = Request("d", (descriptor("team=dba", 0),), explain=True)
@@ -151,7 +151,7 @@ def limit(amount: int, **fields: Any) -> RateLimitResponse.RateLimit:
 
 
 def test_without_an_explanation_the_status_is_shown() -> None:
-    """One window, from the fields of the protocol, with times in the same format."""
+    """It has one window, from the fields of the protocol, with times in the same format."""
     answer = status(current_limit=limit(100, name="a"), limit_remaining=7)
     answer.statuses[0].duration_until_reset.seconds = 7_260
     assert ["OK", "  team=dba: 7 of 100 left for this day (a), resets in 2 h 1 min"] == printed(answer)

@@ -26,7 +26,7 @@ def test_the_version_is_that_of_the_package(command: Command) -> None:
 
 
 def test_help_lists_every_command(command: Command) -> None:
-    """One line for each, and how to get more help."""
+    """Each has a line, and the help says how to get more."""
     code, out, err = command("--help")
     listed = re.findall(r"^    ([a-z-]+)\b", out.partition("commands:")[2], re.MULTILINE)
     assert (0, [each.name for each in COMMANDS], "") == (code, listed, err)
@@ -34,7 +34,7 @@ def test_help_lists_every_command(command: Command) -> None:
 
 @pytest.mark.parametrize("name", [each.name for each in COMMANDS])
 def test_each_command_has_help(command: Command, name: str) -> None:
-    """A percent sign in a text would break it, for example."""
+    """A percent sign in a text could break it."""
     code, out, err = command(name, "--help")
     assert (0, True, "") == (code, out.startswith(f"usage: ratelimit-service {name} "), err)
 

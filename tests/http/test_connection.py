@@ -254,7 +254,7 @@ async def test_a_peer_that_leaves_within_its_body_is_noticed() -> None:
 
 
 async def test_a_date_is_in_every_answer() -> None:
-    """In the only format that HTTP allows."""
+    """It has the only format that HTTP allows."""
     async with served() as (_, port, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(port.address))
         writer.write(GET)
@@ -289,7 +289,9 @@ pieces = st.sampled_from(
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.one_of(pieces, st.binary(max_size=40)), max_size=6))
 def test_no_bytes_make_a_connection_fail(sent: list[bytes]) -> None:
-    """Arbitrary bytes in arbitrary pieces: nothing is reported, and the next connection is answered."""
+    """The port reads arbitrary bytes in arbitrary pieces. No error is reported, and the next connection is
+    answered.
+    """
 
     async def run() -> None:
         async with served() as (_, port, reported):

@@ -98,8 +98,8 @@ PROBLEM = Problem("limits.yaml", 3, "descriptors[0].rate_limit.unit", "'fortnigh
 async def test_rlconfig_shows_the_rules_in_force(
     tree: RuleTree | None, problems: Sequence[Problem], expected: str
 ) -> None:
-    """One line for each, in the order of the files, with upstream's fields first; above them the errors of
-    the last load.
+    """Each rule has a line, in the order of the files, with upstream's fields first. The errors of the last
+    load come before them.
     """
     async with serving(debug_app(lambda: tree, lambda: problems, always(Metrics()))) as client:
         response = await client.get("/rlconfig")
@@ -158,7 +158,7 @@ async def test_rlconfig_follows_a_reload() -> None:
 
 
 async def test_stats_shows_the_counters() -> None:
-    """One line for each, sorted by name, with unabbreviated numbers."""
+    """Each has a line. They are sorted by name, with unabbreviated numbers."""
     metrics = Metrics()
     metrics.config_loaded(TREE, 1_700_000_000.25)
     for _ in range(3):

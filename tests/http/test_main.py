@@ -133,7 +133,7 @@ async def test_other_paths_are_not_found(port: Port) -> None:
 
 
 async def test_json_answers_as_protobuf_writes_json(port: Port) -> None:
-    """lowerCamelCase, without fields that are zero, durations with an s, enums by name."""
+    """Names are lowerCamelCase, zero fields are omitted, durations have an s, and enums are names."""
     response = await port.ask()
     assert (200, "application/json") == (response.status_code, response.headers["content-type"])
     assert {
@@ -198,7 +198,7 @@ async def test_keys_and_values_are_plain_strings(port: Port) -> None:
 async def test_fields_go_by_both_spellings_and_values_by_all(
     port: Port, more: dict[str, Any], remaining: int
 ) -> None:
-    """Enums by name and number, 64-bit integers also as strings, wrapped values without their wrapper."""
+    """Enums may be names or numbers, 64-bit integers strings, and wrapped values may lack their wrapper."""
     response = await port.ask(**more)
     assert (200, remaining) == (
         response.status_code,
@@ -296,7 +296,7 @@ async def lasting_port() -> AsyncIterator[Port]:
 async def test_an_invalid_body_is_answered_with_the_reason(
     lasting_port: Port, body: str | bytes, complaint: str
 ) -> None:
-    """One line of text with 400; never 500, whatever a stranger sends."""
+    """The answer is one line of text with 400, and never 500, whatever a stranger sends."""
     response = await lasting_port.client.post("/json", content=body)
     assert (400, "text/plain; charset=utf-8") == (response.status_code, response.headers["content-type"])
     assert response.text.startswith("Bad Request: ")

@@ -13,8 +13,8 @@ from .serving import always, serving
 
 
 async def test_metrics_are_at_their_path() -> None:
-    """In Prometheus' text format, also for clients that accept OpenMetrics, which has other names for
-    counters.
+    """They are in Prometheus' text format, also for clients that accept OpenMetrics, which has other names
+    for counters.
     """
     metrics = Metrics()
     metrics.config_failed()

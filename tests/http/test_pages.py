@@ -48,7 +48,7 @@ async def client(port: Port) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.mark.parametrize("number", [1, 999, 1_000, 1_001, 5_000])
 async def test_a_page_has_its_lines(client: httpx.AsyncClient, number: int) -> None:
-    """All lines, each with a line end, as plain text."""
+    """The page is plain text with all lines, each with a line end."""
     response = await client.get(f"/{number}")
     assert (200, "text/plain; charset=utf-8") == (response.status_code, response.headers["content-type"])
     assert "".join([f"{line}\n" for line in range(number)]) == response.text
@@ -62,7 +62,7 @@ async def test_a_page_without_lines_is_one_that_is_empty(client: httpx.AsyncClie
 async def test_a_page_is_made_by_other_threads_a_thousand_lines_at_a_time(
     client: httpx.AsyncClient, port: Port
 ) -> None:
-    """No further than the reader has read: a reader that stops causes no pages of megabytes."""
+    """It is made only as far as the reader has read, so a reader that stops causes no pages of megabytes."""
     async with client.stream("GET", "/1000000") as response:
         await anext(response.aiter_bytes())
         for _ in range(20):
@@ -72,7 +72,7 @@ async def test_a_page_is_made_by_other_threads_a_thousand_lines_at_a_time(
 
 
 async def test_one_page_more_than_a_few_is_refused(client: httpx.AsyncClient, port: Port) -> None:
-    """Until a reader has read its page, or has disconnected."""
+    """There is room again when a reader has read its page, or has disconnected."""
     async with client.stream("GET", "/1000000"), client.stream("GET", "/1000000"):
         refused = await client.get("/1")
         assert (503, "Service Unavailable: 2 pages are being sent already\n") == (

@@ -43,7 +43,7 @@ async def test_other_clients_get_the_list(accept: str) -> None:
 
 
 async def test_browsers_get_the_page_with_a_strict_policy() -> None:
-    """Only scripts and styles of this port, none inline, and no frames."""
+    """It allows only scripts and styles of this port, none of them inline, and no frames."""
     async with serving(app()) as client:
         answer = await client.get("/", headers=BROWSER)
         paths = re.findall(r'(?:src|href)="(ui/[^"]+)"', answer.text)
@@ -95,7 +95,7 @@ async def test_without_the_api_there_is_no_page() -> None:
 
 
 def test_what_others_have_made_is_recorded() -> None:
-    """Each file of vendor/ has its package, version, licence and hash."""
+    """Each file of vendor/ has its package, version, licence and hash in a list."""
     recorded = json.loads((VENDOR / "vendored.json").read_text("utf-8"))
     for entry in recorded:
         assert entry["sha256"] == hashlib.sha256((VENDOR / entry["file"]).read_bytes()).hexdigest()

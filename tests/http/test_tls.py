@@ -61,7 +61,7 @@ async def test_a_client_that_trusts_the_ca_is_answered(
 
 
 async def test_a_plain_client_is_refused(start: Start, authority: Authority, tmp_path: Path) -> None:
-    """There is no plaintext."""
+    """There is no fallback to plaintext."""
     port = await start(*authority.server().write(tmp_path))
     async with httpx.AsyncClient(trust_env=False) as client:
         with pytest.raises(httpx.TransportError):
@@ -93,7 +93,7 @@ async def test_old_versions_of_tls_are_refused(
 async def test_new_versions_of_tls_are_spoken(
     start: Start, authority: Authority, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
-    """With the certificate in the file."""
+    """The server uses the certificate in the file."""
     pair = authority.server()
     port = await start(*pair.write(tmp_path))
     assert pair.der == await seen(port, authority.context(version))
@@ -120,7 +120,7 @@ async def test_certificates_are_renewed_while_requests_go_on(
 
 
 def _connection(answer: httpx.Response) -> object:
-    """The client's end of the connection of an answer."""
+    """Return the client's end of the connection of an answer."""
     return answer.extensions["network_stream"].get_extra_info("client_addr")
 
 

@@ -31,8 +31,8 @@ BUSY = {
 async def test_a_connection_with_much_to_do_leaves_time_to_others(
     port: Port, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Calls of gateways wait on the same event loop: each event of HTTP takes its own turn once the port had
-    its time.
+    """Calls of gateways use the same event loop, so each event of HTTP takes its own turn once the port has
+    used its time.
     """
     monkeypatch.setattr(turns, "SLICE", 0.0)
     events, turn = [0], connections.Connections.turn
@@ -55,7 +55,7 @@ async def test_a_connection_with_much_to_do_leaves_time_to_others(
 
 
 async def test_connections_that_wait_for_time_come_one_after_another() -> None:
-    """In their order, one in each turn of the event loop, and one that has gone holds up no other."""
+    """Each turn of the event loop serves one, in their order, and a closed one delays no other."""
     share, came = turns.Turns(), list[int]()
 
     async def use(number: int) -> None:

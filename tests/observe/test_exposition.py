@@ -27,7 +27,7 @@ class Whole(Collector):
 
 
 def test_the_chunks_of_a_metric_are_its_text_with_one_head() -> None:
-    """Except for the name in the header, which has no `_total`."""
+    """They differ only in the name in the header, which has no `_total`."""
     samples = [Sample(HITS, {"domain": "d", "key1": f'a"{number}'}, number) for number in range(2_500)]
     chunks = list(family(HITS, samples))
     assert generate_latest(Whole(samples)).replace(b"_total ", b" ") == b"".join(chunks)

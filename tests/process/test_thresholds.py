@@ -1,4 +1,4 @@
-"""Two replicas on one Redis: which of them reports a crossed threshold, and what their metrics show."""
+"""Crossed thresholds with two replicas on one Redis: the reports, and the metrics of each replica."""
 
 from __future__ import annotations
 

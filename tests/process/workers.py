@@ -25,7 +25,7 @@ transports = pytest.mark.parametrize("transport", ["grpcio", "native"])
 
 @contextmanager
 def workers(config: object, redis_url: str, **settings: str) -> Iterator[Service]:
-    """A service with two workers."""
+    """Return a service with two workers."""
     environment = {"REDIS_URL": redis_url, "CONFIG_PATH": str(config), "WORKERS": "2", **settings}
     with Service(environment) as service:
         wait_for("healthy", lambda: service.health() == (200, "OK"))
@@ -48,7 +48,7 @@ def connections(service: Service, number: int = MANY) -> Iterator[list[Caller]]:
 
 
 def metrics(service: Service, name: str) -> dict[str, float]:
-    """The series of a metric, by its labels as written in the scrape."""
+    """Return the series of a metric, by its labels as written in the scrape."""
     text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False).text
     found = re.findall(rf"^ratelimit_service_{name}(?:{{(.*)}})? (\S+)$", text, re.MULTILINE)
     return {labels: float(value) for labels, value in found}
@@ -63,12 +63,12 @@ def states(service: Service) -> dict[str, float]:
 
 
 def shares(service: Service) -> list[float]:
-    """The number of calls that each worker has answered."""
+    """Return the number of calls that each worker has answered."""
     return list(metrics(service, "worker_calls").values())
 
 
 def processes(service: Service) -> list[int]:
-    """The processes of the workers, in the order of their start."""
+    """Return the processes of the workers, in the order of their start."""
     children = Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split()
     commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
     return [pid for pid, command in commands.items() if b"cli.worker" in command]
