@@ -20,7 +20,7 @@ def test_a_whole_run_takes_less_than_twenty_minutes(tmp_path: Path) -> None:
 
 
 def test_the_long_run_and_the_others_are_selected_by_name() -> None:
-    """A target repeats the same requests on the selected ones."""
+    """A target adds scenarios that send it the same requests."""
     names = {scenario.name for scenario in selected("", long=True, address="127.0.0.1:1")}
     mine = {scenario.name for scenario in selected("", long=False)}
     assert {"ten minutes/native/redis"} | {

@@ -44,7 +44,7 @@ async def linked() -> AsyncIterator[tuple[Link, Other]]:
 
 
 async def test_messages_arrive_in_their_order_and_before_a_later_question() -> None:
-    """Messages of any size do: the pieces of rules arrive before the request for their state."""
+    """Messages of any size, such as the pieces of rules, arrive before a later request."""
     async with linked() as (link, other):
         sent = [b"x" * size for size in (0, 1, 70_000, 3)]
         for each in sent:

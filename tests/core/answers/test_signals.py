@@ -76,7 +76,7 @@ def test_a_share_is_rounded_down() -> None:
 
 
 def test_the_request_that_crosses_the_limit_hears_that_it_is_over() -> None:
-    """The request passes, because its check passed."""
+    """The request passes: it charges an estimate of its cost with the check."""
     decision = Limiter(RULES).ask(descriptor("team=x", 1_200))
     assert Signal(State.OVER, 12_000, 0) == decision.signals.caller  # type: ignore[union-attr]
 

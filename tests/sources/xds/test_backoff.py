@@ -14,7 +14,7 @@ def pauses(number: int, factor: float, *, jitter: bool = False, share: float = 0
 
 @pytest.mark.parametrize("factor", [0.0, 0.5, 1.0, 2.0])
 def test_each_pause_is_twice_as_long_as_the_one_before_up_to_the_longest(factor: float) -> None:
-    """With upstream's defaults, the first pause is the longest, so all pauses are equal."""
+    """This includes upstream's default factor, with which upstream's own pauses never grow."""
     assert [10, 20, 40, 60, 60] == pauses(5, factor)
 
 

@@ -31,7 +31,7 @@ def only_told_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def networks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Set the networks of the next connections. Later connections have the last one."""
+    """Return the networks of the next connections, for a test to set. Later connections have the last one."""
     given: list[str] = ["192.0.2.1"]
     monkeypatch.setattr(
         connection_module, "network_of", lambda _: given.pop(0) if len(given) > 1 else given[0]
