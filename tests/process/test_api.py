@@ -149,7 +149,7 @@ def test_two_operators_at_two_replicas_of_each_store(tmp_path: Path, store: dict
                 wait_for_code(caller, OVER)
                 assert OVER == caller.ask("d", "user", "new", hits=1).overall_code
             late = ana.send("/override", "k3", **body, confirmation=seen["confirmation"])
-            assert (422, True) == (late.status_code, "has changed" in late.json()["detail"])
+            assert (422, True) == (late.status_code, "another change came first" in late.json()["detail"])
             seen = bob.change("/unblock", descriptor="*", dry_run=True)
             ana.change("/unblock", "k4", descriptor="*", confirmation=seen["confirmation"])
             wait_for_code(second, OK)
