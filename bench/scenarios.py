@@ -41,6 +41,8 @@ ATTACKS = (
     "headers_that_grow",
     "input_that_is_left_behind",
     "bytes_from_everywhere",
+    "calls_from_everywhere",
+    "connections_without_end",
     "watches",
     "questions_of_reflection",
     "requests_that_take_long",
