@@ -40,12 +40,13 @@ def is_local(request: Request) -> bool:
 def is_rebound(request: Request) -> bool:
     """Whether a request comes from this machine, not through a proxy, under a name that may be a stranger's.
 
-    An address in Host is no such name: nobody can make it resolve to another one.
+    An address in Host is no such name: nobody can make it resolve to another one. Of the headers of proxies, only Via
+    counts: browsers do not let scripts set it, and such a page could set the others.
     """
     host = request.header(b"host") or ""
     return (
         on_loopback(request.peer)
-        and not _proxied(request)
+        and request.header(b"via") is None
         and not (_is_loopback_name(host) or _is_address(host))
     )
 
@@ -57,7 +58,7 @@ def known_host(handler: Handler) -> Handler:
         if is_rebound(request):
             return text(
                 "Forbidden: requests on loopback need localhost or an address in Host; any other name may be that of a page"
-                " of another site",
+                " of another site. A proxy that passes a name on must add the header Via",
                 403,
             )
         return await handler(request)

@@ -52,12 +52,17 @@ HOSTS = [
     ("::ffff:127.0.0.1", {"host": "10.0.0.7:6070"}, 200),
     ("10.0.0.7", {"host": "ratelimit.mesh:6070"}, 200),
     # A proxy on this machine, such as that of a mesh, passes the name on that its clients use.
-    ("127.0.0.1", {"host": "ratelimit.mesh", "x_forwarded_for": "10.0.0.7"}, 200),
+    ("127.0.0.1", {"host": "ratelimit.mesh", "via": "1.1 mesh"}, 200),
     ("", {"host": "ratelimit.mesh"}, 200),
     # The name of a page that resolves to this machine.
     ("127.0.0.1", {"host": "evil.example:6070"}, 403),
     ("127.0.0.1", {"host": "127.0.0.1.evil.example"}, 403),
     ("127.0.0.1", {"host": "localhost.evil.example"}, 403),
+    # Scripts of such a page can set any of these headers.
+    *[
+        ("127.0.0.1", {"host": "evil.example:6070", name: "10.0.0.7"}, 403)
+        for name in ("forwarded", "x_forwarded_for", "x_forwarded_host", "x_real_ip")
+    ],
     ("127.0.0.1", {"host": ""}, 403),
     ("::1", {"host": "[::1].evil.example"}, 403),
 ]
@@ -84,6 +89,11 @@ async def test_rules_and_counters_are_not_for_pages_whose_name_is_this_machine(
         ("127.0.0.1", {"origin": "null"}, 403),
         ("127.0.0.1", {"sec_fetch_site": "cross-site"}, 403),
         ("127.0.0.1", {"host": "evil.example", "origin": "http://evil.example"}, 403),
+        (
+            "127.0.0.1",
+            {"host": "evil.example", "origin": "http://evil.example", "x_forwarded_for": "10.0.0.7"},
+            403,
+        ),
     ],
 )
 async def test_a_page_of_another_site_charges_nothing(

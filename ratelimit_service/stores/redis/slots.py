@@ -34,10 +34,20 @@ def _ends() -> dict[int, str]:
     return {_checksum(text): text for text in map("".join, product(_DIGITS, repeat=3))}
 
 
-@lru_cache(maxsize=8_192)
+_LONGEST_REMEMBERED = 256
+"""Characters of a key whose slot is remembered. Strangers can make keys of tens of kilobytes."""
+
+
 def slot_of(key: str) -> int:
     """Return the slot of a key: that of the text between its first braces, or else of the whole key."""
+    return _remembered_slot(key) if len(key) <= _LONGEST_REMEMBERED else _slot(key)
+
+
+def _slot(key: str) -> int:
     return crc_hqx(tag_of(key).encode(), 0) & (SLOTS - 1)
+
+
+_remembered_slot = lru_cache(maxsize=8_192)(_slot)
 
 
 @cache

@@ -48,6 +48,15 @@ def test_a_prefix_with_a_hash_tag_has_everything_in_its_slot() -> None:
     assert {"rl"} == {tag_of(key) for key in keys}
 
 
+def test_only_slots_of_short_keys_are_remembered() -> None:
+    """A stranger's key may have 77 kB."""
+    before = slots._remembered_slot.cache_info().currsize
+    for number in range(20):
+        key = f"{{d|k={number}" + "x" * 300 + "}"
+        assert slot_of(key) == slots._slot(key)
+    assert before == slots._remembered_slot.cache_info().currsize
+
+
 @pytest.mark.parametrize(
     ("key", "tag"),
     [("foo", "foo"), ("x{foo}{bar}", "foo"), ("{}{foo}", "{}{foo}"), ("a{b", "a{b"), ("}{", "}{")],
