@@ -13,7 +13,7 @@ demo test-stores faults: SETUP_STEPS = $(VENV_STEPS) redis
 coverage: SETUP_STEPS = $(VENV_STEPS) native redis
 test-e2e: SETUP_STEPS = $(VENV_STEPS) native redis sdks
 bench: SETUP_STEPS = $(VENV_STEPS) native compiled redis h2load
-test: SETUP_STEPS = $(VENV_STEPS) .venv-xds xds-packages native redis prometheus browser base sdks helm crds kinds control-plane
+test: SETUP_STEPS = $(VENV_STEPS) .venv-xds xds-packages native redis prometheus browser base sdks helm crds kinds control-plane collector
 wheel: SETUP_STEPS = $(VENV_STEPS) native nghttp2-source sdist nghttp2 wheel
 sdist: SETUP_STEPS = $(VENV_STEPS) sdist
 audit: SETUP_STEPS = $(VENV_STEPS) .venv-release release-packages actionlint
@@ -71,7 +71,7 @@ fuzz-native: .venv/native.stamp ## Fuzz the native transport for SECONDS=60, und
 	@sh tools/need_clang.sh
 	@SECONDS_LONG='$(SECONDS)' FOUND='$(FOUND)' NGHTTP2_SOURCE='$(NGHTTP2_SOURCE)' sh tools/fuzz_native.sh
 
-test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus browser base sdks helm kinds control-plane ## Run all tests. Installs redis-server; with Go, builds helm, gateway types and a control plane once (three minutes).
+test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus browser base sdks helm kinds control-plane collector ## Run all tests. Installs redis-server; with Go, builds helm, gateway types, a control plane and a collector once (four minutes).
 	@.venv/bin/python -m pytest
 
 test-core: .venv/dev.stamp ## Run the tests of the core: no network, no clock, a few seconds.
@@ -183,7 +183,7 @@ build/compiled.stamp: .venv/native.stamp $(shell find ratelimit_service -name '*
 	@.venv-xds/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
 	@touch $@
 
-.PHONY: screenshots redis prometheus browser h2load base sdks helm kinds control-plane actionlint
+.PHONY: screenshots redis prometheus browser h2load base sdks helm kinds control-plane collector actionlint
 redis:
 	@sh tools/need_redis.sh
 
@@ -211,6 +211,9 @@ kinds:
 
 control-plane:
 	@sh tools/need_control_plane.sh
+
+collector:
+	@sh tools/need_collector.sh
 
 actionlint:
 	@sh tools/need_actionlint.sh

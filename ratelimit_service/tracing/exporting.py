@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 from opentelemetry.sdk.resources import Resource
@@ -35,6 +35,9 @@ from ..settings.table import Settings
 from ..settings.tracing import SERVICE_NAME
 from .spans import PREFIX, BatchSpan, CallSpan, StoreSpan
 from .tracer import Notes, new_span_id, new_trace_id
+
+if TYPE_CHECKING:
+    from grpc import Compression
 
 _GRPC = "envoy.service.ratelimit.v3.RateLimitService"
 _METHOD = "ShouldRateLimit"
@@ -245,12 +248,24 @@ def make_exporter(protocol: str) -> Exporter:
         if protocol == "grpc":
             from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-            return OTLPSpanExporter()
+            return OTLPSpanExporter(compression=_compression_of_grpc())
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as OverHttp
 
         return OverHttp()
     except (ValueError, OSError) as error:
         raise StartError(f"spans cannot be exported with these OTEL_EXPORTER_OTLP_*: {error}") from None
+
+
+def _compression_of_grpc() -> Compression:
+    """Return that of OTEL_EXPORTER_OTLP_COMPRESSION: the exporter refuses "none" and the empty value itself."""
+    import grpc  # exports over HTTP do not need it
+
+    names = ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION")
+    value = next(filter(None, (os.environ.get(name, "").strip().lower() for name in names)), "none")
+    known = {"none": grpc.Compression.NoCompression, "gzip": grpc.Compression.Gzip}
+    if value not in known:
+        raise ValueError(f"the compression over gRPC is gzip or none, not {value!r}")
+    return known[value]
 
 
 def resource_of(settings: Settings) -> Resource:

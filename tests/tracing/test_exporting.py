@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+import grpc
 import pytest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -146,3 +147,30 @@ def test_settings_of_the_exporter_that_are_not_valid_are_an_error(monkeypatch: p
     with pytest.raises(StartError) as raised:
         make_exporter("grpc")
     assert "OTEL_EXPORTER_OTLP_" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("general", "traces", "expected"),
+    [
+        ("", "", grpc.Compression.NoCompression),
+        ("none", "", grpc.Compression.NoCompression),
+        ("GZIP", "", grpc.Compression.Gzip),
+        ("none", "gzip", grpc.Compression.Gzip),
+        ("gzip", "none", grpc.Compression.NoCompression),
+    ],
+)
+def test_no_compression_is_a_value_of_both_protocols(
+    monkeypatch: pytest.MonkeyPatch, general: str, traces: str, expected: grpc.Compression
+) -> None:
+    """An empty variable counts as unset."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", general)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", traces)
+    exporter = make_exporter("grpc")
+    exporter.shutdown()
+    assert expected == exporter._compression  # type: ignore[attr-defined]
+
+
+def test_an_unknown_compression_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")
+    with pytest.raises(StartError, match="gzip or none"):
+        make_exporter("grpc")
