@@ -12,8 +12,9 @@ export SETUP_STEPS = $(VENV_STEPS)
 demo test-stores faults: SETUP_STEPS = $(VENV_STEPS) redis
 coverage: SETUP_STEPS = $(VENV_STEPS) native redis
 test-e2e: SETUP_STEPS = $(VENV_STEPS) native redis sdks
+collector: SETUP_STEPS = collector
 bench: SETUP_STEPS = $(VENV_STEPS) native compiled redis h2load
-test: SETUP_STEPS = $(VENV_STEPS) .venv-xds xds-packages native redis prometheus browser base sdks helm crds kinds control-plane collector
+test: SETUP_STEPS = $(VENV_STEPS) .venv-xds xds-packages native redis prometheus browser base sdks helm crds kinds control-plane
 wheel: SETUP_STEPS = $(VENV_STEPS) native nghttp2-source sdist nghttp2 wheel
 sdist: SETUP_STEPS = $(VENV_STEPS) sdist
 audit: SETUP_STEPS = $(VENV_STEPS) .venv-release release-packages actionlint
@@ -71,7 +72,7 @@ fuzz-native: .venv/native.stamp ## Fuzz the native transport for SECONDS=60, und
 	@sh tools/need_clang.sh
 	@SECONDS_LONG='$(SECONDS)' FOUND='$(FOUND)' NGHTTP2_SOURCE='$(NGHTTP2_SOURCE)' sh tools/fuzz_native.sh
 
-test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus browser base sdks helm kinds control-plane collector ## Run all tests. Installs redis-server; with Go, builds helm, gateway types, a control plane and a collector once (four minutes).
+test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus browser base sdks helm kinds control-plane ## Run all tests. Installs redis-server; with Go, builds helm, gateway types and a control plane once (three minutes).
 	@.venv/bin/python -m pytest
 
 test-core: .venv/dev.stamp ## Run the tests of the core: no network, no clock, a few seconds.
@@ -212,7 +213,7 @@ kinds:
 control-plane:
 	@sh tools/need_control_plane.sh
 
-collector:
+collector: ## Build the OpenTelemetry Collector, with Go, for the tests of tracing through it.
 	@sh tools/need_collector.sh
 
 actionlint:

@@ -25,7 +25,7 @@ class OtelCollector:
 
     def __init__(self, receiver: Collector) -> None:
         if not BINARY.exists():
-            pytest.skip("there is no build/collector: `make test` builds it where go is installed")
+            pytest.skip("there is no build/collector: `make collector` builds it")
         self._receiver = receiver
         free = {"endpoint": "127.0.0.1:0"}
         configuration = {

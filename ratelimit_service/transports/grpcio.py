@@ -30,6 +30,10 @@ from .options import GrpcOptions
 _HANDSHAKE = 10.0
 """Seconds for a peer to complete the handshake of HTTP/2, TLS included."""
 
+_LEAST_STREAMS = 10_000
+"""Calls that one connection may have at once, even if GRPC_MAX_CONCURRENT_CALLS is smaller: those beyond it are refused
+with RESOURCE_EXHAUSTED."""
+
 _LAST_WORD = 0.1
 """Seconds in which health watches report NOT_SERVING, and the last answers are sent."""
 
@@ -349,16 +353,17 @@ def _numeric(address: Address) -> str:
 
 
 def _channel_options(options: GrpcOptions) -> list[tuple[str, Any]]:
+    streams = max(_LEAST_STREAMS, options.max_concurrent_calls)
     return [
         # By default two processes can share a port, and one left over by mistake would get half of the calls.
         ("grpc.so_reuseport", int(options.shared)),
         ("grpc.max_receive_message_length", options.max_message_bytes),
         # A gateway that connects while it has many calls sends them before it knows this bound, and grpc would refuse
         # those beyond.
-        ("grpc.max_concurrent_streams", options.max_concurrent_calls),
-        # Beyond these, by default 1,000 and 3,000, grpc refuses calls that were not begun yet, at random.
-        ("grpc.server.max_pending_requests", options.max_concurrent_calls),
-        ("grpc.server.max_pending_requests_hard_limit", options.max_concurrent_calls),
+        ("grpc.max_concurrent_streams", streams),
+        # Beyond these, by default 1,000 and 3,000, grpc refuses calls that were not begun yet, at random and UNAVAILABLE.
+        ("grpc.server.max_pending_requests", streams),
+        ("grpc.server.max_pending_requests_hard_limit", streams),
         ("grpc.max_allowed_incoming_connections", options.max_connections),
         # A peer that connects and stays silent counts as a connection, by default for two minutes.
         ("grpc.server_handshake_timeout_ms", _milliseconds(_HANDSHAKE)),

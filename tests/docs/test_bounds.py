@@ -99,7 +99,7 @@ BOUNDS = {
     "native: seconds until a reply is read in full": f"{connection.PATIENCE:g}",
     "native: seconds until a connection speaks HTTP/2, TLS included": f"{connection.PATIENCE:g}",
     "native: units of the abuse budget": f"{_http2.ABUSE}",
-    "grpcio: calls of a connection at once, GRPC_MAX_CONCURRENT_CALLS": DEFAULTS["GRPC_MAX_CONCURRENT_CALLS"],
+    "grpcio: calls of a connection at once, or GRPC_MAX_CONCURRENT_CALLS if that is more": f"{grpcio._LEAST_STREAMS}",
     "grpcio: seconds without a stream": f"{grpcio._MOST_IDLE:g}",
     "grpcio: health watches at once": f"{grpcio._MOST_WATCHES}",
     "connections to an HTTP port": f"{descriptors._MOST_HTTP}",

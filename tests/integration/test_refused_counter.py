@@ -32,7 +32,7 @@ def keys_logged(logs: Sequence[MutableMapping[str, Any]]) -> list[str]:
 async def charged(replica: Replica, redis_server: RedisServer) -> str:
     """The key of the counter of team=dba, which has been charged."""
     await replica.ask("team=dba", 1)
-    (key,) = redis_server.cli("KEYS", "*dba*").split()
+    (key,) = redis_server.cli("KEYS", "{d|team=dba*").split()
     return key
 
 

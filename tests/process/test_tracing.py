@@ -358,10 +358,8 @@ def test_nothing_is_imported_while_it_is_off_and_nothing_needed_to_serve(
     environment = {"CONFIG_PATH": config, "BACKEND_TYPE": "memory", "PYTHONPATH": str(tmp_path)}
     with Service({**environment, "TRACING_ENABLED": enabled, "OTEL_SDK_DISABLED": "false"}) as service:
         assert 1 == call(service, request(), ("traceparent", SAMPLED)).overall_code
-        warnings = [
-            event for event in service.everything() if "ratelimit-service[tracing]" in event["@message"]
-        ]
         text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False).text
+    warnings = [event for event in service.everything() if "the extra `tracing`" in event["@message"]]
     assert (enabled == "true") == imported.exists() == bool(warnings)
     assert "ratelimit_service_spans" not in text
 

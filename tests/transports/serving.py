@@ -48,12 +48,12 @@ class Served:
     channel: aio.Channel
     held: list[Callable[[], None]] = field(default_factory=list)
 
-    async def call(self, data: bytes, patience: float | None = 10) -> RateLimitResponse:
+    async def call(self, data: bytes, patience: float | None = 60) -> RateLimitResponse:
         method = self.channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
         response: RateLimitResponse = await method(data, timeout=patience)
         return response
 
-    async def code(self, data: bytes, patience: float | None = 10) -> tuple[grpc.StatusCode, str]:
+    async def code(self, data: bytes, patience: float | None = 60) -> tuple[grpc.StatusCode, str]:
         """Return the gRPC status of a call that fails."""
         with pytest.raises(aio.AioRpcError) as error:
             await self.call(data, patience)

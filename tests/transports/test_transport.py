@@ -175,13 +175,16 @@ async def test_a_message_over_the_size_limit_is_refused(start: Start) -> None:
 
 async def test_more_calls_than_the_server_takes_on_are_shed(start: Start) -> None:
     """With a bound of two, the third call is refused at once, and the two are answered when the store
-    answers.
+    answers. It has a connection of its own: on that of the two, a third stream may have to wait.
     """
     served = await start(GrpcOptions(max_concurrent_calls=2), hold=True)
     waiting = [asyncio.ensure_future(served.call(CHARGE_40)) for _ in range(2)]
     await until(lambda: served.server.in_hand == 2)
-    code, _ = await served.code(CHARGE_40)
-    assert grpc.StatusCode.RESOURCE_EXHAUSTED == code
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with aio.insecure_channel(served.server.address, options=options) as channel:
+        with pytest.raises(aio.AioRpcError) as error:
+            await channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)(CHARGE_40, timeout=60)
+    assert grpc.StatusCode.RESOURCE_EXHAUSTED == error.value.code()
     for answer in served.held:
         answer()
     assert [RateLimitResponse.OK] * 2 == [(await call).overall_code for call in waiting]
