@@ -1,6 +1,6 @@
 """How fast a window is used at present, and when it runs out at that rate.
 
-A meter keeps what was used at some thirty moments, at least a slice (a 120th of the window) apart, and reads the use between two
+A meter keeps what was used at some thirty moments, at least a slice (about a 120th of the window) apart, and reads the use between two
 moments from the line between them. Looking back from now, it divides time into blocks, each with a rate. The burn is the mean of
 these rates, with those above a fence cut down to it: a burst in a part of that time is no rate of that time.
 
@@ -28,7 +28,7 @@ from itertools import pairwise
 from typing import Final
 
 SLICES: Final = 120
-"""The slices of a window: two readings are at least one slice apart."""
+"""The slices of a window: two readings are at least one slice apart, or more where a meter looks further back."""
 
 LOOKED_BACK: Final = 24
 """The slices that the burn rate covers in windows without a rhythm: a fifth of the window."""
@@ -55,18 +55,23 @@ class Meter:
 
     def __init__(self, start: float, end: float) -> None:
         span = end - start
-        self._slice = max(span / SLICES, 1e-3)
         self._back, self._block, self._floor = _rhythm(span)
+        # The readings kept have to reach as far back, so they are further apart where that is more of the window.
+        self._slice = max(span / SLICES, self._back / (MOST_POINTS - 4), 1e-3)
         self._points: list[tuple[float, int]] = [(start, 0)]
 
     def note(self, now: float, used: int) -> bool:
         """Note the use at `now`. Return whether this is a further reading to keep.
 
-        A counter that has decreased (a refund, a reset) starts a new series.
+        A counter that is 0 again, or below the reading before the last one, was reset or had a large refund, and
+        starts a new series. A smaller decrease is the refund of a charge that the last reading included.
         """
         at, before = self._points[-1]
         if used < before:
-            self._points = [(now, used)]
+            if used and len(self._points) > 1 and used >= self._points[-2][1]:
+                self._points[-1] = (at, used)
+            else:
+                self._points = [(now, used)]
             return False
         if now < at + self._slice:
             return False

@@ -77,9 +77,12 @@ def issue(ids: HoldIds, plan: Plan, counts: Sequence[Count]) -> str:
 
 
 def _issued(plan: Plan, counts: Sequence[Count], place: int) -> tuple[int, int]:
-    """Return the tokens and the expiry of a hold; 0 and 0 where nothing is held."""
+    """Return the tokens and the expiry of a hold; 0 and 0 where nothing is held.
+
+    A count below 0 is of a check that was refused, and holds nothing, even if shadow mode answers OK.
+    """
     count = counts[place] if place >= 0 else 0
-    tokens = count % ABOVE if isinstance(count, int) else 0
+    tokens = count % ABOVE if isinstance(count, int) and count > 0 else 0
     return (tokens, plan.hits[place].expiry) if tokens else (0, 0)  # type: ignore[attr-defined]
 
 

@@ -122,7 +122,16 @@ def _hits(batch: Batch) -> int:
 
 def _bytes(batch: Batch) -> int:
     """Estimate the bytes of memory of a batch."""
-    return sum([_BYTES_OF_A_HIT - _ORDINARY_KEY + len(hit.key) for group in batch.groups for hit in group])
+    return sum([_bytes_of(hit) for group in batch.groups for hit in group])
+
+
+def _bytes_of(hit: Hit) -> int:
+    """Estimate the bytes of a hit. A long bucket is in the keys of a ledger's book and entry as well.
+
+    Ledgered hits of ordinary keys count as others do, so the journal has room for as many of them.
+    """
+    size = _BYTES_OF_A_HIT - _ORDINARY_KEY + len(hit.key)
+    return size if hit.into is None else size + 2 * max(0, len(hit.into.book) - _ORDINARY_KEY)
 
 
 def _with_longer_lives(group: Sequence[Hit], seconds: float) -> Sequence[Hit]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ...core.decision import Count
 from ...core.errors import StoreError
+from ...core.gates import Gate
 from ...core.holds.hit import HoldHit, Op
 from ...core.model import Hit
 from ...ports import CounterStore, OnOutcomes, Outcome
@@ -55,6 +56,9 @@ class LocalCache(Layer):
 
     def hit(self, groups: Groups, on_outcomes: OnOutcomes) -> None:
         """Apply groups of hits (ports.CounterStore.hit); counts may be up to a second old."""
+        if groups and _only_entries(groups[0]):  # the service sends them in a batch of one group
+            self._below.hit(groups, on_outcomes)
+            return
         now = self._clock()
         answers = [self._answer(group, now) for group in groups]
         if not any([answer is not None for answer in answers]):
@@ -126,3 +130,8 @@ class LocalCache(Layer):
     def _forget(self, key: str) -> None:
         if self._known.pop(key, None) is not None:
             self._bytes -= len(key) + _BYTES_OF_A_COUNT
+
+
+def _only_entries(group: Sequence[Hit]) -> bool:
+    """Return whether a group writes entries of ledgers and nothing else: it has no count to be remembered."""
+    return bool(group) and bool(group[0].gate & Gate.ENTRY) and all([hit.gate & Gate.ENTRY for hit in group])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 
 import pytest
 
-from ratelimit_service.core.budgets.burning import LOOKED_BACK, Meter, runs_out
+from ratelimit_service.core.budgets.burning import LOOKED_BACK, MOST_POINTS, SLICES, Meter, runs_out
 
-HOUR = 3_600.0
+HOUR, DAY = 3_600.0, 86_400.0
 
 
 def metered(used_at: list[tuple[float, int]], window: float = HOUR) -> float | None:
@@ -107,3 +108,42 @@ def test_a_window_runs_out_before_it_ends_or_not(
     used: int, limit: int, burn: float | None, expected: float
 ) -> None:
     assert expected == runs_out(1_000, used, limit, 1_200, burn)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_refunds_of_estimates_do_not_begin_anew(seed: int) -> None:
+    """Each request charges its estimate of 2,000 tokens, and refunds 1,600 of them after 1 to 20 seconds."""
+    chosen = random.Random(seed)
+    meter = Meter(0, DAY)
+    used, refunds = 0, list[float]()
+    for second in range(int(DAY / 2)):
+        while refunds and refunds[0] <= second:
+            heapq.heappop(refunds)
+            used -= 1_600
+            meter.note(second, used)
+        if chosen.random() < 0.05:
+            used += 2_000
+            heapq.heappush(refunds, second + chosen.uniform(1, 20))
+            meter.note(second, used)
+        if second > DAY / SLICES * 2:
+            assert meter.burn(second, used) is not None
+    assert meter.looks_back(DAY / 2) == DAY / 5
+    assert meter.burn(DAY / 2, used) == pytest.approx(0.05 * 400, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    "days, back",
+    [
+        (1, 0.2), (2, 1), (3, 1), (4, 1), (5, 1), (7, 1), (13, 3), (14, 7), (21, 7), (28, 7), (30, 7), (31, 7),
+        (90, 21), (365, 70),
+    ],
+)  # fmt: skip
+def test_a_meter_looks_back_as_far_as_its_window_needs(days: int, back: float) -> None:
+    """It has the readings for it, however often it is asked, and in every part of the window after that."""
+    meter = Meter(0, days * DAY)
+    looks = 1_440
+    for number in range(1, looks + 1):
+        now = days * DAY * number / looks
+        meter.note(now, number)
+        assert meter.looks_back(now) == pytest.approx(min(now, back * DAY))
+        assert len(meter._points) <= MOST_POINTS

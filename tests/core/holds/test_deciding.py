@@ -335,3 +335,14 @@ def test_an_explanation_holds_nothing() -> None:
     for _ in range(5):
         one.answer(Request("d", (descriptor("team=a", 0),), explain=True))
     assert 0 == len(one.store.holds)
+
+
+def test_shadow_mode_issues_an_id_of_nothing_for_a_check_that_it_lets_pass() -> None:
+    """Its charge ends no hold of other requests."""
+    one = limiter(shadow_mode=True)
+    checks = [check(one) for _ in range(3)]
+    assert [False, False, True] == [each.shadowed for each in checks]
+    assert (0, 120, 2) == checks[-1].in_flight
+    charge(one, 10, brings=checks[-1].hold)
+    assert 10 == one.used("team=a")
+    assert (0, 120, 2) == check(one).in_flight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ratelimit_service.core.ledger.entries import Period, record
 from ratelimit_service.core.model import Hit
 from ratelimit_service.stores.batch import Batch
 from ratelimit_service.stores.lanes import EVERYWHERE, Lane
@@ -39,3 +40,17 @@ def test_charges_that_were_never_sent_are_put_together() -> None:
     assert [5] == journal.places()
     assert Batch([[Hit("e", 1, ttl=60)]], 5, kept_at=17.0) == journal.take(5)
     assert (0, []) == (journal.hits, journal.places())
+
+
+def test_the_book_of_a_ledgered_charge_fills_the_journal_as_its_key_does() -> None:
+    """The bucket is in the key of the counter, in that of the book and in that of the entry."""
+    bucket = f"{{d|k={'k' * 4_000}}}"
+    into = record(bucket, Period(0, 0, ":ledger:hour:2026-11-21", "T08Z"), 600)
+    ledgered = Hit(f"{bucket}:hour:2026-11-21T08Z", 1, ttl=60, into=into)
+    journal = Journal(100)
+    for _ in range(100):
+        journal.add(Batch([[ledgered]], kept_at=10.0))
+    assert (3, 97) == (journal.hits, journal.dropped)
+    while journal.hits:
+        journal.take(EVERYWHERE)
+    assert 0 == journal._bytes

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ratelimit_service.core.gates import Gate
+from ratelimit_service.core.ledger.entries import Period, record
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import OnOutcomes, Outcome
 from ratelimit_service.stores.layers.local_cache import FRESH, LocalCache
@@ -151,3 +152,14 @@ def test_its_size_is_in_bytes_whatever_strangers_call_buckets() -> None:
         bench.ask(charge(-12, f"{number}{'k' * 1_000}"))
         bench.ask(check(f"{number}{'k' * 1_000}"))
     assert (0, 0) == (len(bench.cache._known), bench.cache._bytes)
+
+
+def test_the_entries_of_refused_requests_are_neither_cached_nor_answered_from_memory() -> None:
+    """The key of a book is no counter, and each refusal is written once."""
+    bench = Bench()
+    into = record("{d|k=a}", Period(0, 0, ":ledger:hour:2026-11-21", "T08Z"), 600)
+    entry = Hit(into.book, 1, ttl=into.life, gate=Gate.LEDGER | Gate.ENTRY, into=into)
+    for _ in range(3):
+        bench.ask([entry, entry])
+    assert (0, 0, 0) == (bench.cache.answered, len(bench.cache._known), bench.cache._bytes)
+    assert [(into.book, 1)] * 6 == bench.store.hits
