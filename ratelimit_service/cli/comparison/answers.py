@@ -72,7 +72,7 @@ def differences(theirs: Answer, ours: Answer) -> list[Difference]:
 
 def _in_responses(theirs: RateLimitResponse, ours: RateLimitResponse) -> Iterator[Difference]:
     if theirs.overall_code != ours.overall_code:
-        yield Difference("overall_code", _Code.Name(theirs.overall_code), _Code.Name(ours.overall_code))
+        yield Difference("overall_code", _name(_Code, theirs.overall_code), _name(_Code, ours.overall_code))
     if len(theirs.statuses) != len(ours.statuses):
         yield Difference("statuses", len(theirs.statuses), len(ours.statuses))
     for place, (one, other) in enumerate(zip(theirs.statuses, ours.statuses, strict=False)):
@@ -96,14 +96,22 @@ def _in_responses(theirs: RateLimitResponse, ours: RateLimitResponse) -> Iterato
 def _status(status: RateLimitResponse.DescriptorStatus) -> dict[str, Any]:
     limit = status.current_limit
     return {
-        "code": _Code.Name(status.code),
+        "code": _name(_Code, status.code),
         "limit_remaining": status.limit_remaining,
         "duration_until_reset": status.duration_until_reset.seconds,
         "current_limit": limit.requests_per_unit if status.HasField("current_limit") else None,
-        "current_limit.unit": _Unit.Name(limit.unit),
+        "current_limit.unit": _name(_Unit, limit.unit),
         "current_limit.unit_multiplier": limit.unit_multiplier.value or 1,
         "current_limit.name": limit.name,
     }
+
+
+def _name(enum: Any, number: int) -> str:
+    """Return the name of a value; its number if the service has a newer definition that names it."""
+    try:
+        return str(enum.Name(number))
+    except ValueError:
+        return str(number)
 
 
 def _headers(headers: Any) -> dict[str, str]:

@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 import uvloop
@@ -22,6 +23,11 @@ from .tee import Target, Tee
 
 GRACE = 5.0
 """Seconds that calls in flight have at the end."""
+
+END = 10.0
+"""Seconds that the comparison has at the end to read the copies that wait, and as many to finish, in addition to the
+timeout of its calls.
+"""
 
 _NICE = 5
 """How much lower the priority of the comparison is, so that the tee goes first if cores are scarce."""
@@ -77,7 +83,7 @@ def run(
         _run(_answer(port, theirs, here, ours.timeout, notify, started))
     finally:
         here.close()
-        process.join()
+        _join(process, END + ours.timeout, notify)
     return process.exitcode if process.exitcode is not None and process.exitcode >= 0 else 1
 
 
@@ -100,7 +106,19 @@ async def _answer(
     started(tee.address)
     await stopped.wait()
     await tee.stop(GRACE)
-    await copies.close()
+    if not await copies.close(END):
+        notify(f"the comparison has not read the last copies within {END:g} s: they are left out")
+
+
+def _join(process: BaseProcess, patience: float, notify: Callable[[str], None]) -> None:
+    """Wait for the end of a process; after `patience` seconds, kill it."""
+    process.join(patience)
+    if process.exitcode is None:
+        notify(
+            f"the comparison has not ended within {patience:g} s: it is killed, and its last report is missing"
+        )
+        process.kill()
+        process.join()
 
 
 async def _compare(there: socket.socket, ours: Ours, report: Report, every: float) -> None:

@@ -34,7 +34,7 @@ class Receiver(Protocol):
         """Take the end of a connection."""
 
     def missed(self, number: int) -> None:
-        """Note that no more copies of a connection follow."""
+        """Note that no more bytes of a connection follow, only its end."""
 
 
 class Sender(asyncio.Protocol):
@@ -83,8 +83,8 @@ class Sender(asyncio.Protocol):
 
     def closed(self, number: int) -> None:
         """See Receiver."""
+        self._missed.discard(number)  # else the receiver would keep the connection for ever
         self._put(CLOSED, number)
-        self._missed.discard(number)
 
     def missed(self, number: int) -> None:
         """See Receiver."""
@@ -92,13 +92,22 @@ class Sender(asyncio.Protocol):
             self._put(MISSED, number)
             self._missed.add(number)
 
-    async def close(self) -> None:
-        """Pass on the remaining copies. The other process ends when it has read them."""
+    async def close(self, patience: float) -> bool:
+        """Pass on the remaining copies, and return whether they were sent within `patience` seconds; the rest is dropped.
+
+        The other process ends when it has read them.
+        """
         self._closing = True
         self._flush()
         if self._transport is not None:
             self._transport.close()
-            await self._ended
+            try:
+                await asyncio.wait_for(asyncio.shield(self._ended), patience)
+            except TimeoutError:
+                self._transport.abort()
+                await self._ended
+                return False
+        return True
 
     def _put(self, kind: int, number: int, data: bytes = b"") -> None:
         if self._transport is None or number in self._missed:

@@ -25,6 +25,7 @@ from .frames import (
     END_HEADERS,
     END_STREAM,
     GOAWAY,
+    HEAD,
     HEADERS,
     PREFACE,
     PUSH_PROMISE,
@@ -45,6 +46,9 @@ MOST_MESSAGE = 4 << 20
 MOST_HELD = 64 << 20
 """The most bytes of calls in flight in one connection that are kept."""
 
+MOST_HEADERS = 64 << 10
+"""The most bytes of a block of headers, with the heads of its frames: gRPC accepts 16 KiB by default."""
+
 _LARGEST_TABLE = 1 << 20
 """The table size of HPACK; peers use 4 KiB unless the other side allows more."""
 
@@ -54,7 +58,7 @@ _PREFIX = 5
 _REFUSED = 7
 """RST_STREAM with this code: the server has done nothing, and clients repeat the call."""
 
-_STATUSES = {status.value[0]: status.name for status in grpc.StatusCode}
+_STATUSES = {str(status.value[0]): status.name for status in grpc.StatusCode}
 _OF_HTTP = {
     "400": "INTERNAL",
     "401": "UNAUTHENTICATED",
@@ -96,15 +100,31 @@ class _Stream:
     """One call: the body of its request until that is complete, then that of the answer."""
 
     body: bytearray = field(default_factory=bytearray)
+    held: int = 0
+    """Bytes that it has in the budgets."""
     too_large: bool = False
     asked: bool = False
     headers: dict[bytes, bytes] = field(default_factory=dict)
 
 
-class Following:
-    """The calls of ShouldRateLimit in one connection. Every method raises Unfollowable at its end."""
+class Budget:
+    """The bytes that the calls in flight of several connections have together; `most` is the bound."""
 
-    def __init__(self) -> None:
+    __slots__ = ("held", "most")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.held = 0
+
+
+class Following:
+    """The calls of ShouldRateLimit in one connection. Every method raises Unfollowable at its end.
+
+    Its bytes are also taken from `shared`, the budget of all connections.
+    """
+
+    def __init__(self, shared: Budget | None = None) -> None:
+        self._shared = shared or Budget(MOST_HELD)
         self._streams: dict[int, _Stream] = {}
         self._held = 0
         self._caller, self._theirs = _Direction(PREFACE), _Direction()
@@ -113,6 +133,8 @@ class Following:
         """Take bytes that a caller has sent."""
         for frame in self._caller.frames(data):
             stream = self._streams.get(frame.stream)
+            if frame.kind in (HEADERS, DATA) and stream is not None and stream.asked:
+                continue  # an error of the caller: its request has ended
             if frame.kind == HEADERS and stream is None:
                 self._open(frame.stream, self._caller.headers)
             elif frame.kind == DATA and stream is not None:
@@ -152,6 +174,11 @@ class Following:
         for number in list(self._streams):
             yield from self._end(number, why)
 
+    def drop(self) -> None:
+        """Free the calls in flight: the connection is followed no further."""
+        for number in list(self._streams):
+            self._close(number)
+
     def _open(self, number: int, headers: dict[bytes, bytes]) -> None:
         if headers.get(b":path") != PATH.encode():
             return
@@ -164,15 +191,23 @@ class Following:
             stream.too_large = True
             return
         stream.body += data
-        self._held += len(data)
+        self._hold(stream, len(data))
         if self._held > MOST_HELD:
             raise Unfollowable(f"its calls in flight have more than {MOST_HELD:,} bytes")
+        if self._shared.held > self._shared.most:
+            raise Unfollowable(f"all calls in flight have more than {self._shared.most:,} bytes")
+
+    def _hold(self, stream: _Stream, size: int) -> None:
+        stream.held += size
+        self._held += size
+        self._shared.held += size
 
     def _asked(self, number: int) -> Asked:
         stream = self._streams[number]
         stream.asked = True
         data, why = _message(stream)
-        self._held -= len(stream.body)
+        if data is None:
+            self._hold(stream, -stream.held)  # otherwise, the message is kept until its answer
         stream.body, stream.too_large = bytearray(), False
         return Asked(number, data, why)
 
@@ -183,7 +218,7 @@ class Following:
 
     def _close(self, number: int) -> _Stream:
         stream = self._streams.pop(number)
-        self._held -= len(stream.body)
+        self._hold(stream, -stream.held)
         return stream
 
 
@@ -194,6 +229,7 @@ class _Direction:
         self._frames = Frames(preface)
         self._decoder = hpack.Decoder()
         self._block: list[bytes] = []
+        self._size = 0
         self._begun: Frame | None = None
         self.headers: dict[bytes, bytes] = {}
 
@@ -206,13 +242,15 @@ class _Direction:
                 if frame.kind != CONTINUATION:
                     raise Unfollowable("a block of headers is broken")
                 self._block.append(frame.payload)
+                self._size += HEAD + len(frame.payload)  # empty frames take memory as well
             elif frame.kind == HEADERS:
                 self._begun = frame
                 self._block.append(unpadded(frame))
+                self._size = HEAD + len(frame.payload)
             else:
                 yield frame
                 continue
-            if sum(map(len, self._block)) > _LARGEST_TABLE:
+            if self._size > MOST_HEADERS:
                 raise Unfollowable("its headers are too large")
             if frame.flags & END_HEADERS:
                 begun, self._begun = self._begun, None
@@ -265,7 +303,7 @@ def _answer(stream: _Stream) -> Answer:
             _OF_HTTP.get(http, "UNKNOWN"), printable(f"an answer of HTTP, {http}, without grpc-status")
         )
     if status != "0":
-        return Answer(_STATUSES.get(int(status), "UNKNOWN") if status.isdecimal() else "UNKNOWN", details)
+        return Answer(_STATUSES.get(status.lstrip("0"), "UNKNOWN"), details)
     data, why = _message(stream)
     if data is None:
         return Answer("INTERNAL", why)

@@ -21,14 +21,17 @@ from ...core.text import printable
 from ...proto.ratelimit_pb2 import RateLimitRequest
 from ...transports.grpc_method import PATH
 from .answers import EXPLAIN, Answer
-from .comparer import Comparer
+from .comparer import INCOMPARABLE, Comparer
 from .exchange import Bucket, bucket_of, hits_of
-from .following import Answered, Asked, Event, Following
+from .following import Answered, Asked, Budget, Event, Following
 from .frames import Unfollowable
 from .report import Report
 
 MOST_WAITING = 1_000
 """The most calls to the second service in flight, together with answers that wait to be compared."""
+
+MOST_HELD = 256 << 20
+"""The most bytes of callers' calls in flight that are kept, in all connections."""
 
 
 @dataclass(slots=True)
@@ -63,8 +66,8 @@ class _Pair(NamedTuple):
 class _Connection:
     """The calls of one connection: `following` until that fails, and those that wait for an answer."""
 
-    def __init__(self) -> None:
-        self.following: Following | None = Following()
+    def __init__(self, shared: Budget) -> None:
+        self.following: Following | None = Following(shared)
         self.calls: dict[int, _Call] = {}
 
 
@@ -72,13 +75,20 @@ class Mirror:
     """A Receiver of copies, which sends the calls in them to `ours`, and reports the differences."""
 
     def __init__(
-        self, ours: aio.Channel, report: Report, *, timeout: float, most_waiting: int = MOST_WAITING
+        self,
+        ours: aio.Channel,
+        report: Report,
+        *,
+        timeout: float,
+        most_waiting: int = MOST_WAITING,
+        most_held: int = MOST_HELD,
     ) -> None:
         self._ours = ours.unary_unary(PATH, None, None)
         self._report = report
         self._timeout = timeout
         self._most = most_waiting
         self._comparer = Comparer()
+        self._shared = Budget(most_held)
         self._connections: dict[int, _Connection] = {}
         self._under_way: set[asyncio.Task[None]] = set()
         self._answered: deque[_Pair] = deque()
@@ -102,24 +112,23 @@ class Mirror:
 
     def opened(self, number: int) -> None:
         """See copies.Receiver."""
-        self._connections[number] = _Connection()
+        self._connections[number] = _Connection(self._shared)
 
     def from_caller(self, number: int, data: bytes) -> None:
         """See copies.Receiver."""
-        if (following := self._connections[number].following) is not None:
+        if (following := self._following(number)) is not None:
             self._take(number, following.from_caller(data))
 
     def from_theirs(self, number: int, data: bytes) -> None:
         """See copies.Receiver."""
-        if (following := self._connections[number].following) is not None:
+        if (following := self._following(number)) is not None:
             self._take(number, following.from_theirs(data))
 
     def closed(self, number: int) -> None:
         """See copies.Receiver."""
-        connection = self._connections[number]
-        if connection.following is not None:
-            self._take(number, connection.following.lost("the connection ended before an answer"))
-        del self._connections[number]
+        if (following := self._following(number)) is not None:
+            self._take(number, following.lost("the connection ended before an answer"))
+        self._connections.pop(number, None)
 
     def missed(self, number: int) -> None:
         """See copies.Receiver."""
@@ -127,12 +136,19 @@ class Mirror:
 
     # Helpers.
 
+    def _following(self, number: int) -> Following | None:
+        connection = self._connections.get(number)
+        return None if connection is None else connection.following
+
     def _take(self, number: int, events: Iterable[Event]) -> None:
         try:
             for event in events:
                 self._take_one(self._connections[number].calls, event)
         except Unfollowable as error:
             self._abandon(number, str(error))
+        except Exception as error:  # beyond this, it would end the copies of all connections
+            # Its text may have bytes of strangers, and is a key of the report.
+            self._abandon(number, f"reading it failed ({type(error).__name__})")
 
     def _take_one(self, calls: dict[int, _Call], event: Event) -> None:
         if isinstance(event, Asked):
@@ -157,9 +173,10 @@ class Mirror:
 
     def _abandon(self, number: int, why: str) -> None:
         """Follow a connection no further. Its calls in flight are counted by ours as well."""
-        connection = self._connections[number]
-        if connection.following is None:
+        connection = self._connections.get(number)
+        if connection is None or connection.following is None:
             return
+        connection.following.drop()
         connection.following = None
         self._report.not_compared[f"a connection that is no longer followed: {why}"] += 1
         for call in connection.calls.values():
@@ -205,7 +222,13 @@ class Mirror:
 
     def _compare_one(self) -> None:
         pair = self._answered.popleft()
-        self._report.add(self._comparer.compare(pair.request, pair.theirs, pair.ours, pair.overlapping))
+        try:
+            compared = self._comparer.compare(pair.request, pair.theirs, pair.ours, pair.overlapping)
+        except Exception:  # such as NaN in the metadata; the calls after it are compared
+            self._report.not_compared[INCOMPARABLE] += 1
+            self._comparer.forget(pair.request)
+        else:
+            self._report.add(compared)
 
 
 class _Overlaps:

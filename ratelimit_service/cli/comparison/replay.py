@@ -12,7 +12,7 @@ from ...core.text import printable
 from ...proto.ratelimit_pb2 import RateLimitRequest
 from ...transports.grpc_method import PATH
 from .answers import EXPLAIN, Answer
-from .comparer import Comparer
+from .comparer import INCOMPARABLE, Comparer
 from .report import Report
 
 
@@ -47,7 +47,14 @@ def replay(
             ask_theirs.future(data, timeout=timeout),
             ask_ours.future(data + EXPLAIN, timeout=timeout),
         )
-        report.add(comparer.compare(request, _answer(one), _answer(other)))
+        answers = _answer(one), _answer(other)
+        try:
+            compared = comparer.compare(request, *answers)
+        except Exception:  # such as NaN in the metadata; the requests after it are compared
+            report.not_compared[INCOMPARABLE] += 1
+            comparer.forget(request)
+        else:
+            report.add(compared)
 
 
 def _answer(call: Any) -> Answer:

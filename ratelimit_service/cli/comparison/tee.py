@@ -247,7 +247,9 @@ class Pair:
         self.theirs.abort()
 
     def _leave_if_idle(self) -> None:
-        if self._leaving and not self._open:
+        # The head of the last frame of an answer ends its call here, but the caller needs the rest of it.
+        passed = self._answered.between or not self._answered.begun
+        if self._leaving and not self._open and passed:
             self.caller.close()
             self.theirs.close()
 

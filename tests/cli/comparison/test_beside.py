@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
+from ratelimit_service.cli.comparison.beside import _join
 from ratelimit_service.cli.comparison.copies import Reader, Sender
 
 Record = tuple[str, int, bytes]
@@ -68,7 +71,7 @@ async def test_copies_arrive_as_they_were_made() -> None:
         await asyncio.sleep(0)
         sender.from_caller(2**40, b"")
         sender.closed(1)
-        await sender.close()
+        await sender.close(60)
         expected = [
             ("opened", 1, b""),
             ("caller", 1, b"a" * 300_000),
@@ -96,12 +99,13 @@ async def test_a_comparison_that_does_not_read_loses_whole_connections() -> None
             await asyncio.sleep(0)
         sender.opened(2)
         sender.from_caller(2, b"x")
-        await sender.close()
+        await sender.close(60)
         records = await reading
     first = [kind for kind, number, _ in records if number == 1]
-    assert (["opened"], ["missed"]) == (first[:1], first[-1:])
-    assert set(first[1:-1]) == {"caller"}
-    assert 1_000_000 <= 100_000 * (len(first) - 1)
+    # Its end follows: the receiver would otherwise keep an entry for it.
+    assert (["opened"], ["missed", "closed"]) == (first[:1], first[-2:])
+    assert set(first[1:-2]) == {"caller"}
+    assert 1_000_000 <= 100_000 * (len(first) - 2)
     assert [("opened", 2, b""), ("caller", 2, b"x")] == records[-2:]
 
 
@@ -116,7 +120,7 @@ async def test_the_tee_goes_on_without_a_comparison() -> None:
             await asyncio.sleep(0)
         sender.from_caller(1, bytes(10_000_000))
         assert 0 == sender.waiting
-        await sender.close()
+        await sender.close(60)
     assert ["gone"] == gone
 
 
@@ -127,10 +131,31 @@ async def test_records_are_read_however_they_are_cut(cut: int) -> None:
         sender.opened(7)
         sender.from_caller(7, b"abcdefghij")
         sender.missed(7)
-        await sender.close()
+        await sender.close(60)
         data = there.recv(1_000)
     received = Received()
     reader = Reader(received)
     for at in range(0, len(data), cut):
         reader.data_received(data[at : at + cut])
     assert [("opened", 7, b""), ("caller", 7, b"abcdefghij"), ("missed", 7, b"")] == received.records
+
+
+async def test_a_comparison_that_does_not_read_does_not_delay_the_end() -> None:
+    """The copies that it has not read are dropped."""
+    async with sending([], most=100_000_000) as (sender, _):
+        sender.opened(1)
+        sender.from_caller(1, bytes(50_000_000))
+        assert not await sender.close(0.01)
+        assert 0 == sender.waiting
+
+
+def test_a_comparison_that_does_not_end_is_killed() -> None:
+    """This is reported."""
+    notes: list[str] = []
+    process = multiprocessing.get_context("spawn").Process(target=signal.pause)
+    process.start()
+    _join(process, 0.01, notes.append)
+    assert -signal.SIGKILL == process.exitcode
+    assert [
+        "the comparison has not ended within 0.01 s: it is killed, and its last report is missing"
+    ] == notes

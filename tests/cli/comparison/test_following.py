@@ -15,7 +15,7 @@ import pytest
 
 from ratelimit_service.cli.comparison import following
 from ratelimit_service.cli.comparison.answers import Answer
-from ratelimit_service.cli.comparison.following import Answered, Asked, Ended, Event, Following
+from ratelimit_service.cli.comparison.following import Answered, Asked, Budget, Ended, Event, Following
 from ratelimit_service.cli.comparison.frames import (
     CONTINUATION,
     END_HEADERS,
@@ -250,6 +250,7 @@ def test_headers_may_be_padded_and_in_several_frames() -> None:
         (PREFACE + frame(HEADERS, 0, 1, b"") + frame(0, 0, 1, b""), "a block of headers is broken"),
         (PREFACE + frame(HEADERS, 0, 1, b"") + 2 * frame(CONTINUATION, 0, 1, bytes(1 << 19)) + frame(CONTINUATION, 0, 1, b"x"),
          "its headers are too large"),
+        (PREFACE + frame(HEADERS, 0, 1, b"") + 7_500 * frame(CONTINUATION, 0, 1, b""), "its headers are too large"),
         (PREFACE + frame(5, END_HEADERS, 1, b""), "it has a server push"),
     ],
 )  # fmt: skip
@@ -275,6 +276,31 @@ def test_calls_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         list(read.from_theirs(frame(3, 0, number, bytes(4))))
     with pytest.raises(Unfollowable, match="its calls in flight have more than 10 bytes"):
         list(read.from_caller(frame(HEADERS, END_HEADERS, 11, block()) + frame(0, 0, 11, bytes(11))))
+
+
+def test_connections_share_a_budget() -> None:
+    """A message has its part until its call has ended. A connection that is followed no further frees its own."""
+    shared = Budget(20)
+    one, other = Following(shared), Following(shared)
+    opened = PREFACE + frame(HEADERS, END_HEADERS, 1, block())
+    assert [Asked(1, b"12345")] == list(one.from_caller(opened + frame(0, END_STREAM, 1, message(b"12345"))))
+    assert [] == list(one.from_caller(2 * frame(0, END_STREAM, 1, message(b"again"))))  # after its end
+    assert 10 == shared.held
+    with pytest.raises(Unfollowable, match=r"^all calls in flight have more than 20 bytes"):
+        list(other.from_caller(opened + frame(0, 0, 1, bytes(11))))
+    other.drop()
+    assert 10 == shared.held
+    list(one.from_theirs(frame(3, 0, 1, bytes(4))))
+    assert 0 == shared.held
+
+
+def test_a_status_that_is_no_number_of_grpc_is_unknown() -> None:
+    """It may have any number of digits: Python refuses to convert more than 4,300."""
+    for code, name in (("9" * 5_000, "UNKNOWN"), ("x", "UNKNOWN"), ("014", "UNAVAILABLE")):
+        talk = Talk()
+        number = talk.ask()
+        talk.answer(number, b"", code)
+        assert Answered(number, Answer(name)) == talk.events[-1]
 
 
 def test_a_table_of_headers_may_be_larger_where_a_peer_allows_it() -> None:

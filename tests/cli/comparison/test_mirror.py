@@ -312,6 +312,75 @@ async def test_a_reply_of_ours_that_is_none_is_a_difference() -> None:
     assert "grpc_status: theirs RESOURCE_EXHAUSTED, ours INTERNAL" in lines[0]
 
 
+async def test_answers_that_cannot_be_compared_are_left_out() -> None:
+    """JSON has no NaN, for example. The next answers are compared."""
+    loads = iter((float("nan"), 1.0))
+
+    async def theirs(data: bytes, context: Any) -> bytes:
+        response = answer(status(50)).response
+        assert response is not None
+        response.dynamic_metadata.fields["load"].number_value = next(loads)
+        return bytes(response.SerializeToString())
+
+    ours, asked = replying(50)
+    async with server(theirs) as one, server(ours) as other, mirrored(one, other) as front:
+        await front.ask()
+        await front.ask()
+        report = await front.finished()
+    assert 2 == len(asked)
+    assert (1, {"the answers cannot be compared": 1}) == (report.requests, dict(report.not_compared))
+    assert "dynamic_metadata.load: theirs 1.0, ours nothing" in front.lines[0]
+
+
+async def test_codes_of_a_newer_definition_are_shown_by_number() -> None:
+    """The same holds for units."""
+
+    async def theirs(data: bytes, context: Any) -> bytes:
+        response = answer(status(50)).response
+        assert response is not None
+        response.overall_code = 77  # type: ignore[assignment]
+        response.statuses[0].code = 78  # type: ignore[assignment]
+        response.statuses[0].current_limit.unit = 79  # type: ignore[assignment]
+        return bytes(response.SerializeToString())
+
+    ours, _ = replying(50)
+    async with server(theirs) as one, server(ours) as other, mirrored(one, other) as front:
+        await front.ask()
+        await front.finished()
+    (text,) = front.lines
+    for part in (
+        "overall_code: theirs 77, ours OK",
+        "code: theirs 78, ours OK",
+        "unit: theirs 79, ours HOUR",
+    ):
+        assert part in text
+
+
+async def test_a_failure_in_one_connection_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is counted, and the copies of other connections are still read."""
+    handler, asked = replying(9)
+
+    def fails(*_: object) -> None:
+        raise ValueError("bytes of a stranger")
+
+    async with server(handler) as ours, comparing(ours) as (mirror, report, _):
+        with monkeypatch.context() as patch:
+            patch.setattr("ratelimit_service.cli.comparison.following._answer", fails)
+            headers = bytes(hpack.Encoder().encode([(":status", "200"), ("grpc-status", "8")]))
+            mirror.from_theirs(1, frame(HEADERS, END_HEADERS | END_STREAM, 1, headers))
+        for take in (mirror.from_caller, mirror.from_theirs):
+            take(404, b"of a connection that is not known")
+        mirror.missed(404)
+        mirror.closed(404)
+        mirror.opened(2)
+        mirror.from_caller(2, PREFACE + frame(HEADERS, END_HEADERS, 1, block()))
+        mirror.from_caller(2, frame(DATA, END_STREAM, 1, message(ASKED)))
+        mirror.from_theirs(2, frame(HEADERS, END_HEADERS | END_STREAM, 1, headers))
+    assert 1 == report.requests
+    assert 1 == report.not_compared["a connection that is no longer followed: reading it failed (ValueError)"]
+    assert [ASKED + EXPLAIN] * 2 == asked
+
+
 async def test_what_is_no_request_is_theirs_to_judge() -> None:
     """Its bytes are passed on unchanged."""
     theirs, asked = replying(9)

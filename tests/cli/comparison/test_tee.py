@@ -15,7 +15,7 @@ import grpc
 import pytest
 from grpc import aio
 
-from ratelimit_service.cli.comparison.frames import HEADERS, PREFACE, goaway
+from ratelimit_service.cli.comparison.frames import CONTINUATION, HEADERS, PREFACE, goaway
 from ratelimit_service.cli.comparison.tee import Target, Tee, listen
 from ratelimit_service.core.errors import StartError
 from ratelimit_service.transports.grpc_method import PATH
@@ -294,6 +294,33 @@ async def test_the_notice_comes_between_two_frames() -> None:
         assert expected == await reader.readexactly(len(expected))
         writer.close()
         theirs_writer.close()
+        await stopping
+
+
+@pytest.mark.parametrize(
+    "first, rest",
+    [
+        (frame(HEADERS, 5, 1, b"\x88" * 20)[:9], b"\x88" * 20),
+        (frame(HEADERS, 1, 1, b"\x88"), frame(CONTINUATION, 4, 1, b"\x88")),
+    ],
+)
+async def test_an_answer_that_ends_in_parts_arrives_before_the_tee_ends(first: bytes, rest: bytes) -> None:
+    """A caller with half an answer would repeat a call that was counted."""
+    async with Raw().serving() as raw, teed(raw.address) as front, connected(front.port) as (reader, writer):
+        writer.write(PREFACE + SETTINGS + frame(HEADERS, 5, 1, b"\x88"))
+        theirs_reader, theirs_writer = await raw.connection()
+        await theirs_reader.readexactly(len(PREFACE))
+        theirs_writer.write(SETTINGS)
+        await reader.readexactly(len(SETTINGS))
+        stopping = asyncio.ensure_future(front.tee.stop(60))
+        assert goaway() == await reader.readexactly(len(goaway()))
+        (pair,) = front.tee._pairs
+        while not pair._leaving:
+            await asyncio.sleep(0)
+        theirs_writer.write(first)
+        assert first == await reader.readexactly(len(first))
+        theirs_writer.write(rest)
+        assert rest == await reader.read()
         await stopping
 
 
