@@ -30,6 +30,12 @@ SENT: list[tuple[list[tuple[bytes, bytes]], Sent | None]] = [
     ([(b"traceparent", LONG)], Sent()),
     ([(b"traceparent", PARENT), (b"tracestate", b"s" * (MOST_TRACESTATE + 1))], Sent(PARENT)),
     ([(b"x-traceparent", PARENT), (b"traceparen", PARENT)], None),
+    ([(b"tracestate", b"s" * MOST_TRACESTATE)], Sent(b"", b"s" * MOST_TRACESTATE)),
+    ([(b"tracestate", b"s" * (MOST_TRACESTATE + 1)), (b"tracestate", b"a=1")], Sent()),
+    ([(b"tracestate", b"s" * 300), (b"tracestate", b"t" * 300)], Sent()),
+    ([(b"tracestate", b"s" * 300), (b"tracestate", b"t" * 300), (b"tracestate", b"a=1")], Sent()),
+    ([(b"tracestate", b"s" * 300), (b"tracestate", b"t" * 211)], Sent(b"", b"s" * 300 + b"," + b"t" * 211)),
+    ([(b"tracestate", b"s" * 300), (b"tracestate", b"t" * 212)], Sent()),
 ]
 
 HOSTILE = [

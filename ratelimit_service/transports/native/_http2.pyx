@@ -232,6 +232,8 @@ cdef bytes percent_encoded(bytes message):
     ])
 
 
+cdef bytes LONG_TRACESTATE = b"," * (MOST_TRACESTATE + 1)  # in place of values that are too long together
+
 REFUSALS = {
     LARGE_HEADERS: (RESOURCE_EXHAUSTED, b"the headers are larger than 16 KiB"),
     NO_METHOD: (UNIMPLEMENTED, b"no such method"),
@@ -1039,13 +1041,15 @@ cdef class Session:
                 if not self._has_room_for(TRACE_COST):
                     return 0
                 self._wait_for(TRACE_COST)
-            parent, state = known or (None, b"")
+            parent, state = known or (None, None)
             if is_parent:  # of several, none is valid
                 valid = parent is None and size <= MOST_TRACEPARENT
                 parent = PyBytes_FromStringAndSize(<const char *> value, size) if valid else b""
-            elif <size_t> len(state) + size < MOST_TRACESTATE:
+            elif size + (0 if state is None else <size_t> len(state) + 1) > MOST_TRACESTATE:
+                state = LONG_TRACESTATE
+            else:
                 more = PyBytes_FromStringAndSize(<const char *> value, size)
-                state = state + b"," + more if state else more
+                state = more if state is None else state + b"," + more
             self._traces[stream.number] = (parent, state)
         except MemoryError:
             return NGHTTP2_ERR_CALLBACK_FAILURE
@@ -1057,7 +1061,8 @@ cdef class Session:
         if known is None:
             return None
         self._wait_for(-TRACE_COST)
-        return Sent(known[0] or b"", known[1])
+        parent, state = known
+        return Sent(parent or b"", b"" if state is None or state is LONG_TRACESTATE else state)
 
     cdef int _headers_end(self, Stream *stream, bint trailers) noexcept:
         """Refuse a request that is no call at once, so that its body is not kept."""
