@@ -16,7 +16,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from ..core.errors import Overloaded, RateLimitServiceError, StartError
-from ..core.trace_context import Sent, sent_in
+from ..core.trace_context import TRACEPARENT, TRACESTATE, Sent, sent_in
 from ..listening.addresses import Address, SocketPath
 from ..listening.certificates import Certificates, is_for
 from ..runtime.health import SERVICE_NAME, Health
@@ -47,6 +47,8 @@ _MOST_REFLECTIONS = 100
 _MOST_IDLE = 300.0
 """Seconds without a stream after which a connection ends, gracefully, so that idle ones do not use up
 GRPC_MAX_CONNECTIONS for long: grpc does not say which ones are idle when the limit is reached."""
+
+_TRACE_HEADERS = TRACEPARENT.decode(), TRACESTATE.decode()
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -173,11 +175,11 @@ class GrpcioServer:
             overloaded = Overloaded(TOO_MANY_CALLS)
             self._service.refused_early(_trace_of(context) if self._service.traced else None, overloaded)
             return _failed(context, overloaded)
+        trace = _trace_of(context) if self._service.traced else None
+        started = time.perf_counter()
+        submitted = False
         self._calls_of[peer] = mine + 1
         self.in_hand += 1
-        started = time.perf_counter()
-        trace = _trace_of(context) if self._service.traced else None
-        submitted = False
         try:
             if self._options.client_name:
                 self._check_client(context)
@@ -315,12 +317,15 @@ def _is_of_no_header(record: logging.LogRecord) -> bool:
 
 
 def _trace_of(context: aio.ServicerContext[Any, Any]) -> Sent:
-    """Return the trace context that the caller has sent. grpc has removed space around values."""
-    metadata = context.invocation_metadata() or ()
+    """Return the trace context that the caller has sent. grpc has removed space around values.
+
+    Strangers send any characters in metadata: nothing here may raise.
+    """
     return sent_in(
         [
-            (name.encode(), value.encode("latin-1") if isinstance(value, str) else value)
-            for name, value in metadata
+            (name.encode(), value.encode("utf-8", "replace") if isinstance(value, str) else value)
+            for name, value in context.invocation_metadata() or ()
+            if name in _TRACE_HEADERS
         ]
     )
 
