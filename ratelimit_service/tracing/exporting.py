@@ -34,7 +34,7 @@ from ..core.errors import StartError
 from ..settings.table import Settings
 from ..settings.tracing import SERVICE_NAME
 from .spans import PREFIX, BatchSpan, CallSpan, StoreSpan
-from .tracer import Notes, new_span_id, new_trace_id
+from .tracer import Notes, new_span_id, new_trace_id, spans_in
 
 if TYPE_CHECKING:
     from grpc import Compression
@@ -43,7 +43,7 @@ _GRPC = "envoy.service.ratelimit.v3.RateLimitService"
 _METHOD = "ShouldRateLimit"
 
 _LOG_EVERY = 60.0
-"""Seconds between two log lines about a collector that does not accept spans."""
+"""Seconds between two log lines about spans that could not be sent."""
 
 _LONGEST = 300
 """Characters of the reason."""
@@ -93,7 +93,7 @@ class Exporting:
         self.exported = 0
         """Spans that the collector has accepted."""
         self.failed = 0
-        """Spans that it has not accepted."""
+        """Spans that it has not accepted, or that could not be made."""
 
     def start(self) -> None:
         """Start the thread."""
@@ -131,7 +131,7 @@ class Exporting:
             if not notes:
                 return
             began = time.thread_time()
-            spans = [span for note in notes for span in self._spans(note)]
+            spans = self._made_of(notes)
             try:
                 taken = self._exporter.export(spans) is SpanExportResult.SUCCESS
             except Exception as error:  # a defect of the exporter must not end the thread
@@ -141,15 +141,25 @@ class Exporting:
                 self.exported += len(spans)
             else:
                 self.failed += len(spans)
-                self._say()
+                self._say("the collector does not take spans", self._reasons.last)
             self._closing.wait((time.thread_time() - began) * (1 / _SHARE - 1))
 
-    def _say(self) -> None:
+    def _made_of(self, notes: Sequence[CallSpan | BatchSpan]) -> list[ReadableSpan]:
+        """Return the spans of notes, without those of notes that have a defect, which count as failed."""
+        spans: list[ReadableSpan] = []
+        for note in notes:
+            try:
+                spans += self._spans(note)
+            except Exception as error:  # it must not end the thread, and no other note is lost
+                self.failed += spans_in(note)
+                self._say("spans cannot be made", f"{type(error).__name__}: {error}")
+        return spans
+
+    def _say(self, event: str, reason: str) -> None:
         now = time.monotonic()
         if now - self._logged_at >= _LOG_EVERY:
             self._logged_at = now
-            reason = self._reasons.last[:_LONGEST]
-            self._log.warning("the collector does not take spans", error=reason, failed=self.failed)
+            self._log.warning(event, error=reason[:_LONGEST], failed=self.failed)
 
     def _spans(self, note: CallSpan | BatchSpan) -> list[ReadableSpan]:
         """Return the spans of a note."""

@@ -35,6 +35,8 @@ _MOST_SHOWN = 20
 _LONGEST = 200
 """Characters of a text."""
 
+_MOST_HITS = 2**63 - 1
+
 Attributes = Mapping[str, Any]
 
 
@@ -123,6 +125,10 @@ def text_of(error: RateLimitServiceError) -> str:
 
 
 def _hits(request: Request, descriptor: Descriptor) -> int:
-    """Return the hits of a descriptor as they were sent: 1 if there were none, below 0 for a refund."""
+    """Return the hits of a descriptor as they were sent: 1 if there were none, below 0 for a refund.
+
+    Integers of OTLP have 63 bits and a sign, and a larger one would fail the whole batch of spans.
+    """
     hits = descriptor.hits_addend if descriptor.hits_addend is not None else request.hits_addend or 1
+    hits = min(hits, _MOST_HITS)
     return -hits if descriptor.negative else hits

@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import grpc
 import pytest
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 from ratelimit_service.core.errors import InternalError, StartError
+from ratelimit_service.core.model import OK, Decision, Descriptor, Entry, Request
 from ratelimit_service.settings.table import load_settings
 from ratelimit_service.tracing.exporting import Exporting, make_exporter, resource_of
+from ratelimit_service.tracing.spans import CallSpan, StoreSpan, attributes_of
 from ratelimit_service.tracing.tracer import Notes, Tracer
 from testing.waiting import wait_for
 
@@ -51,6 +55,44 @@ def test_an_exporter_that_raises_ends_nothing() -> None:
         exporting.failed,
         [span.status.description for span in exporter.taken],
     )
+
+
+def test_a_note_with_a_defect_ends_nothing_and_costs_no_other_note() -> None:
+    """Its spans are counted as failed, and those of the same batch are sent."""
+    notes, exporter = Notes(100, 100), Broken()
+    exporter.calls = 1
+    tracer = Tracer(notes, 1.0)
+    defect: Any = None
+    exporting = Exporting(notes, exporter, Resource({}), "memory", 3, 60.0)
+    tracer.refused(None, InternalError("0"))
+    notes.put(CallSpan(1, 2, None, defect, False, "", StoreSpan(1, 2, None)))
+    for number in (1, 2):
+        tracer.refused(None, InternalError(f"{number}"))
+    exporting.start()
+    exporting.close(10)
+    assert (3, 2, ["0", "1", "2"]) == (
+        exporting.exported,
+        exporting.failed,
+        [span.status.description for span in exporter.taken],
+    )
+
+
+@pytest.mark.parametrize(
+    ("negative", "expected"), [(False, 2**63 - 1), (True, 1 - 2**63)], ids=["a charge", "a refund"]
+)
+def test_hits_beyond_the_integers_of_otlp_are_the_largest_of_these(negative: bool, expected: int) -> None:
+    """hits_addend has 64 bits without a sign."""
+    notes, exporter = Notes(100, 1), Broken()
+    exporter.calls = 1
+    descriptor = Descriptor((Entry(b"team", b"json"),), 2**64 - 1, negative=negative)
+    request = Request("llm", (descriptor,))
+    note = CallSpan(1, 2, None, attributes_of(request, Decision(OK, (), ())), False, "", None)
+    notes.put(note)
+    Exporting(notes, exporter, Resource({}), "memory", 1, 60.0)._send_waiting()
+    (span,) = exporter.taken
+    assert span.attributes is not None
+    assert (expected,) == tuple(span.attributes["ratelimit_service.descriptor.hits"])  # type: ignore[arg-type]
+    encode_spans([span])
 
 
 def test_the_thread_pauses_for_four_times_what_it_took() -> None:
