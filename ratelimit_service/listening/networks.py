@@ -89,16 +89,20 @@ class Crowd(Generic[T]):
         networks = self._idle[rank]
         if not networks:
             return None
-        network = max(islice(networks, _EXAMINED), key=self._sizes.__getitem__)
+        network = self._largest(networks)
         connection = next(iter(networks[network]))
         del networks[network][connection]
         if not networks[network]:
             del networks[network]
         return connection
 
-    def has_idle(self, rank: int = 0) -> bool:
-        """Return whether a connection of a rank serves nobody."""
-        return bool(self._idle[rank])
+    def peek(self, rank: int = 0) -> T | None:
+        """Return the connection that `pop` would return, and still count it as idle."""
+        networks = self._idle[rank]
+        return next(iter(networks[self._largest(networks)])) if networks else None
+
+    def _largest(self, networks: dict[str, dict[T, None]]) -> str:
+        return max(islice(networks, _EXAMINED), key=self._sizes.__getitem__)
 
     def forget_idle(self) -> None:
         """Forget which connections are idle."""

@@ -156,14 +156,22 @@ class Calls:
             else:
                 waiting.push(connection)
         while left and turn.opened < turn.total // 4:
-            left.popleft().read_rest()
+            connection = left.popleft()
+            try:
+                connection.read_rest()
+            except Exception as error:
+                connection.fail(error)
         limit = max(turn.opened + turn.total // 4, turn.total // 2)
         while waiting and turn.opened < limit:
             group, connection = waiting.serve()
             opened, work = turn.opened, turn.work
-            connection.read_rest()
-            connection.calls = turn.work > work
-            waiting.served(group, connection, turn.opened - opened)
+            try:
+                connection.read_rest()
+            except Exception as error:
+                connection.fail(error)
+            finally:  # the others of its group would wait for ever
+                connection.calls = turn.work > work
+                waiting.served(group, connection, turn.opened - opened)
         turn.leave_half()
 
     def _begin(self) -> None:

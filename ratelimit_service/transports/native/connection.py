@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from ...listening.certificates import is_for
 from ...listening.networks import network_of
+from ...runtime.exceptions import report
 from ._http2 import Session
 from .life import Life
 from .methods import PATHS, REFLECT
@@ -150,10 +151,7 @@ class Connection(asyncio.BufferedProtocol):
             self._host.peers.shake_hands(self)
 
     def pause_writing(self) -> None:
-        """See asyncio.Protocol.
-
-        Back-pressure: stop reading from the peer; its answers wait in the session.
-        """
+        """See asyncio.Protocol. Back-pressure: stop reading from the peer; its answers wait in the session."""
         self._paused = True
         self._stuck_since = self._loop.time()
         self._transport.pause_reading()
@@ -176,10 +174,7 @@ class Connection(asyncio.BufferedProtocol):
     # Called by the server.
 
     def shake_hands(self) -> None:
-        """Continue the TLS handshake.
-
-        The server calls this when there is time: it takes a millisecond or two.
-        """
+        """Continue the TLS handshake, when there is time: it takes a millisecond or two."""
         if self._gone or self._tls is None:
             return
         try:
@@ -213,6 +208,15 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._count_kept()
             self._transport.resume_reading()
+
+    def fail(self, error: Exception) -> None:
+        """Report an unexpected exception in `read_rest`, and close at once, without the rest."""
+        report("a connection has failed", error)
+        self._gone = True
+        if self.left:
+            self._bury()
+        else:
+            self._transport.abort()
 
     def free(self) -> None:
         """Free the memory for a peer that has gone."""
@@ -280,10 +284,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def check(self, now: float) -> None:
-        """Close the connection if the server has waited for its peer for too long.
-
-        Called once a second, with the loop's time.
-        """
+        """Close if the server has waited for its peer for too long. Called once a second, with the loop's time."""
         session, options = self.session, self._host.options
         waited = now - self._stuck_since
         if self.left:

@@ -12,6 +12,7 @@ from time import perf_counter
 import structlog
 
 from ...listening.networks import Crowd
+from ...runtime.exceptions import report
 from ..options import GrpcOptions
 from ._http2 import Budget
 from .connection import Connection
@@ -86,6 +87,8 @@ class Peers:
         """Connections whose peers have gone, and whose memory is still to be freed."""
         self._ending: dict[Connection, None] = {}
         """Connections whose sessions have ended, and whose peers have not yet closed them, in that order."""
+        self._retiring: set[Connection] = set()
+        """Connections that were asked to leave because others need their places."""
         self._aborted: dict[Connection, int] = {}
         """Connections that `relieve` has closed, and the bytes that they kept, which are about to be freed."""
         self._shaking: dict[Connection, None] = {}
@@ -114,6 +117,9 @@ class Peers:
                 if reserved and self._has_room(cost, False)
                 else "there are more connections than half of GRPC_MAX_BYTES has room for"
             )
+            # The peer will try again. With a bound, so that strangers cannot end all idle connections together.
+            if len(self._retiring) < max(1, most // _RESERVE):
+                self._retire_one()
             return False
         self._budget.connect(cost)
         self._crowd.add(network)
@@ -149,6 +155,7 @@ class Peers:
         silent = self._next_idle(_SILENT)
         if silent is None:
             return False
+        self._crowd.pop(_SILENT)
         self.count_closed("it sent no calls when all connections were in use")
         silent.dismiss()
         silent.free()
@@ -159,18 +166,22 @@ class Peers:
 
         Connections that never had a stream are closed at once when their places are needed.
         """
-        if self._crowd.has_idle(_SILENT):
+        if self._next_idle(_SILENT) is not None:
             return
         connection = self._next_idle(_OTHERS)
         if connection is not None:
+            self._crowd.pop(_OTHERS)
+            self._retiring.add(connection)
             self.count_closed("it was idle when almost all connections were in use")
             connection.life.make_room()
 
     def _next_idle(self, rank: int) -> Connection | None:
+        """Return the connection that should make room first, which keeps its place; forget those that have become busy."""
         now = asyncio.get_running_loop().time()
-        while (connection := self._crowd.pop(rank)) is not None:
+        while (connection := self._crowd.peek(rank)) is not None:
             if connection.may_make_room(now) and _rank(connection) == rank:
                 return connection
+            self._crowd.pop(rank)
         return None
 
     def remove(self, connection: Connection) -> None:
@@ -183,6 +194,7 @@ class Peers:
         self._shaking.pop(connection, None)
         self._aborted.pop(connection, None)
         self._ending.pop(connection, None)
+        self._retiring.discard(connection)
         self._budget.disconnect(connection.cost)
         if not self._group_of:
             self.empty.set()
@@ -261,7 +273,11 @@ class Peers:
         if self._dead:
             asyncio.get_running_loop().call_soon(self._bury)
         for connection in some:
-            connection.free()
+            try:
+                connection.free()
+            except Exception as error:  # the others would never be freed
+                report("a connection has failed", error)
+                self.remove(connection)
 
     def _relieve_more(self) -> None:
         # Connections that keep less than their share are not closed: since the list was sorted, connections at its end

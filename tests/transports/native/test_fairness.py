@@ -240,3 +240,49 @@ async def test_connections_that_serve_nobody_make_room_for_new_ones(begin: Begin
 def peer_of(end: Connection) -> object:
     """Return the address of a connection's peer."""
     return end._transport.get_extra_info("peername")
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+async def test_a_connection_whose_postponed_input_fails_stops_no_other(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch, hangs_up: bool
+) -> None:
+    """The next one of its network is served, and its own place is free again."""
+    failing, other = await limiter.connections(2)
+    short_turns(limiter, monkeypatch)
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["message"]))
+    take = Connection._take
+
+    def take_or_fail(connection: Connection, data: bytes) -> None:
+        if connection is failing:
+            raise RuntimeError("unable to perform operation")
+        take(connection, data)
+
+    limiter.server.turn.spend(TOTAL)
+    failing.data_received(flood())
+    other.data_received(flood("modest"))
+    assert failing._rest and other._rest
+    monkeypatch.setattr(Connection, "_take", take_or_fail)
+    if hangs_up:
+        failing.abort()
+    async with asyncio.timeout(30):
+        await until(lambda: list(limiter.server.peers) == [other])
+        while await limiter.counted("modest") < 100:
+            await asyncio.sleep(0)
+        assert ["a connection has failed"] == reported
+        await limiter.server.stop(0)
+
+
+async def test_a_connection_that_cannot_be_freed_costs_no_other_its_place(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is removed itself as well, so that the server can stop."""
+    ends = await limiter.connections(3)
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["message"]))
+    free = Connection.free
+    monkeypatch.setattr(Connection, "free", lambda self: 1 / 0 if self is ends[0] else free(self))
+    for end in ends:
+        end.connection_lost(None)
+    await until(lambda: not limiter.server.peers)
+    assert ["a connection has failed"] == reported

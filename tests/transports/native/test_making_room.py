@@ -137,6 +137,49 @@ async def test_an_idle_connection_leaves_before_room_is_short_and_loses_no_call(
     await until(lambda: end not in list(limiter.server.peers))
 
 
+async def test_connections_that_became_idle_when_all_places_were_taken_make_room(begin: Begin) -> None:
+    """The first newcomer is refused, and finds a place a moment later. Each refusal ends no more than a sixteenth."""
+    limiter = await begin(GrpcOptions(max_connections=3))
+    idle = await connections(limiter, 3)
+    for peer, _ in idle:
+        await call(peer)
+    pass_time(limiter, life.IDLE + 1, [end for _, end in idle])
+    for _ in range(2):
+        assert [] == await (await limiter.connect()).rest()
+    assert [True, False, False] == [end.life.ends for _, end in idle]
+    await idle[0][0].rest()
+    await until(lambda: len(limiter.server.peers) - len(limiter.server.peers._ending) == 2)
+    assert await limiter.still_serves()
+
+
+async def test_a_connection_that_was_silent_and_now_calls_keeps_no_idle_one(begin: Begin) -> None:
+    """It is no longer one that can be closed at once."""
+    limiter = await begin(GrpcOptions(max_connections=16))
+    (late, its_end), *idle = await connections(limiter, 14)
+    for peer, _ in idle:
+        await call(peer)
+    pass_time(limiter, life.IDLE + 1, [its_end, *[end for _, end in idle]])
+    await call(late)
+    assert await limiter.still_serves()  # the fifteenth of sixteen
+    assert [True] + [False] * 12 == [end.life.ends for _, end in idle]
+    assert not its_end.life.ends
+
+
+async def test_a_silent_connection_keeps_its_place_until_it_is_needed(begin: Begin) -> None:
+    """The one that has been silent for longest stays the first, and no other is asked to leave meanwhile."""
+    limiter = await begin(GrpcOptions(max_connections=16))
+    opened = await connections(limiter, 14)
+    for peer, _ in opened[2:]:
+        await call(peer)
+    pass_time(limiter, life.IDLE + 1, [end for _, end in opened])
+    assert await limiter.still_serves()
+    assert await limiter.still_serves()
+    assert not any(end.life.ends for _, end in opened)
+    assert await limiter.still_serves()
+    assert 0 == goaway_error(await opened[0][0].rest())
+    await ping(opened[1][0])
+
+
 async def test_a_watch_does_not_keep_a_place(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     """A watch is not a call, and its client connects again."""
     monkeypatch.setattr(life, "NOTICE", 0.0)
