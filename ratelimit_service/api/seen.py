@@ -138,6 +138,9 @@ class UsageOf(TypedDict):
             "numbers that are on others: take the largest of each number, and compute `amount` from these."
         ),
     ]
+    model_key: Annotated[
+        str, Doc("The key of the entry with the model, by which `PRICES_FILE` has prices.", "model")
+    ]
     next_cursor: Annotated[str | None, Doc("The cursor of the next page; null at the end.")]
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..amending.operations import MOST_AUDITED, Operations
 from ..core.amendments.model import Amendment
 from ..core.amendments.target import Target, parse
-from ..core.budgets.texts import bytes_of
+from ..core.budgets.texts import bytes_of, text_of
 from ..core.errors import InvalidRequest, Problem
 from ..core.matching.tree import RuleTree
 from ..core.model import Rule
@@ -174,6 +174,7 @@ class Api:
         return {
             "domain": query.domain,
             "books": await self.turns.each(found.books, shown_seeing.book),
+            "model_key": text_of(found.model_key),
             "next_cursor": found.next_cursor or None,
         }
 

@@ -90,7 +90,7 @@ class Delivery:
         """Deliver until cancelled."""
         if self.receiver.secret_file:
             with suppress(OSError, ValueError):  # the first delivery reports it
-                await self._read_secret()
+                await self._read_secret(self.receiver)
         async with await asyncio.to_thread(self._client) as client:
             while True:
                 try:
@@ -121,14 +121,22 @@ class Delivery:
         await self._store.done(self.receiver.name, taken.place)
 
     async def _send(self, client: httpx.AsyncClient, taken: Pending, event: Mapping[str, Any]) -> None:
-        body, began, pause = self.receiver.body(event), self._clock(), _FIRST_PAUSE
+        began, pause = self._clock(), _FIRST_PAUSE
         while True:
-            problem, final = await self._post(client, str(event["id"]), body)
+            receiver = (
+                self.receiver
+            )  # for the whole attempt: a new one has another address, template and secret
+            try:
+                body = receiver.body(event)
+            except Exception as error:  # one event must not hold up all others
+                problem, final = f"its body cannot be made: {type(error).__name__}: {error}", True
+            else:
+                problem, final = await self._post(client, receiver, str(event["id"]), body)
             if not problem:
                 self.delivered += 1
                 return
             self.failures += 1
-            gives_up = final or self._clock() - began > LONGEST
+            gives_up = (final and receiver == self.receiver) or self._clock() - began > LONGEST
             self._say(problem, gives_up, event)
             if gives_up:
                 self.dropped += 1
@@ -137,18 +145,20 @@ class Delivery:
             pause = min(2 * pause, _LAST_PAUSE)
             await self._store.hold(self.receiver.name, self._replica(), taken.place)
 
-    async def _post(self, client: httpx.AsyncClient, event_id: str, body: bytes) -> tuple[str, bool]:
+    async def _post(
+        self, client: httpx.AsyncClient, receiver: Receiver, event_id: str, body: bytes
+    ) -> tuple[str, bool]:
         """Send an event once. Return the error (empty for none), and whether a retry is pointless."""
         import httpx
 
-        kind = "application/json" if self.receiver.template is not None else "application/cloudevents+json"
+        kind = "application/json" if receiver.template is not None else "application/cloudevents+json"
         headers = {"content-type": kind, "user-agent": "ratelimit-service"}
         try:
-            if self.receiver.secret_file:
-                headers |= signed(await self._read_secret(), event_id, int(self._clock()), body)
+            if receiver.secret_file:
+                headers |= signed(await self._read_secret(receiver), event_id, int(self._clock()), body)
             async with (
                 asyncio.timeout(TIMEOUT),
-                client.stream("POST", self.receiver.url, content=body, headers=headers) as answer,
+                client.stream("POST", receiver.url, content=body, headers=headers) as answer,
             ):
                 status = answer.status_code  # its body is not read: it may be of any size
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
@@ -157,12 +167,12 @@ class Delivery:
             return "", False
         return f"status {status}", 400 <= status < 500 and status not in (408, 425, 429)
 
-    async def _read_secret(self) -> bytes:
+    async def _read_secret(self, receiver: Receiver) -> bytes:
         """Return the secret of the receiver: the content of its file, or its last usable content.
 
         Raises OSError or ValueError if there has been none.
         """
-        file = self.receiver.secret_file
+        file = receiver.secret_file
         try:
             self._secret, problem = (file, await asyncio.to_thread(secret_of, file)), ""
         except (OSError, ValueError) as error:
@@ -171,7 +181,7 @@ class Delivery:
             problem = str(error)
         if problem and problem != self._secret_problem:
             said = "a secret cannot be used, and the one before stays in use"
-            self._log.error(said, receiver=self.receiver.name, file=file, error=problem)
+            self._log.error(said, receiver=receiver.name, file=file, error=problem)
         self._secret_problem = problem
         return self._secret[1]
 

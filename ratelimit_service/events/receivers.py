@@ -76,7 +76,7 @@ def receivers_of(urls: Sequence[str], secret_file: str, file: str) -> tuple[Rece
     if file:
         found += _of_file(file)
     for receiver in found:
-        _check(receiver)
+        _check(receiver, file)
     names = [receiver.name for receiver in found]
     if twice := {name for name in names if names.count(name) > 1}:
         raise StartError(f"two receivers of events are called {min(twice)!r}")
@@ -93,7 +93,7 @@ def _of_file(file: str) -> list[Receiver]:
         raise StartError(f"EVENTS_WEBHOOKS: {file} is longer than {_LARGEST} bytes")
     try:
         document = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: also of a date that is none
         raise StartError(f"EVENTS_WEBHOOKS: {file} is not YAML: {error}") from None
     if not isinstance(document, dict) or not isinstance(document.get("receivers"), list) or len(document) > 1:
         raise StartError(f"EVENTS_WEBHOOKS: {file} must have one key, `receivers`, with a list")
@@ -127,7 +127,7 @@ def _of_entry(entry: Any, where: str) -> Receiver:
     )
 
 
-def _check(receiver: Receiver) -> None:
+def _check(receiver: Receiver, file: str) -> None:
     where = f"the receiver of events {receiver.name!r}"
     if not _NAME(receiver.name):
         raise StartError(f"{where} needs a name of 1 to 64 letters, digits, dots, dashes and underscores")
@@ -145,6 +145,12 @@ def _check(receiver: Receiver) -> None:
     for pattern in receiver.types:
         if not any(fnmatchcase(each, pattern) for each in TYPES):
             raise StartError(f"{where}: no event is of type {pattern!r}; the types are {', '.join(TYPES)}")
+    try:
+        json.dumps(_filled(receiver.template, {}), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StartError(
+            f"EVENTS_WEBHOOKS: {file}: {where} has a template that is not JSON: {error}"
+        ) from None
     if receiver.secret_file:
         try:
             secret_of(receiver.secret_file)

@@ -66,6 +66,8 @@ class UsagePage(NamedTuple):
 
     books: Sequence[Book]
     next_cursor: str
+    model_key: bytes
+    """The key of the entry with the model, by which PRICES_FILE has prices."""
 
 
 class Usage:
@@ -116,7 +118,7 @@ class Usage:
             self._book(domain, f"{begin}{'|'.join(texts)}}}", texts, by, spent)
             for (texts, by), spent in found.items()
         ]
-        return UsagePage(listed, cursor)
+        return UsagePage(listed, cursor, self._prices.models.key)
 
     def _book(
         self, domain: str, bucket: str, texts: tuple[str, ...], by: str, spent: Mapping[int, Sequence[int]]

@@ -240,7 +240,7 @@ async def listed(serving: Serving, since: int, until: int) -> int:
     cursor, first = "", True
     while cursor or first:
         first = False
-        books, cursor = await Usage(serving.store, lambda: None, prefix=serving.prefix).page(
+        books, cursor, _ = await Usage(serving.store, lambda: None, prefix=serving.prefix).page(
             "d", since, until, cursor
         )
         for book in books:

@@ -6,9 +6,10 @@ import asyncio
 import base64
 import hashlib
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,7 +17,7 @@ from structlog.testing import capture_logs
 from ratelimit_service.events import delivery as module
 from ratelimit_service.events.delivery import Delivery
 from ratelimit_service.events.model import THRESHOLD, Event
-from ratelimit_service.events.receivers import Receiver
+from ratelimit_service.events.receivers import Receiver, secret_of
 from ratelimit_service.stores.events import MemoryEvents
 from testing.waiting import PATIENCE
 
@@ -163,6 +164,74 @@ async def test_a_receiver_gets_what_it_wants_in_its_own_form() -> None:
             assert 0 == await store.waiting("chat")
     assert [{"text": "llm|team=dba has used 0.8 {no.such}"}] == webhook.events
     assert "application/json" == webhook.got[0].headers["content-type"]
+
+
+async def test_an_event_whose_body_cannot_be_made_is_dropped_and_the_next_ones_arrive() -> None:
+    class Broken(Receiver):
+        def body(self, event: Mapping[str, Any]) -> bytes:
+            if event["id"] == "id-1":
+                raise TypeError("not JSON")
+            return super().body(event)
+
+    store, clock = MemoryEvents(lambda: NOW), Clock()
+    with Webhook() as webhook, capture_logs() as logs:
+        async with delivering(Broken("ops", webhook.url), store, clock) as made:
+            await emit(store, event(1), event(2))
+            await until("the second event", lambda: made.delivered)
+    assert (["id-2"], 1) == ([each["id"] for each in webhook.events], made.dropped)
+    assert ["its body cannot be made: TypeError: not JSON"] == [
+        log["error"] for log in logs if log["event"] == "an event is dropped"
+    ]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_receiver_that_is_replaced_during_an_attempt_is_asked_anew(
+    status: int, tmp_path: Path
+) -> None:
+    """The attempt is for one receiver only: its answer does not count for the new one, which has its own form and secret."""
+    (tmp_path / "old").write_text(SECRET)
+    (tmp_path / "new").write_text(base64.b64encode(bytes(32)).decode())
+    store, clock = MemoryEvents(lambda: NOW), Clock()
+    with Webhook() as new:
+        replacement = Receiver("ops", new.url, secret_file=str(tmp_path / "new"), template={"form": "new"})
+
+        def answer(number: int) -> int:
+            made.receiver = replacement
+            return status
+
+        with Webhook(answer) as old:
+            receiver = Receiver("ops", old.url, secret_file=str(tmp_path / "old"))
+            async with delivering(receiver, store, clock) as made:
+                await emit(store, event())
+                await until("the end", lambda: made.delivered or made.dropped)
+    assert (1, 0, 1) == (made.delivered, made.dropped, len(old.got))
+    assert [{"form": "new"}] == new.events
+    content = f"id-1.{new.got[0].headers['webhook-timestamp']}.".encode() + new.got[0].body
+    expected = base64.b64encode(hmac.digest(bytes(32), content, hashlib.sha256)).decode()
+    assert f"v1,{expected}" == new.got[0].headers["webhook-signature"]
+
+
+async def test_an_attempt_has_the_address_and_the_secret_of_one_receiver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the receiver is replaced while its secret is read."""
+    (tmp_path / "old").write_text(SECRET)
+    store, clock = MemoryEvents(lambda: NOW), Clock()
+    with Webhook() as old, Webhook() as new:
+
+        def replaced(path: str) -> bytes:
+            if len(reads := [*reads_of, path]) > 1:  # after the one at the start
+                made.receiver = Receiver("ops", new.url)
+            reads_of[:] = reads
+            return secret_of(path)
+
+        reads_of: list[str] = []
+        monkeypatch.setattr(module, "secret_of", replaced)
+        receiver = Receiver("ops", old.url, secret_file=str(tmp_path / "old"))
+        async with delivering(receiver, store, clock) as made:
+            await emit(store, event())
+            await until("the delivery", lambda: made.delivered)
+    assert (1, 0) == (len(old.got), len(new.got))
 
 
 async def test_a_secret_that_breaks_leaves_the_one_before(tmp_path: Path) -> None:

@@ -56,6 +56,11 @@ WRONG = {
     "receivers: [{name: a, url: 'https://x.example', secret_file: /nowhere}]": "cannot be read: No such file or directory",
     "receivers: [{name: a, url: 'https://x.example'}, {name: a, url: 'https://y.example'}]": "are called 'a'",
     "receivers: [": "is not YAML",
+    "receivers: [{name: a, url: 'https://x.example', template: {since: 2026-13-45}}]": "is not YAML",
+    "receivers: " + "[" * 5_000: "is not YAML",
+    "receivers: [{name: a, url: 'https://x.example', template: {since: 2026-11-28}}]": "has a template that is not JSON",
+    "receivers: [{name: a, url: 'https://x.example', template: &a [*a]}]": "has a template that is not JSON",
+    "receivers: [{name: a, url: 'https://x.example', template: [.nan]}]": "has a template that is not JSON",
 }
 
 

@@ -187,6 +187,7 @@ class StandIn:
         self.audit: list[Json] = []
         self.books: list[Json] = []
         self.book_pages = 1
+        self.usage_broken: Refused | None = None
         self.problems: list[Json] = []
         self.control_planes: list[Json] = []
         self.overlay_problems: list[str] = []
@@ -329,12 +330,14 @@ class StandIn:
         """Entries that begin in the time that is asked for, the same ones on each page, as some stores have them."""
         since, until = query["since"], query["until"]
         page = int(query.get("cursor", 0)) + 1
+        if self.usage_broken is not None and page > 1:
+            raise self.usage_broken
         books = [
             {**book, "spent": [each for each in book["spent"] if since <= each["start"] < until]}
             for book in self.books
         ]
         cursor = str(page) if page < self.book_pages else None
-        return {"domain": query["domain"], "books": books, "next_cursor": cursor}
+        return {"domain": query["domain"], "books": books, "model_key": "model", "next_cursor": cursor}
 
     def _bucket(self, body: Json) -> Json:
         for each in self.budgets:

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from .stand_in import HOSTILE, Refused, StandIn, book, spent
 
@@ -148,3 +148,44 @@ def test_a_failure_is_said(page: Page, stand_in: StandIn) -> None:
     page.goto(f"{stand_in.url}{VIEW}")
     expect(page.get_by_role("alert").filter(has_text="The store does not answer").first).to_be_visible()
     expect(page.get_by_text("No ledger has entries")).to_have_count(0)
+
+
+def test_a_refresh_that_fails_midway_leaves_the_complete_result(page: Page, stand_in: StandIn) -> None:
+    """A first page alone is neither shown nor saved; the next refresh shows all."""
+    stand_in.book_pages = 2
+    stand_in.books = [book([["team", "dba"]], spent("2026-11-21T01:00:00Z", 7))]
+    page.goto(f"{stand_in.url}{VIEW}")
+    region = page.get_by_role("region", name="Tokens by team")
+    expect(region.locator("tbody tr")).to_have_count(1)
+    stand_in.books = [book([["team", "part"]], spent("2026-11-21T01:00:00Z", 9))]
+    stand_in.usage_broken = Refused(503, "The store does not answer")
+    page.evaluate("window.dispatchEvent(new Event('refresh'))")
+    expect(page.get_by_role("alert").filter(has_text="The store does not answer").first).to_be_visible()
+    assert [["dba", "7", "0", "0"]] == table(page)
+    stand_in.usage_broken = None
+    page.evaluate("window.dispatchEvent(new Event('refresh'))")
+    expect(region).to_contain_text("part")
+    assert [["part", "9", "0", "0"]] == table(page)
+
+
+def test_a_read_that_a_refresh_overtakes_does_not_come_back(page: Page, stand_in: StandIn) -> None:
+    """The first read is held at its second page until the refresh has shown its own result."""
+    stand_in.book_pages = 2
+    stand_in.books = [book([["team", "old"]], spent("2026-11-21T01:00:00Z", 7))]
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/usage?*cursor=1*", hold)
+    with page.expect_request("**/usage?*cursor=1*"):
+        page.goto(f"{stand_in.url}{VIEW}")
+    stand_in.books = [book([["team", "new"]], spent("2026-11-21T01:00:00Z", 9))]
+    with page.expect_event("requestfailed", lambda request: "cursor=1" in request.url):  # it is aborted
+        page.evaluate("window.dispatchEvent(new Event('refresh'))")
+    expect(page.get_by_role("button", name="Save as CSV")).to_be_visible()
+    expect(page.get_by_role("region", name="Tokens by team")).to_contain_text("new")
+    assert [["new", "9", "0", "0"]] == table(page)

@@ -14,19 +14,18 @@ from decimal import Decimal
 from typing import NamedTuple, TextIO
 
 from ...core.budgets.texts import bytes_of, descriptor_text
+from ...core.errors import InvalidRequest
 from ...core.ledger.price import amount, plain
 from ...core.model import Calendar, Entry, Unit
 from ...core.moments import moment
 from ...core.windows import calendars
-from .usage import Asked, Ledgered, cell, periods
+from . import shown
+from .usage import Asked, Ledgered, cell, periods, selected
 
 NO_CURRENCY = "XXX"
 PROVIDER = "ratelimit-service"
 UNIT = "Tokens"
 PRICED_BY = "1000000 Tokens"
-MODEL = "model"
-"""The key of the entry that is the SKU."""
-
 COLUMNS = (
     "BilledCost",
     "BillingAccountId",
@@ -80,32 +79,44 @@ class _Of(NamedTuple):
     entries: tuple[tuple[str, str], ...]
     currency: str
     per_million: str
+    model_key: str
 
 
 def write_focus(found: Iterable[Ledgered], asked: Asked, to: TextIO) -> int:
-    """Write a dataset, and return how many rows it has."""
+    """Write a dataset, and return how many rows it has.
+
+    Raises InvalidRequest for buckets with different keys: tools sum a dataset, and a request may be charged to several of them.
+    """
+    chosen = [ledgered for ledgered in found if selected(ledgered, asked) and ledgered.spent]
+    kinds = sorted({",".join([key for key, _ in ledgered.entries]) for ledgered in chosen})
+    if len(kinds) > 1:
+        raise InvalidRequest(
+            f"the ledgers have buckets with different keys, and a request may be charged to several of them: "
+            f"choose one with --keys: {'; '.join(map(shown.text, kinds))}"
+        )
     writer = csv.writer(to)
     writer.writerow(COLUMNS)
     number = 0
-    for row in rows(found, asked):
+    for row in rows(chosen, asked):
         writer.writerow([row[name] for name in COLUMNS])
         number += 1
     return number
 
 
 def rows(found: Iterable[Ledgered], asked: Asked) -> Iterator[dict[str, str]]:
-    """Yield the rows of buckets that have all keys of `by`, by period and descriptor."""
+    """Yield the rows of the buckets that are asked for, by period and descriptor."""
     sums: dict[_Of, list[int]] = {}
     period = periods(asked)
     for ledgered in found:
-        if not {key for key, _ in ledgered.entries}.issuperset(asked.by):
+        if not selected(ledgered, asked):
             continue
         descriptor = descriptor_text(
             tuple([Entry(bytes_of(key), bytes_of(value)) for key, value in ledgered.entries])
         )
         for start, kinds in ledgered.spent.items():
             price = ledgered.prices.get(start, "")
-            of = _Of(*period(start), descriptor, ledgered.entries, ledgered.currency if price else "", price)
+            currency = ledgered.currency if price else ""
+            of = _Of(*period(start), descriptor, ledgered.entries, currency, price, ledgered.model_key)
             sum_of = sums.setdefault(of, [0, 0, 0])
             for place, value in enumerate(kinds):
                 sum_of[place] += value
@@ -120,7 +131,7 @@ def _row(of: _Of, kinds: Sequence[int], asked: Asked) -> dict[str, str]:
     cost = plain(amount(tokens, price))
     own = dict(of.entries)
     month = calendars.bounds(Unit.MONTH, 1, Calendar(asked.zone), of.start)
-    sku = cell(own.get(MODEL) or "tokens")
+    sku = cell(own.get(of.model_key) or "tokens")
     account = cell(",".join([own[key] for key in asked.by]) or of.descriptor)
     return {
         "BilledCost": cost,

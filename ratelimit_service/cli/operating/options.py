@@ -121,6 +121,13 @@ def _usage_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEYS",
         help="a sum for each value of these keys of descriptors: team, or team,model (default: one sum)",
     )
+    add(
+        "--keys",
+        type=text,
+        default="",
+        metavar="KEYS",
+        help="only buckets with exactly these keys, in this order: team, or team,user (default: all buckets)",
+    )
     add("--from", dest="since", required=True, metavar="DATE", help="from this date on, such as 2026-11-01")
     add("--to", dest="until", required=True, metavar="DATE", help="before this date, such as 2026-12-01")
     add(
@@ -144,8 +151,8 @@ def _usage(given: argparse.Namespace) -> int:
     since, until = start_of(given.since, given.time_zone), start_of(given.until, given.time_zone)
     if since >= until:
         raise InvalidRequest("--to must be later than --from")
-    by = tuple([key for key in given.by.split(",") if key])
-    asked = Asked(given.domain, by, since, until, given.per, given.time_zone)
+    by, keys = [tuple([key for key in names.split(",") if key]) for names in (given.by, given.keys)]
+    asked = Asked(given.domain, by, since, until, given.per, given.time_zone, keys)
     return usage(client_of(given), asked, given.format or ("json" if given.json else "table"))
 
 

@@ -29,7 +29,10 @@ _Entries = tuple[tuple[str, str], ...]
 
 
 class Asked(NamedTuple):
-    """The period, and what to add up. `by` are keys of descriptors, `since` and `until` seconds since 1970."""
+    """The period, and what to add up. `by` are keys of descriptors, `since` and `until` seconds since 1970.
+
+    `keys` selects the buckets with exactly these keys, in this order; without it, all that have those of `by`.
+    """
 
     domain: str
     by: tuple[str, ...]
@@ -37,6 +40,7 @@ class Asked(NamedTuple):
     until: int
     per: str
     zone: str
+    keys: tuple[str, ...] = ()
 
 
 class Row(NamedTuple):
@@ -67,6 +71,8 @@ class Ledgered(NamedTuple):
     currency: str
     spent: dict[int, list[int]]
     prices: dict[int, str]
+    model_key: str = "model"
+    """The key of the entry with the model."""
 
 
 def usage(client: Client, asked: Asked, form: str) -> int:
@@ -115,9 +121,9 @@ def rows(ledgers: Iterable[Ledgered], asked: Asked) -> Iterator[Row]:
     """The tokens at each price: amounts are exact, so they are computed once for all tokens."""
     period = periods(asked)
     for found in ledgers:
-        own = dict(found.entries)
-        if any([key not in own for key in asked.by]):
+        if not selected(found, asked):
             continue
+        own = dict(found.entries)
         values = tuple([own[key] for key in asked.by])
         names = ",".join([key for key, _ in found.entries])
         for start, kinds in found.spent.items():
@@ -137,6 +143,12 @@ def rows(ledgers: Iterable[Ledgered], asked: Asked) -> Iterator[Row]:
         yield Row(start, end, values, names, charged, refunded, refused, currency, cost)
 
 
+def selected(found: Ledgered, asked: Asked) -> bool:
+    """Return whether a bucket is asked for."""
+    names = tuple([key for key, _ in found.entries])
+    return set(names).issuperset(asked.by) and (not asked.keys or names == asked.keys)
+
+
 def read(client: Client, asked: Asked) -> dict[tuple[str, str], Ledgered]:
     """Return every ledger once, by the bucket and the length of its entries; one can be on several pages."""
     found: dict[tuple[str, str], Ledgered] = {}
@@ -144,7 +156,8 @@ def read(client: Client, asked: Asked) -> dict[tuple[str, str], Ledgered]:
         for book in page["books"]:
             entries = tuple([(str(key), str(value)) for key, value in book["entries"]])
             ledgered = found.setdefault(
-                (book["bucket"], book["by"]), Ledgered(entries, book["currency"] or "", {}, {})
+                (book["bucket"], book["by"]),
+                Ledgered(entries, book["currency"] or "", {}, {}, page.get("model_key", "model")),
             )
             for each in book["spent"]:
                 start = _second_of(each["start"])

@@ -49,30 +49,42 @@ function useLedgers(domain, since, until) {
   useEffect(() => {
     set(nothing);
     if (!domain || !(since < until)) return undefined;
-    const stop = new AbortController();
-    const { signal } = stop;
     const parameters = { domain, since: second(since), until: second(until) };
-    const read = async () => {
+    const listening = new AbortController();
+    let reading = new AbortController();
+    let complete = false;
+    // Once a complete result is shown, a new one replaces it only as a whole.
+    const read = async ({ signal }) => {
       const ledgers = new Ledgers();
       const changes = [];
       let partial = false;
       try {
         await everyPage("usage", parameters, signal, (page) => {
+          signal.throwIfAborted();
           ledgers.add(page);
           partial = ledgers.count > MOST_ENTRIES;
-          set((before) => ({ ...before, ledgers, count: ledgers.count }));
+          if (!complete) set((before) => ({ ...before, ledgers, count: ledgers.count, error: null, done: false }));
           return !partial;
         });
         await everyPage("usage-amendments", parameters, signal, ({ lines }) => changes.push(...lines) < 1_000);
+        signal.throwIfAborted();
+        complete = true;
         set({ name, ledgers, changes, error: null, partial, done: true });
       } catch (error) {
-        if (!signal.aborted) set((before) => ({ ...before, error, done: true }));
+        if (!signal.aborted) set((before) => ({ ...before, ledgers: complete ? before.ledgers : null, error, done: true }));
       }
     };
-    const again = () => read();
-    read();
-    window.addEventListener("refresh", again, { signal });
-    return () => stop.abort();
+    const again = () => {
+      reading.abort();
+      reading = new AbortController();
+      read(reading);
+    };
+    read(reading);
+    window.addEventListener("refresh", again, { signal: listening.signal });
+    return () => {
+      listening.abort();
+      reading.abort();
+    };
   }, [name]);
   return state.name === name ? state : nothing;
 }

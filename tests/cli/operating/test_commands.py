@@ -81,6 +81,8 @@ def test_usage_is_added_up_from_ledgers(operate: Operate) -> None:
         out,
         "no ledger has entries of other in that time; a budget has a ledger if" in err,
     )
+    assert "" == operate("usage", "budgets", "--keys", "model,spender", *time).out
+    assert "4,211" in operate("usage", "budgets", "--keys", "spender", *time).out
     wrong = operate("usage", "budgets", "--from", "2026-12-01", "--to", "2026-11-01")
     assert (1, True) == (wrong.code, "must be later" in wrong.err)
     assert 2 == operate("usage", "budgets", *time[:4], "--time-zone", "Mars/Base").code

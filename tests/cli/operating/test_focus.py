@@ -19,6 +19,8 @@ import pytest
 from ratelimit_service.cli.operating.client import Client, server_of
 from ratelimit_service.cli.operating.focus import COLUMNS, write_focus
 from ratelimit_service.cli.operating.usage import Asked, Ledgered, read
+from ratelimit_service.core.errors import InvalidRequest
+from ratelimit_service.core.ledger.price import ModelPrices, Step
 from ratelimit_service.core.model import Descriptor, Entry
 from ratelimit_service.core.windows.dates import start_of
 
@@ -115,9 +117,9 @@ def check(text: str) -> list[dict[str, str]]:
     return rows
 
 
-def asked(*by: str, per: str = "day") -> Asked:
+def asked(*by: str, per: str = "day", keys: tuple[str, ...] = ()) -> Asked:
     zone = "Europe/Berlin"
-    return Asked("d", by, start_of("2026-10-01", zone), start_of("2026-12-01", zone), per, zone)
+    return Asked("d", by, start_of("2026-10-01", zone), start_of("2026-12-01", zone), per, zone, keys)
 
 
 def written(found: list[Ledgered], wanted: Asked) -> str:
@@ -143,7 +145,10 @@ async def test_usage_is_exported_as_a_focus_dataset() -> None:
         desk.limiter.ask(Descriptor((Entry(b"team", b"dba"), Entry(b"model", b"large")), 3, negative=True))
         desk.ask("team=dba", hits=1_000_000_000)
         desk.ask("team=dba", hits=0)
-        plain, priced = await exported(desk, asked("team"))
+        with pytest.raises(InvalidRequest, match="choose one with --keys: team; team,model"):
+            await exported(desk, asked("team"))
+        (plain,) = await exported(desk, asked("team", keys=("team",)))
+        (priced,) = await exported(desk, asked("team", keys=("team", "model")))
         assert {
             "BilledCost": "3.75",
             "BillingCurrency": "EUR",
@@ -186,6 +191,16 @@ async def test_a_row_is_exported_for_each_price() -> None:
         (row["BilledCost"], row["ListUnitPrice"], row["ConsumedQuantity"]) for row in rows
     ]
     assert {"team=dba,model=m"} == {row["SubAccountId"] for row in rows}
+
+
+async def test_the_sku_is_the_entry_that_prices_name() -> None:
+    """A file of prices can have another `model_key`."""
+    async with open_desk(Desk(files=[RULES.replace("key: model", "key: llm")])) as desk:
+        desk.prices.models = ModelPrices(b"llm", "USD", {b"large": (Step(0, "4"),)})
+        desk.limiter.now = datetime(2026, 11, 21, tzinfo=UTC).timestamp()
+        desk.ask("team=dba llm=large", hits=1_000_000)
+        (row,) = await exported(desk, asked("team", keys=("team", "llm")))
+        assert ("large", "large@4", "4") == (row["SkuId"], row["SkuPriceId"], row["BilledCost"])
 
 
 @pytest.mark.parametrize(
