@@ -258,7 +258,8 @@ def test_an_answer_without_a_cost_is_not_charged_and_does_no_harm(
     assert 200 == agent.complete({NAMESPACE: name}, {PRICE: None, FLAT: None}).status
     assert [[(f"client_ns={name}", 0)], []] == described(agent)
     assert {} == counters.of(f"spend-budgets|client_ns={name}")
-    assert logged == len(service.everything())
+    # Lines about refusals of earlier tests may still come.
+    assert {"limit reached"} >= {event["@message"] for event in service.everything()[logged:]}
 
 
 @pytest.mark.e2e

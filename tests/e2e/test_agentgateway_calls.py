@@ -155,7 +155,8 @@ def test_a_call_about_nothing_is_an_error_and_no_harm(
         call(request('domain: "token-budgets"'))
     assert grpc.StatusCode.INVALID_ARGUMENT == raised.value.code()
     assert OK == send(tokens(unique("team-a"), "")).overall_code
-    assert logged == len(service.everything())
+    # Lines about refusals of earlier tests may still come.
+    assert {"limit reached"} >= {event["@message"] for event in service.everything()[logged:]}
 
 
 LIMIT_50_A_MINUTE = "limit { requests_per_unit: 50 unit: MINUTE }"
