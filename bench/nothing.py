@@ -32,6 +32,7 @@ class Nothing:
 
     policy = Policy()
     tree = None
+    traced = False
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Answer every call with the same decision."""
