@@ -208,13 +208,13 @@ helm:
 
 kinds:
 	@sh tools/need_crds.sh
-	@sh tools/need_kinds.sh
+	@sh tools/build_go.sh kinds 'the types of gateways' 'objects of gateways are not checked against their types'
 
 control-plane:
-	@sh tools/need_control_plane.sh
+	@sh tools/build_go.sh control-plane 'a control plane' 'rules over xDS are not tested with go-control-plane'
 
 collector: ## Build the OpenTelemetry Collector, with Go, for the tests of tracing through it.
-	@sh tools/need_collector.sh
+	@sh tools/build_go.sh collector 'the OpenTelemetry Collector' 'tracing is not tested with the OpenTelemetry Collector'
 
 actionlint:
 	@sh tools/need_actionlint.sh

@@ -68,6 +68,8 @@ def steps(text: str) -> list[str]:
             found.append(step[1])
         elif directory := re.search(r"make_venv\.sh (\.\S+)", line):
             found.append(directory[1])
+        elif program := re.search(r"build_go\.sh ([\w-]+) ", line):
+            found.append(program[1])
         elif tool := re.search(r"sh \"?(?:tools|\$tools)/(\w+\.sh)", line):
             found += steps((REPOSITORY / "tools" / tool[1]).read_text())
     return found

@@ -82,6 +82,13 @@ def test_a_charge_whose_check_had_no_id_needs_a_default(
         assert left == remaining(service.address)
 
 
+def charge_twice(address: str, service: ClockedService) -> None:
+    """Send two requests of 60 tokens, and wait until each is charged once."""
+    for used in (60, 120):
+        assert 200 == post(address).status_code
+        wait_for("the charge", lambda used=used: 100_000 - used == remaining(service.address))  # type: ignore[misc]
+
+
 def test_a_route_that_removes_the_header_is_charged_by_the_id_alone(llm: PatientLlm, tmp_path: Path) -> None:
     """The descriptors of the charge read the headers as the router left them; one of nothing but the id needs none."""
     with ClockedService(LARGE, now=NOON) as service:
@@ -90,9 +97,7 @@ def test_a_route_that_removes_the_header_is_charged_by_the_id_alone(llm: Patient
         rate_limit(filters(text))["rate_limits"] += addition("### A charge of nothing but the id")
         llm.go.set()
         with running(tmp_path, text) as address:
-            for used in (60, 120):
-                assert 200 == post(address).status_code
-                wait_for("the charge", lambda used=used: 100_000 - used == remaining(service.address))  # type: ignore[misc]
+            charge_twice(address, service)
 
 
 def test_both_forms_of_the_charge_together_count_once(llm: PatientLlm, tmp_path: Path) -> None:
@@ -102,9 +107,7 @@ def test_both_forms_of_the_charge_together_count_once(llm: PatientLlm, tmp_path:
         rate_limit(filters(text))["rate_limits"] += addition("### A charge of nothing but the id")
         llm.go.set()
         with running(tmp_path, text) as address:
-            for used in (60, 120):
-                assert 200 == post(address).status_code
-                wait_for("the charge", lambda used=used: 100_000 - used == remaining(service.address))  # type: ignore[misc]
+            charge_twice(address, service)
 
 
 @pytest.mark.parametrize("apart", [True, False])

@@ -8,7 +8,6 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -23,14 +22,6 @@ from testing.service import port_of
 from .peers import LONG, PARTS, REQUEST, Port, until
 
 each_part = pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
-
-
-@pytest.fixture
-async def port() -> AsyncIterator[Port]:
-    port = Port(None)
-    await port.port.start()
-    yield port
-    await port.stop()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from itertools import pairwise
 
 import pytest
@@ -11,15 +10,6 @@ import pytest
 from ratelimit_service.http import connections, turns
 
 from .peers import LONG, REQUEST, Port, until
-
-
-@pytest.fixture
-async def port() -> AsyncIterator[Port]:
-    port = Port(None)
-    await port.port.start()
-    yield port
-    await port.stop()
-
 
 BUSY = {
     "requests": REQUEST * 300,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
 from ratelimit_service.runtime.health import Health
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.transports.contract import GrpcServer
 from ratelimit_service.transports.native.server import NativeServer
 from ratelimit_service.transports.options import GrpcOptions
 
@@ -66,20 +69,27 @@ class Noting(RateLimitService):
         self.refused.append(trace)
 
 
-async def ask(transport: str, *headers: list[tuple[bytes, bytes]], body: bytes = CHECK) -> Noting:
-    """Make a call with each of these headers, one after another, on one connection."""
+@asynccontextmanager
+async def connected(transport: str) -> AsyncIterator[tuple[Noting, GrpcServer, h2.Peer]]:
+    """A service, its server, and a connection to it."""
     service = Noting(MemoryStore(lambda: NOW), Metrics(), lambda: NOW)
     service.use(TREE)
     server = TRANSPORTS[transport](service, Health(), GrpcOptions())
     await server.start()
     peer = await h2.Peer.connect(server.address)
     try:
-        for number, more in enumerate(headers):
-            peer.send(h2.call(2 * number + 1, body, [*h2.CALL, *more]))
-            await peer.answer(2 * number + 1)
+        yield service, server, peer
     finally:
         peer.close()
         await server.stop(0)
+
+
+async def ask(transport: str, *headers: list[tuple[bytes, bytes]], body: bytes = CHECK) -> Noting:
+    """Make a call with each of these headers, one after another, on one connection."""
+    async with connected(transport) as (service, _, peer):
+        for number, more in enumerate(headers):
+            peer.send(h2.call(2 * number + 1, body, [*h2.CALL, *more]))
+            await peer.answer(2 * number + 1)
     return service
 
 
@@ -111,12 +121,7 @@ async def test_hostile_headers_are_no_trace_context_and_do_no_harm(
 @pytest.mark.parametrize("name", [b"x", b"traceparent", b"tracestate"])
 async def test_a_header_with_any_characters_costs_no_call(transport: str, name: bytes) -> None:
     """Each call is answered and counted, and none stays in flight, where it would use up those of its peer."""
-    service = Noting(MemoryStore(lambda: NOW), Metrics(), lambda: NOW)
-    service.use(TREE)
-    server = TRANSPORTS[transport](service, Health(), GrpcOptions())
-    await server.start()
-    peer = await h2.Peer.connect(server.address)
-    try:
+    async with connected(transport) as (_, server, peer):
         left = []
         for stream, body in ((1, CHARGE_40), (3, CHARGE_40), (5, CHECK)):
             peer.send(h2.call(stream, body, [*h2.CALL, (name, "€".encode())]))
@@ -125,9 +130,6 @@ async def test_a_header_with_any_characters_costs_no_call(transport: str, name: 
             left.append(RateLimitResponse.FromString(bytes(answer.body[5:])).statuses[0].limit_remaining)
         assert [60, 20, 20] == left
         await until(lambda: not server.in_hand)
-    finally:
-        peer.close()
-        await server.stop(0)
 
 
 async def test_a_call_that_cannot_be_read_has_one_as_well(transport: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 
 import pytest
 
@@ -93,26 +94,37 @@ async def test_a_peer_that_sends_little_is_served_before_those_that_send_much(
     assert max(took) <= 4, took
 
 
-async def test_a_caller_does_not_wait_for_connections_of_its_address_that_send_no_calls(
-    limiter: Limiter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two hundred of them are served in ten turns of this length."""
-    *junk, caller = await limiter.connections(200)
-    short_turns(limiter, monkeypatch)
+async def turns_waited(
+    limiter: Limiter, caller: Connection, others: list[Connection], sent: Callable[[int], bytes]
+) -> list[int]:
+    """Return for how many turns each of six calls waits while all others have sent `sent(stream)`.
+
+    `caller` is the last connection.
+    """
     turn, took = limiter.server.turn, []
     for stream in range(1, 13, 2):
         turn.spend(turn.total)
-        for connection in junk:
+        for connection in others:
             if not connection._rest:
-                connection.data_received(h2.frame(0x20, 0, 0))
+                connection.data_received(sent(stream))
         caller.data_received(h2.call(stream, message("modest", 1)))
         began = turn.number
         assert caller._rest
         while caller._rest:
             await asyncio.sleep(0)
         took.append(turn.number - began)
-    assert [1] * 5 == took[1:]
     assert OK == (await limiter.peers[-1].answer(11)).status
+    return took
+
+
+async def test_a_caller_does_not_wait_for_connections_of_its_address_that_send_no_calls(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two hundred of them are served in ten turns of this length."""
+    *junk, caller = await limiter.connections(200)
+    short_turns(limiter, monkeypatch)
+    took = await turns_waited(limiter, caller, junk, lambda stream: h2.frame(0x20, 0, 0))
+    assert [1] * 5 == took[1:]
 
 
 async def test_a_caller_does_not_wait_for_the_calls_of_another_address(
@@ -123,20 +135,8 @@ async def test_a_caller_does_not_wait_for_the_calls_of_another_address(
     monkeypatch.setattr(connection_module, "network_of", lambda _: next(networks))
     *flooding, caller = await limiter.connections(200)
     short_turns(limiter, monkeypatch)
-    turn, took = limiter.server.turn, []
-    for stream in range(1, 13, 2):
-        turn.spend(turn.total)
-        for connection in flooding:
-            if not connection._rest:
-                connection.data_received(h2.call(stream, message("greedy", 1)))
-        caller.data_received(h2.call(stream, message("modest", 1)))
-        began = turn.number
-        assert caller._rest
-        while caller._rest:
-            await asyncio.sleep(0)
-        took.append(turn.number - began)
+    took = await turns_waited(limiter, caller, flooding, lambda stream: h2.call(stream, message("greedy", 1)))
     assert [1] * 6 == took
-    assert OK == (await limiter.peers[-1].answer(11)).status
 
 
 async def test_long_calls_count_for_what_they_take(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> None:
