@@ -6,20 +6,14 @@ import enum
 import hashlib
 import hmac
 import time
-from pathlib import Path
 
 import structlog
 
 from ..core.errors import StartError
 from ..ports import Clock
-from ..runtime.threads import StuckError, Thread
+from ..runtime.threads import StuckError
+from ..runtime.watched import WatchedFile
 from ..settings.api import LONGEST, SHORTEST, usable_token
-
-_LOOKED_EVERY = 1.0
-"""Seconds between two checks of a file."""
-
-_ANSWERS_WITHIN = 2.0
-"""Seconds that a file system has to answer."""
 
 _MOST_BYTES = 4_096
 """Bytes of a file that are read: a token is shorter."""
@@ -43,30 +37,27 @@ class Token:
 
     def __init__(self, setting: str, given: str = "", file: str = "", clock: Clock = time.monotonic) -> None:
         self._setting = setting
-        self._clock = clock
-        self._file = Path(file) if file else None
-        self._seen: tuple[int, ...] | None = None
-        self._looked = clock()
-        self._files = Thread(f"looking for changes of {setting}_FILE")
+        self._file = file
         self._log = structlog.get_logger("ratelimit_service.api")
         self.digest = _digest(given.encode()) if given else None
-        if self._file is not None:
-            problem = self._read()
-            if problem:
+        self._watched: WatchedFile | None = None
+        if file:
+            watched = WatchedFile(file, f"{setting}_FILE", _MOST_BYTES, self._use, clock)
+            if problem := watched.read():
                 raise StartError(f"{setting}_FILE cannot be used: {problem}")
+            self._watched = watched
 
     @property
     def wanted(self) -> bool:
         """Whether the settings name this token."""
-        return self.digest is not None or self._file is not None
+        return self.digest is not None or self._watched is not None
 
     async def look(self) -> None:
         """Read the file again if it has changed."""
-        if self._file is None or self._clock() < self._looked + _LOOKED_EVERY:
+        if self._watched is None:
             return
-        self._looked = self._clock()
         try:
-            problem = await self._files.do(self._read, _ANSWERS_WITHIN)
+            problem = await self._watched.look()
         except StuckError as error:
             self._log.error("a file does not answer: the token before stays valid", error=str(error))
             return
@@ -75,33 +66,15 @@ class Token:
                 "a token cannot be read: no caller has it", setting=f"{self._setting}_FILE", error=problem
             )
 
-    def _read(self) -> str:
-        """Use the token in the file, and return what is wrong with the file, once for each state of it."""
-        assert self._file is not None
-        try:
-            found = self._file.stat()
-            seen: tuple[int, ...] = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-            if seen == self._seen:
-                return ""
-            with self._file.open("rb") as file:
-                text = file.read(_MOST_BYTES).decode("latin-1").strip("\r\n")
-        except OSError as error:
-            seen, text, problem = (), "", f"{self._file} cannot be read: {error.strerror or error}"
-        else:
-            problem = (
-                ""
-                if usable_token(text)
-                else (
-                    f"{self._file} does not have {SHORTEST} to {LONGEST} printable ASCII characters without spaces"
-                )
-            )
-        before, self._seen = self._seen, seen
-        if problem and before == seen:
-            return ""
-        self.digest = None if problem else _digest(text.encode())
-        if before is not None and not problem:
+    def _use(self, content: bytes | None) -> str:
+        text = (content or b"").decode("latin-1").strip("\r\n")
+        if not usable_token(text):
+            self.digest = None
+            return f"{self._file} does not have {SHORTEST} to {LONGEST} printable ASCII characters without spaces"
+        self.digest = _digest(text.encode())
+        if self._watched is not None:  # not the first time
             self._log.info("a token was read again", setting=f"{self._setting}_FILE")
-        return problem
+        return ""
 
 
 class Tokens:

@@ -45,7 +45,10 @@ class HoldMetrics:
             rule = plan.descriptors[index].rule
             if tally is None or rule is None:
                 continue
-            row = self._row_of_rule.get(rule) or self._row(rule)
+            rule = rule.original or rule  # an amended rule counts as its original
+            row = self._row_of_rule.get(rule)
+            if row is None:
+                row = self._row_of_rule[rule] = self.rules.row(rule_labels(rule, rule.limits[0]))
             if result < 0:
                 row[_REFUSED] += 1
             elif each.op is Op.TAKE:
@@ -62,12 +65,6 @@ class HoldMetrics:
                         self._note(rule, use[USE_LIMIT], use[USE_KEY], use[USE_END], use[USE_AFTER])
         if self._ends and self._ends[0][0] <= plan.now:
             self.flush(plan.now)
-
-    def _row(self, rule: Rule) -> list[int]:
-        row = self.rules.row(rule_labels(rule, rule.limits[0]))
-        if rule.original is None:  # amended rules are of one change, and too many to keep
-            self._row_of_rule[rule] = row
-        return row
 
     def forget_rules(self) -> None:
         """Release the rules that were replaced."""

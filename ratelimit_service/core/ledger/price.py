@@ -20,7 +20,8 @@ _EXACT: Final = Context(prec=80)
 _UNITS: Final = 10**15
 """Tokens times a price in units of 10^-9 for a million of them are in units of 10^-15."""
 
-_ALWAYS: Final = -(2**63)
+ALWAYS: Final = -(2**63)
+"""The moment from which a price without a date holds."""
 
 
 class Step(NamedTuple):
@@ -78,7 +79,7 @@ def tariff_of(price: Price | None, models: ModelPrices, entries: Sequence[Entry]
     """Return the prices of a bucket: those of its model, or else the price of its rule; None for neither."""
     found = models.of(entries)
     if found is None and price is not None:
-        return Tariff(price.currency, (Step(_ALWAYS, price.per_million),))
+        return Tariff(price.currency, (Step(ALWAYS, price.per_million),))
     return found
 
 

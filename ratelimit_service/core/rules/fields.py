@@ -186,6 +186,15 @@ class Fields:
         """Return whether the value of `name` is a list."""
         return isinstance(self._nodes.get(name), SequenceNode)
 
+    def list_or_off(self, name: str, wanted: str) -> bool:
+        """Return whether the value of `name` is a list. Report one that is neither a list nor off."""
+        if self.is_list(name):
+            return True
+        node = self.scalar(name, wanted)
+        if node is not None and node.text.lower() not in ("off", "false"):
+            self.error(name, f"must be {wanted}, not {describe(node)}")
+        return False
+
     def mappings(self, name: str, level: Level, most: int | None = None) -> list[Fields]:
         """Return the mappings in the list under `name`. With `most`, a list has 1 to `most` items."""
         found = []

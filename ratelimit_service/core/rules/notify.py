@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .fields import Fields, describe, quoted
+from .fields import Fields, quoted
 
 KEYS = ("notify",)
 
@@ -17,11 +17,7 @@ def read_notify(fields: Fields) -> tuple[str, ...] | None:
     """Return the names in `notify`; empty for off, and None if the key is missing."""
     if not fields.given("notify"):
         return None
-    if not fields.is_list("notify"):
-        wanted = f"a list of receivers of events, such as {_EXAMPLE}, or off"
-        node = fields.scalar("notify", wanted)
-        if node is not None and node.text.lower() not in ("off", "false"):
-            fields.error("notify", f"must be {wanted}, not {describe(node)}")
+    if not fields.list_or_off("notify", f"a list of receivers of events, such as {_EXAMPLE}, or off"):
         return ()
     names = fields.raw_texts("notify", _MOST, _EXAMPLE)
     for name in names:

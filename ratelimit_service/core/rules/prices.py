@@ -14,15 +14,15 @@ from __future__ import annotations
 import re
 
 from ..errors import InvalidRequest, InvalidRules, Problem
-from ..ledger.price import ModelPrices, Step
+from ..ledger.price import ALWAYS, ModelPrices, Step
 from ..ledger.rule import Price
 from ..windows.dates import start_of
 from .document import Document, MappingNode, Node, ScalarNode, SequenceNode
+from .domain import as_bytes
 from .fields import Fields, describe, quoted
 from .vocabulary import Level
 from .zones import is_zone
 
-_ALWAYS = -(2**63)
 _FILE_KEYS = ("model_key", "currency", "time_zone", "prices")
 _PRICE_KEYS = ("model", "per_million", "from")
 _MOST_PROBLEMS = 20
@@ -98,11 +98,11 @@ class _Reader:
         for model, of_model in steps.items():
             found = tuple([Step(*each) for each in sorted(of_model.items())])
             if model.endswith("*"):
-                patterns[_bytes(model[:-1])] = found
+                patterns[as_bytes(model[:-1])] = found
             else:
-                exact[_bytes(model)] = found
+                exact[as_bytes(model)] = found
         ordered = sorted(patterns.items(), key=lambda each: -len(each[0]))
-        return ModelPrices(_bytes(key), currency or "", exact, tuple(ordered))
+        return ModelPrices(as_bytes(key), currency or "", exact, tuple(ordered))
 
     def _price(self, item: Node, path: str, zone: str, steps: dict[str, dict[int, str]]) -> None:
         if not isinstance(item, MappingNode):
@@ -115,7 +115,7 @@ class _Reader:
             self._error(given["per_million"], f"{path}.per_million", f"must be {_AMOUNT}")
         if model is not None and "*" in model[:-1]:
             self._error(given["model"], f"{path}.model", "can have a '*' at its end only")
-        since = _ALWAYS
+        since = ALWAYS
         if "from" in given:
             text = self._text(item, given, "from", path, "a date such as 2026-12-01") or ""
             try:
@@ -159,7 +159,3 @@ class _Reader:
         if node is not None or needed:
             self._error(node or mapping, f"{path}.{name}" if path else name, f"must be {wanted}")
         return None
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

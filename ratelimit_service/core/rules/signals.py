@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from ..answers.signals import TARGETS
 from ..text import either
-from .document import ScalarNode
-from .fields import Fields, describe, quoted
+from .fields import Fields, quoted
 
 KEYS = ("signal", "low_at")
 
@@ -16,11 +15,7 @@ def read_targets(fields: Fields) -> int:
     """Return the bits of `signal`; 0 for off, or if it is missing."""
     if not fields.given("signal"):
         return 0
-    if not fields.is_list("signal"):
-        wanted = f"a list, such as {_EXAMPLE}, or off"
-        node = fields.scalar("signal", wanted)
-        if isinstance(node, ScalarNode) and node.text.lower() not in ("off", "false"):
-            fields.error("signal", f"must be {wanted}, not {describe(node)}")
+    if not fields.list_or_off("signal", f"a list, such as {_EXAMPLE}, or off"):
         return 0
     targets = 0
     for word in fields.raw_texts("signal", len(TARGETS), _EXAMPLE):
