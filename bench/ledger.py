@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import resource
 import subprocess
 import sys
@@ -24,6 +23,8 @@ import redis
 from testing.servers import RedisServer
 from testing.service import COMMAND, Service
 
+from .machine import cpu_seconds
+
 BUCKETS, DAYS = 1_500, 28
 RULES = """\
 domain: d
@@ -33,7 +34,6 @@ descriptors:
     ledger: {}
     price: {per_million: 2.50, currency: USD}
 """
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def say(line: str) -> None:
@@ -54,12 +54,6 @@ def fill(client: redis.Redis) -> tuple[int, int]:
     return number * 24, number * sum(12_345 + hour for hour in range(24))
 
 
-def cpu_of(pid: int) -> float:
-    """Return the CPU time of a process in seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
 def main() -> None:
     """Run the measurement."""
     with tempfile.TemporaryDirectory() as name, RedisServer() as server:
@@ -71,7 +65,7 @@ def main() -> None:
             client.config_set("slowlog-log-slower-than", 1_000)
             client.slowlog_reset()
             pids = {"the service": service.pid, "Redis": server.pid}
-            before = {what: cpu_of(pid) for what, pid in pids.items()}
+            before = {what: cpu_seconds([pid]) for what, pid in pids.items()}
             children = resource.getrusage(resource.RUSAGE_CHILDREN)
             started = time.perf_counter()
             asked = ["--by", "team", "--from", "2026-02-01", "--to", "2026-03-01", "--format", "csv"]
@@ -83,7 +77,7 @@ def main() -> None:
             )
             seconds = time.perf_counter() - started
             used = resource.getrusage(resource.RUSAGE_CHILDREN)
-            cpu = {what: cpu_of(pid) - before[what] for what, pid in pids.items()}
+            cpu = {what: cpu_seconds([pid]) - before[what] for what, pid in pids.items()}
             cpu["the command"] = used.ru_utime + used.ru_stime - children.ru_utime - children.ru_stime
             rows = list(csv.DictReader(io.StringIO(done.stdout)))
             assert tokens == sum([int(row["charged"]) for row in rows]), (

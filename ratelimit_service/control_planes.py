@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
 import structlog
@@ -19,6 +18,7 @@ from .core.text import printable
 from .loading import following
 from .loading.rulebook import Rulebook
 from .observe.tables import Sample
+from .observe.version import version
 from .ports import RuleChange, Taken
 from .runtime.tasks import Background
 from .runtime.threads import Thread
@@ -83,7 +83,7 @@ class ControlPlanes:
             SystemClock(),
             lambda: self._overlays,
             Options(
-                _version(),
+                version(),
                 settings.xds_domain_grace,
                 settings.xds_strict,
                 Cache(Path(settings.xds_cache_dir), server.name, server.node_id)
@@ -272,10 +272,3 @@ def server_of(url: ServerUrl, settings: Settings) -> Server:
         settings.config_grpc_xds_client_additional_headers,
         tls,
     )
-
-
-def _version() -> str:
-    try:
-        return metadata.version("ratelimit-service")
-    except metadata.PackageNotFoundError:  # run from a checkout that was never installed
-        return "unknown"

@@ -8,7 +8,6 @@ may change meanwhile.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from importlib import metadata
 
 from ..core.errors import RateLimitServiceError, StoreError
 from ..core.matching.overrides import OVERRIDE_SOURCE
@@ -61,6 +60,7 @@ from .labels import crossing_labels, rule_labels
 from .loads import Loads
 from .tables import Histogram, Sample, Table, counters
 from .thresholds import thresholds
+from .version import version
 
 UNKNOWN_DOMAIN = "unknown"
 """The label of domains without a configuration, and of requests that could not be planned."""
@@ -109,7 +109,7 @@ class Metrics:
         self._times = Table(("ratelimit_service_response_time_seconds",), Histogram, max_series)
         self._store = Histogram()
         self._scale = 1_000 if milliseconds else 1
-        self._version = _version()
+        self._version = version()
         self._row_of_rule: dict[tuple[Rule, Window], list[int]] = {}
         self._former_rows: dict[tuple[Rule, Window], list[int]] = {}
         self._verdicts: dict[str, tuple[list[int], list[int]]] = {}
@@ -390,10 +390,3 @@ def _samples(table: Table[list[int]], column: int) -> Iterator[Sample]:
     for labels, row, expected in table.labelled():
         if row[column] or column in expected:
             yield Sample(name, labels, row[column])
-
-
-def _version() -> str:
-    try:
-        return metadata.version("ratelimit-service")
-    except metadata.PackageNotFoundError:  # run from a checkout that was never installed
-        return "unknown"

@@ -12,8 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
-from importlib import metadata
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 from opentelemetry.sdk.resources import Resource
@@ -31,6 +30,7 @@ from opentelemetry.trace import (
 )
 
 from ..core.errors import StartError
+from ..observe.version import version
 from ..settings.table import Settings
 from ..settings.tracing import SERVICE_NAME
 from .spans import PREFIX, BatchSpan, CallSpan, StoreSpan
@@ -84,7 +84,7 @@ class Exporting:
         self._store = store
         self._batch = batch
         self._delay = delay
-        self._scope = InstrumentationScope("ratelimit_service", metadata.version("ratelimit-service"))
+        self._scope = InstrumentationScope("ratelimit_service", version())
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
         self._log = structlog.get_logger("ratelimit_service.tracing")
@@ -165,7 +165,7 @@ class Exporting:
         """Return the spans of a note."""
         if isinstance(note, BatchSpan):
             return [self._batch_span(note)]
-        parent = remote = None
+        remote = None
         trace_id, state = new_trace_id(), TraceState()
         if (parent := note.parent) is not None:
             trace_id, state = parent.trace_id, _state(parent.state)
@@ -173,38 +173,41 @@ class Exporting:
             remote = SpanContext(trace_id, parent.span_id, True, flags, state)
         own = SpanContext(trace_id, new_span_id(), False, _SAMPLED, state)
         if note.json:
-            name, attributes = "POST /json", {"http.route": "/json"}
+            name = "POST /json"
+            attributes: dict[str, Any] = {"http.route": "/json"}
         else:
             name = f"{_GRPC}/{_METHOD}"
             attributes = {"rpc.system": "grpc", "rpc.service": _GRPC, "rpc.method": _METHOD}
-        call = self._span(name, own, remote, SpanKind.SERVER, note.start, note.end, note.error)
-        call._attributes = {**attributes, **note.attributes}
+        attributes |= note.attributes
+        call = self._span(name, own, remote, SpanKind.SERVER, note.start, note.end, attributes, note.error)
         if note.store is None:
             return [call]
         return [call, self._store_span(note.store, own, state)]
 
     def _store_span(self, store: StoreSpan, call: SpanContext, state: TraceState) -> ReadableSpan:
         context = SpanContext(call.trace_id, new_span_id(), False, _SAMPLED, state)
-        span = self._span("store", context, call, SpanKind.INTERNAL, store.start, store.end)
-        span._attributes = {f"{PREFIX}store": self._store}
-        batch = store.batch
-        if batch is not None:
-            if batch.error:
-                span._status = Status(StatusCode.ERROR, batch.error[:_LONGEST])
-            span._links = (Link(SpanContext(batch.trace_id, batch.span_id, False, _SAMPLED)),)
-        return span
+        error = ""
+        links: tuple[Link, ...] = ()
+        if (batch := store.batch) is not None:
+            error = batch.error[:_LONGEST]
+            links = (Link(SpanContext(batch.trace_id, batch.span_id, False, _SAMPLED)),)
+        attributes = {f"{PREFIX}store": self._store}
+        return self._span(
+            "store", context, call, SpanKind.INTERNAL, store.start, store.end, attributes, error, links
+        )
 
     def _batch_span(self, batch: BatchSpan) -> ReadableSpan:
         context = SpanContext(batch.trace_id, batch.span_id, False, _SAMPLED)
-        error = batch.error[:_LONGEST]
-        span = self._span("store batch", context, None, SpanKind.CLIENT, batch.start, batch.end, error)
-        span._attributes = {
+        attributes = {
             "db.system.name": self._store,
             "db.operation.name": "EVALSHA",
             f"{PREFIX}batch.requests": batch.requests,
             f"{PREFIX}batch.hits": batch.hits,
         }
-        return span
+        error = batch.error[:_LONGEST]
+        return self._span(
+            "store batch", context, None, SpanKind.CLIENT, batch.start, batch.end, attributes, error
+        )
 
     def _span(
         self,
@@ -214,13 +217,17 @@ class Exporting:
         kind: SpanKind,
         start: int,
         end: int,
+        attributes: dict[str, Any],
         error: str = "",
+        links: Sequence[Link] = (),
     ) -> ReadableSpan:
         return ReadableSpan(
             name,
             context,
             parent,
             self._resource,
+            attributes=attributes,
+            links=links,
             kind=kind,
             status=Status(StatusCode.ERROR, error) if error else Status(),
             start_time=start,
@@ -291,7 +298,7 @@ def resource_of(settings: Settings) -> Resource:
         attributes["service.name"] = name
     if "service.instance.id" not in {*attributes, *detected.attributes}:
         attributes["service.instance.id"] = str(uuid.uuid4())
-    attributes["service.version"] = metadata.version("ratelimit-service")
+    attributes["service.version"] = version()
     attributes["process.pid"] = os.getpid()
     return detected.merge(Resource(attributes))
 

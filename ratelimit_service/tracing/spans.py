@@ -94,6 +94,8 @@ def attributes_of(request: Request, decision: Decision) -> dict[str, Any]:
     }
     for status, tally in zip(decision.status_values, decision.tally_values, strict=True):
         refuses = status[STATUS_CODE] is not OK
+        if len(codes) == _MOST_SHOWN and (not refuses or f"{PREFIX}refused_by" in attributes):
+            continue
         rule = "" if tally is None else rule_label(tally[TALLY_RULE], tally[TALLY_LIMIT])
         if refuses and f"{PREFIX}refused_by" not in attributes:
             attributes[f"{PREFIX}refused_by"] = rule

@@ -120,7 +120,7 @@ def left(remaining: int) -> bytes:
     if remaining < _MORE << 7:
         return _LEFT[remaining & 0x7F] + LAST[remaining >> 7]
     if remaining < _MORE << 14:
-        return _LEFT[remaining & 0x7F] + CONTINUED[remaining >> 7 & 0x7F] + LAST[remaining >> 14]
+        return _LEFT[remaining & 0x7F] + _CONTINUED[remaining >> 7 & 0x7F] + LAST[remaining >> 14]
     return b"\x18" + varint(remaining if remaining < UINT32_MAX else UINT32_MAX)
 
 
@@ -128,7 +128,7 @@ def varint(value: int) -> bytes:
     """Return groups of seven bits, the lowest first; all but the last have the eighth bit set."""
     groups = []
     while value >= _MORE:
-        groups.append(CONTINUED[value & 0x7F])
+        groups.append(_CONTINUED[value & 0x7F])
         value >>= 7
     groups.append(LAST[value])
     return b"".join(groups)
@@ -136,5 +136,5 @@ def varint(value: int) -> bytes:
 
 LAST = [bytes([value]) for value in range(_MORE)]
 """The last byte of a number, or all of a small one."""
-CONTINUED = [bytes([value | _MORE]) for value in range(_MORE)]
-_LEFT = [b"\x18" + group for group in CONTINUED]
+_CONTINUED = [bytes([value | _MORE]) for value in range(_MORE)]
+_LEFT = [b"\x18" + group for group in _CONTINUED]

@@ -15,9 +15,6 @@ from .reasons import follows, reason_of
 FOLLOWS = "follows"
 """The reason of a difference that an earlier one explains."""
 
-INCOMPARABLE = "the answers cannot be compared"
-"""Why a request is left out if comparing its answers fails."""
-
 MOST_BUCKETS = 100_000
 """Buckets whose state is kept; the least recently used one is dropped."""
 

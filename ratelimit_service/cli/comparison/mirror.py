@@ -21,7 +21,7 @@ from ...core.text import printable
 from ...proto.ratelimit_pb2 import RateLimitRequest
 from ...transports.grpc_method import PATH
 from .answers import EXPLAIN, Answer
-from .comparer import INCOMPARABLE, Comparer
+from .comparer import Comparer
 from .exchange import Bucket, bucket_of, hits_of
 from .following import Answered, Asked, Budget, Event, Following
 from .frames import Unfollowable
@@ -221,14 +221,7 @@ class Mirror:
                 await asyncio.sleep(0)  # let calls go on
 
     def _compare_one(self) -> None:
-        pair = self._answered.popleft()
-        try:
-            compared = self._comparer.compare(pair.request, pair.theirs, pair.ours, pair.overlapping)
-        except Exception:  # such as NaN in the metadata; the calls after it are compared
-            self._report.not_compared[INCOMPARABLE] += 1
-            self._comparer.forget(pair.request)
-        else:
-            self._report.add(compared)
+        self._report.compare(self._comparer, *self._answered.popleft())
 
 
 class _Overlaps:

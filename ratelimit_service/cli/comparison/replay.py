@@ -12,7 +12,7 @@ from ...core.text import printable
 from ...proto.ratelimit_pb2 import RateLimitRequest
 from ...transports.grpc_method import PATH
 from .answers import EXPLAIN, Answer
-from .comparer import INCOMPARABLE, Comparer
+from .comparer import Comparer
 from .report import Report
 
 
@@ -47,14 +47,7 @@ def replay(
             ask_theirs.future(data, timeout=timeout),
             ask_ours.future(data + EXPLAIN, timeout=timeout),
         )
-        answers = _answer(one), _answer(other)
-        try:
-            compared = comparer.compare(request, *answers)
-        except Exception:  # such as NaN in the metadata; the requests after it are compared
-            report.not_compared[INCOMPARABLE] += 1
-            comparer.forget(request)
-        else:
-            report.add(compared)
+        report.compare(comparer, request, _answer(one), _answer(other))
 
 
 def _answer(call: Any) -> Answer:

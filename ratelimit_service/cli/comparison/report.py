@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from ...core.text import excerpt, printable, shorten
 from ...proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest
-from .comparer import FOLLOWS, Compared, Finding
+from .answers import Answer
+from .comparer import FOLLOWS, Compared, Comparer, Finding
 from .reasons import REASONS, REFUSAL
 
 TEXTS = {reason.name: reason.text for reason in (*REASONS, REFUSAL)} | {
@@ -54,6 +55,23 @@ class Report:
         """The number of requests with a reason, by reason; a request may have several."""
         self.not_compared: Counter[str] = Counter()
         """The number of requests that were not compared, by cause."""
+
+    def compare(
+        self,
+        comparer: Comparer,
+        request: RateLimitRequest,
+        theirs: Answer,
+        ours: Answer,
+        overlapping: Sequence[int] = (),
+    ) -> None:
+        """Compare two answers, and add the outcome. A request whose answers cannot be compared is left out."""
+        try:
+            compared = comparer.compare(request, theirs, ours, overlapping)
+        except Exception:  # such as NaN in the metadata; the requests after it are compared
+            self.not_compared["the answers cannot be compared"] += 1
+            comparer.forget(request)
+        else:
+            self.add(compared)
 
     def add(self, compared: Compared) -> None:
         """Count one request, and print it if it has no reason, or if all are to be printed."""

@@ -42,11 +42,11 @@ class Target(NamedTuple):
     tls: ssl.SSLContext | None = None
 
     @classmethod
-    def of(cls, address: str, tls: ssl.SSLContext | None = None) -> Target:
+    def of(cls, address: str) -> Target:
         """Return the target whose text is `address`."""
         if address.startswith("unix:"):
-            return cls("localhost", 0, address.removeprefix("unix:").replace("//", "", 1), tls)
-        return cls(*Address.of(address), tls=tls)
+            return cls("localhost", 0, address.removeprefix("unix:").replace("//", "", 1))
+        return cls(*Address.of(address))
 
 
 class Tee:

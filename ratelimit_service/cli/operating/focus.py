@@ -104,12 +104,10 @@ def write_focus(found: Iterable[Ledgered], asked: Asked, to: TextIO) -> int:
 
 
 def rows(found: Iterable[Ledgered], asked: Asked) -> Iterator[dict[str, str]]:
-    """Yield the rows of the buckets that are asked for, by period and descriptor."""
+    """Yield the rows of these buckets, by period and descriptor."""
     sums: dict[_Of, list[int]] = {}
     period = periods(asked)
     for ledgered in found:
-        if not selected(ledgered, asked):
-            continue
         descriptor = descriptor_text(
             tuple([Entry(bytes_of(key), bytes_of(value)) for key, value in ledgered.entries])
         )

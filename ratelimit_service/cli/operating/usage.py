@@ -20,7 +20,6 @@ from .client import Client
 from .shown import Json
 
 PERIODS = {"hour": Unit.HOUR, "day": Unit.DAY, "month": Unit.MONTH}
-FORMATS = ("table", "csv", "json", "focus")
 
 _KINDS = ("charged", "refunded", "refused")
 

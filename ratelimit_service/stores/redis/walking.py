@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -87,14 +87,10 @@ def counters_in(replies: dict[str, Any]) -> dict[str, int | None]:
 def entries_in(replies: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     """Return the entries of books from replies to HGETALL. Raises the errors among them."""
     found: dict[str, dict[str, int]] = {}
-    for key, reply in replies.items():
-        if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
-            continue  # not a book
-        if isinstance(reply, Exception):
-            raise reply
+    for key, fields in _hashes(replies):
         entries = {
             _text(name): min(value, COUNTER_MAX)
-            for name, text in _pairs(reply)
+            for name, text in fields
             if name.isascii() and (value := number(text)) is not None
         }
         if entries:
@@ -102,9 +98,19 @@ def entries_in(replies: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     return found
 
 
-def _pairs(reply: Any) -> list[tuple[bytes, bytes]]:
-    """Return the fields and values of a reply to HGETALL."""
-    return list(reply.items()) if isinstance(reply, dict) else list(zip(reply[::2], reply[1::2], strict=True))
+def _hashes(replies: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[bytes, bytes]]]]:
+    """Yield the fields of each hash from replies to HGETALL, without keys of another type. Raises the other errors."""
+    for key, reply in replies.items():
+        if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
+            continue
+        if isinstance(reply, Exception):
+            raise reply
+        yield (
+            key,
+            list(reply.items())
+            if isinstance(reply, dict)
+            else list(zip(reply[::2], reply[1::2], strict=True)),
+        )
 
 
 def holds_in(replies: Mapping[str, Any], now: int) -> dict[str, int]:
@@ -113,12 +119,7 @@ def holds_in(replies: Mapping[str, Any], now: int) -> dict[str, int]:
     Raises the other errors among them.
     """
     found: dict[str, int] = {}
-    for key, reply in replies.items():
-        if isinstance(reply, Exception):
-            if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
-                continue
-            raise reply
-        fields = _pairs(reply)
+    for key, fields in _hashes(replies):
         tokens = [
             int(value.partition(b":")[0])
             for name, value in fields
