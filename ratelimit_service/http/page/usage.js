@@ -3,11 +3,11 @@
 import { useEffect, useMemo, useState } from "./vendor/standalone.module.js";
 import { call, query } from "./api.js";
 import { Audit } from "./changes.js";
-import { amount, exact, serverNow, visibleText } from "./format.js";
+import { amount, serverNow, visibleText } from "./format.js";
 import { Failure, html, Loading } from "./parts.js";
 import { amend } from "./route.js";
 import { csv, Ledgers, local, money, net, totals } from "./spent.js";
-import { Name, Stacked } from "./stacked.js";
+import { Name, shown, Stacked } from "./stacked.js";
 
 // The command line reads more than this.
 const MOST_ENTRIES = 200_000;
@@ -164,7 +164,7 @@ function Spent({ rows, sums, choice, per, from, to, domain }) {
         <thead><tr><th scope="col">${visibleText(choice.key, 40)}</th><th scope="col" class="number">Tokens</th><th scope="col" class="number">Refunded</th><th scope="col" class="number">Refused</th>${priced && html`<th scope="col" class="number">Amount</th>`}</tr></thead>
         <tbody>${sums.slice(0, MOST_LISTED).map((sum) => html`<tr key=${JSON.stringify([sum.value, sum.currency])}>
           <th scope="row"><${Name} of=${sum.value} longest=${60} /></th>
-          <td class="number">${number(sum.charged)}</td><td class="number">${number(sum.refunded)}</td><td class="number">${number(sum.refused)}</td>
+          <td class="number">${shown(sum.charged)}</td><td class="number">${shown(sum.refunded)}</td><td class="number">${shown(sum.refused)}</td>
           ${priced && html`<td class="number">${sum.currency ? `${money(sum.cost)} ${sum.currency}` : "–"}</td>`}
         </tr>`)}</tbody>
       </table></div>
@@ -173,5 +173,3 @@ function Spent({ rows, sums, choice, per, from, to, domain }) {
       <p class="quiet">Days are those of this browser's time zone, ${Intl.DateTimeFormat().resolvedOptions().timeZone}. The bars are tokens less those that were refunded.</p>
     </section>`;
 }
-
-const number = (value) => amount(exact(String(value)));
