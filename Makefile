@@ -73,7 +73,7 @@ fuzz-native: .venv/native.stamp ## Fuzz the native transport for SECONDS=60, und
 	@SECONDS_LONG='$(SECONDS)' FOUND='$(FOUND)' NGHTTP2_SOURCE='$(NGHTTP2_SOURCE)' sh tools/fuzz_native.sh
 
 test: .venv/dev.stamp .venv-xds/xds.stamp .venv/native.stamp redis prometheus browser base sdks helm kinds control-plane ## Run all tests. Installs redis-server; with Go, builds helm, gateway types and a control plane once (three minutes).
-	@.venv/bin/python -m pytest
+	@sh tools/run_tests.sh .venv/bin/python
 
 test-core: .venv/dev.stamp ## Run the tests of the core: no network, no clock, a few seconds.
 	@.venv/bin/python -m pytest tests/core
