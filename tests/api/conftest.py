@@ -1,4 +1,4 @@
-"""The desk of the tests of the API."""
+"""A fixture for the tests of the API."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from .desk import Desk, open_desk
 
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
-    """The API of a replica."""
+    """Yield a Desk: the API of one replica, and a client."""
     async with open_desk(Desk()) as desk:
         yield desk

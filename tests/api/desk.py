@@ -53,7 +53,7 @@ def bearer(token: str) -> dict[str, str]:
 
 @dataclass
 class RulesHere:
-    """What a rulebook says of the rules in force."""
+    """The rules that the API shows, in place of a rulebook."""
 
     problems: list[Problem]
     domains: Sequence[DomainRules]
@@ -62,7 +62,7 @@ class RulesHere:
 
 
 class Noting(Unobserved):
-    """An observer that notes refusals."""
+    """An observer that records refusals."""
 
     def __init__(self, refusals: Refusals) -> None:
         self._refusals = refusals
@@ -73,7 +73,7 @@ class Noting(Unobserved):
 
 
 class Elsewhere:
-    """The other workers, each with its refusals."""
+    """The other workers of the service, each with the refusals that it reports."""
 
     def __init__(self) -> None:
         self.refusals: list[list[Refusal]] = []
@@ -86,7 +86,7 @@ class Elsewhere:
 
 
 class Desk:
-    """What is behind the API, and a client of it. `seconds` is its monotonic clock."""
+    """The parts behind the API, and a client of it. `seconds` is its monotonic clock."""
 
     def __init__(self, admin: str = ADMIN, read: str = READ, files: Sequence[str] = (RULES,)) -> None:
         self.noted = Refusals()
@@ -157,17 +157,17 @@ class Desk:
         self.keys = 0
 
     def ask(self, text: str = "team=dba", hits: int = 0) -> str:
-        """Return the answer to a gateway."""
+        """Return the answer that a gateway gets for a request."""
         return decision_text(self.limiter.ask(descriptor(text, hits)))
 
     async def get(self, path: str, status: int = 200, /, **parameters: Any) -> dict[str, Any]:
-        """Return the answer to a GET on loopback."""
+        """Return the response to a GET from loopback."""
         return _body(await self.client.get(path, params=parameters), status)
 
     async def change(
         self, path: str, status: int = 200, /, *, key: Any = None, **body: Any
     ) -> dict[str, Any]:
-        """Return the answer to a change, by default with a key of its own."""
+        """Return the response to a change, which has an idempotency key of its own unless one is given."""
         self.keys += 1
         headers = {
             **bearer(ADMIN),
@@ -179,7 +179,7 @@ class Desk:
         return _body(await self.client.post(path, content=json.dumps(given), headers=headers), status)
 
     async def confirmed(self, path: str, /, **body: Any) -> dict[str, Any]:
-        """Return the answer to a change that is previewed first."""
+        """Preview a change, send it with the confirmation, and return the response."""
         preview = await self.change(path, **body, dry_run=True)
         return await self.change(path, **body, confirmation=preview["confirmation"])
 
@@ -194,7 +194,7 @@ def _body(response: httpx.Response, status: int) -> dict[str, Any]:
 
 
 def edits_of(answer: Mapping[str, Any]) -> list[tuple[str, str, int | None, int | None]]:
-    """Return of each edit what was done, for what, and the amounts before and after."""
+    """Return, for each edit, the operation, the target, and the amounts before and after."""
     return [
         (
             edit["action"],
@@ -208,7 +208,7 @@ def edits_of(answer: Mapping[str, Any]) -> list[tuple[str, str, int | None, int 
 
 @asynccontextmanager
 async def open_desk(desk: Desk) -> AsyncIterator[Desk]:
-    """Serve the API of a desk."""
+    """Serve the API of a Desk, and yield the Desk."""
     port = HttpPort(desk.handler.answer, "127.0.0.1", 0)
     await port.start()
     try:

@@ -1,4 +1,4 @@
-"""Budgets over HTTP: lists, one bucket, and what a change would make of them."""
+"""Budgets over HTTP: lists, one bucket, and the preview of a change."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from .desk import ADMIN, Desk, bearer, edits_of
 
 
 def uses(budget: dict[str, Any]) -> dict[str, tuple[int, int, str]]:
-    """Return by window what is used, what may be used, and the state."""
+    """Return, by window, the used amount, the limit and the state."""
     return {
         each["window"]: (each["used"], each["effective_limit"], each["state"]) for each in budget["windows"]
     }
 
 
 async def bucket(desk: Desk, descriptor: str, status: int = 200) -> dict[str, Any]:
-    """Return one bucket, or the problem."""
+    """Return one bucket, or the problem in the response."""
     answer = await desk.client.post("/bucket", json={"domain": "d", "descriptor": descriptor})
     assert status == answer.status_code, answer.text
     found: dict[str, Any] = answer.json()
     return found
 
 
-async def test_a_bucket_has_its_windows_what_is_used_and_what_amends_it(desk: Desk) -> None:
-    """Also where it has counted nothing yet."""
+async def test_a_bucket_is_returned_with_its_windows_usage_and_amendments(desk: Desk) -> None:
+    """Also before it has counted anything."""
     empty = await bucket(desk, "team=dba")
     assert {"hour": (0, 100, "ok"), "day": (0, 1_000, "ok")} == uses(empty)
     desk.ask(hits=90)
@@ -47,8 +47,8 @@ async def test_a_bucket_has_its_windows_what_is_used_and_what_amends_it(desk: De
 @pytest.mark.parametrize(
     "descriptor, status", [("nothing=x", 404), ("free=x", 404), ("team=*", 422), ("*", 422)]
 )
-async def test_a_bucket_that_is_not_there_is_a_problem(desk: Desk, descriptor: str, status: int) -> None:
-    """No rule, no limit, or several descriptors."""
+async def test_a_bucket_that_does_not_exist_is_a_problem(desk: Desk, descriptor: str, status: int) -> None:
+    """No rule matches, the rule has no limit, or there are several descriptors."""
     assert (await bucket(desk, descriptor, status))["detail"]
 
 
@@ -91,15 +91,13 @@ async def test_budgets_are_searched_and_sorted(desk: Desk) -> None:
         ({"prefix": "a", "value": "b"}, 422),
     ],
 )
-async def test_a_search_that_means_nothing_is_refused(
-    desk: Desk, parameters: dict[str, str], status: int
-) -> None:
-    """It is no empty list."""
+async def test_an_invalid_search_is_refused(desk: Desk, parameters: dict[str, str], status: int) -> None:
+    """The response is not an empty list."""
     assert (await desk.get("/budgets", status, **parameters))["detail"]
 
 
 async def test_a_preview_shows_each_bucket_before_and_after(desk: Desk) -> None:
-    """Of one descriptor and of a pattern; nothing is changed by it."""
+    """For a descriptor and for a pattern. A preview changes nothing."""
     desk.ask("team=dba", 100)
     desk.ask("team=dbb", 60)
     desk.ask("team=ops", 10)
@@ -126,8 +124,8 @@ async def test_a_preview_shows_each_bucket_before_and_after(desk: Desk) -> None:
     assert [] == (await desk.get("/amendments"))["amendments"]
 
 
-async def test_a_preview_of_an_unblock_shows_what_holds_then(desk: Desk) -> None:
-    """By the id of the amendment as well."""
+async def test_a_preview_of_an_unblock_shows_the_limits_without_the_amendment(desk: Desk) -> None:
+    """Also if the request names the amendment by its id."""
     made = await desk.change("/override", amount=0)
     for answer in (
         await desk.change("/unblock", dry_run=True),
@@ -137,8 +135,8 @@ async def test_a_preview_of_an_unblock_shows_what_holds_then(desk: Desk) -> None
         assert ("blocked", "ok") == (both["before"]["state"], both["after"]["state"])
 
 
-async def test_a_kill_switch_says_how_many_it_is_for(desk: Desk) -> None:
-    """A preview shows twenty of them."""
+async def test_a_preview_of_a_kill_switch_has_the_number_of_its_buckets(desk: Desk) -> None:
+    """It lists the first twenty."""
     for number in range(30):
         desk.ask(f"team={number}", 1)
     preview = await desk.change("/override", descriptor="*", amount=0, dry_run=True)
@@ -146,7 +144,7 @@ async def test_a_kill_switch_says_how_many_it_is_for(desk: Desk) -> None:
 
 
 async def test_a_pattern_is_reset_as_a_whole_and_once(desk: Desk) -> None:
-    """In one change with a line for each bucket. Sent again, it does not touch what has counted since."""
+    """One change has an edit for each bucket. A retry does not reset hits that were counted since."""
     for name in ("dba", "dbb", "ops"):
         desk.ask(f"team={name}", 100)
     body = {"descriptor": "team=db*", "window": "hour"}
@@ -165,8 +163,8 @@ async def test_a_pattern_is_reset_as_a_whole_and_once(desk: Desk) -> None:
     assert ["OK: OK 60 3600", "OK: OK 60 3600"] == [desk.ask(f"team={name}") for name in ("dba", "dbc")]
 
 
-async def test_a_reset_of_too_many_or_of_nothing_is_refused(desk: Desk) -> None:
-    """A change has a hundred edits at most, and comes into force as a whole."""
+async def test_a_reset_of_more_than_100_buckets_or_of_none_is_refused(desk: Desk) -> None:
+    """A change has at most a hundred edits, and is applied as a whole."""
     assert (
         "nothing to reset" in (await desk.change("/reset", 422, descriptor="user=*", dry_run=True))["detail"]
     )
@@ -176,10 +174,8 @@ async def test_a_reset_of_too_many_or_of_nothing_is_refused(desk: Desk) -> None:
     assert "at most 100 buckets, and team=* matches 101" in problem["detail"]
 
 
-async def test_names_of_strangers_are_data(desk: Desk) -> None:
-    """Markup, bidi marks, control characters, bytes that are no UTF-8, and eight kilobytes: each is one line,
-    and is found again.
-    """
+async def test_names_with_any_bytes_are_shown_on_one_line_and_can_be_found(desk: Desk) -> None:
+    """Markup, bidi marks, control characters, invalid UTF-8, and eight kilobytes."""
     for value in ["<script>alert(1)</script>", "\u202eevil", "a\x00b\x1b[31m", "x" * 8_000, "a,b=c*d\\e"]:
         text = "team=" + value.replace("\\", "\\\\").replace("*", "\\*").replace(",", "\\,")
         made = await desk.change("/override", descriptor=text, amount=7)

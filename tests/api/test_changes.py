@@ -1,6 +1,4 @@
-"""The verbs over HTTP: each with its preview, its idempotency key, its line in the audit, and what becomes of
-it at once.
-"""
+"""Changes over HTTP: previews, idempotency keys, the audit, and their immediate effect."""
 
 from __future__ import annotations
 
@@ -9,8 +7,8 @@ import pytest
 from .desk import ADMIN, Desk, bearer, edits_of
 
 
-async def test_an_override_is_in_force_when_it_is_answered(desk: Desk) -> None:
-    """And so is its removal; the answer has what was before and what is after."""
+async def test_an_override_is_in_force_once_the_response_is_sent(desk: Desk) -> None:
+    """So is its removal. The response has the amendments before and after."""
     assert "OK: OK 100 3600" == desk.ask()
     made = await desk.change("/override", amount=7, window="hour")
     assert [("put", "team=dba", None, 7)] == edits_of(made)
@@ -27,7 +25,7 @@ async def test_an_override_is_in_force_when_it_is_answered(desk: Desk) -> None:
 
 
 async def test_an_override_of_0_blocks_and_unblock_ends_it(desk: Desk) -> None:
-    """A second unblock says that there is nothing to end."""
+    """A second unblock reports that there is nothing to remove."""
     assert (await desk.change("/override", amount=0))["edits"][0]["after"]["blocks"]
     assert "OVER_LIMIT: OVER_LIMIT 0 86400" == desk.ask()
     await desk.change("/unblock")
@@ -37,8 +35,8 @@ async def test_an_override_of_0_blocks_and_unblock_ends_it(desk: Desk) -> None:
     assert "no override for team=dba" in problem["detail"]
 
 
-async def test_a_top_up_is_for_some_windows_and_can_be_removed_by_its_id(desk: Desk) -> None:
-    """What was used stays what it was."""
+async def test_a_top_up_applies_to_given_windows_and_can_be_removed_by_its_id(desk: Desk) -> None:
+    """The used amount stays the same."""
     desk.ask(hits=100)
     assert "OVER_LIMIT: OVER_LIMIT 0 3600" == desk.ask()
     made = await desk.change("/top-up", amount=20, windows=1)
@@ -50,10 +48,10 @@ async def test_a_top_up_is_for_some_windows_and_can_be_removed_by_its_id(desk: D
     await desk.change("/remove", 404, id=name, domain=..., descriptor=...)
 
 
-async def test_a_removal_of_a_pattern_that_this_replica_does_not_know_yet_needs_a_confirmation(
+async def test_removing_a_pattern_that_the_replica_has_not_read_yet_needs_a_confirmation(
     desk: Desk,
 ) -> None:
-    """What it is for is read from the store."""
+    """The replica reads the amendment from the store."""
     made = await desk.confirmed("/override", descriptor="team=*", amount=50)
     name = made["edits"][0]["id"]
     desk.limiter.amendments.remove(name)
@@ -63,8 +61,8 @@ async def test_a_removal_of_a_pattern_that_this_replica_does_not_know_yet_needs_
     await desk.change("/remove", **body, confirmation=preview["confirmation"])
 
 
-async def test_a_reset_sets_used_to_0_and_says_what_it_was(desk: Desk) -> None:
-    """In one window or all; the preview has what the counters hold and changes nothing."""
+async def test_a_reset_sets_used_to_0_and_returns_the_previous_amount(desk: Desk) -> None:
+    """In one window or in all. A preview returns the counts and changes nothing."""
     desk.ask(hits=100)
     seen = await desk.change("/reset", window="hour", dry_run=True)
     assert "OVER_LIMIT: OVER_LIMIT 0 3600" == desk.ask()
@@ -76,8 +74,8 @@ async def test_a_reset_sets_used_to_0_and_says_what_it_was(desk: Desk) -> None:
     await desk.change("/reset", 422, descriptor="free=x")
 
 
-async def test_a_change_that_is_sent_again_does_nothing_a_second_time(desk: Desk) -> None:
-    """It returns what it did; the same key with another change is refused."""
+async def test_a_change_that_is_sent_again_is_applied_once(desk: Desk) -> None:
+    """A retry gets the first result. The same key with another change is refused."""
     first = await desk.change("/top-up", key="k", amount=20)
     second = await desk.change("/top-up", key="k", amount=20)
     assert (False, True) == (first["replayed"], second["replayed"])
@@ -88,8 +86,8 @@ async def test_a_change_that_is_sent_again_does_nothing_a_second_time(desk: Desk
     assert "OK: OK 120 3600" == desk.ask()
 
 
-async def test_a_reset_that_is_sent_again_does_not_reset_what_was_used_since(desk: Desk) -> None:
-    """A retry of an operator's tool must not give a team a second budget."""
+async def test_a_reset_that_is_sent_again_keeps_later_charges(desk: Desk) -> None:
+    """Otherwise, a retry by an operator's tool would give a team a second budget."""
     desk.ask(hits=100)
     await desk.change("/reset", key="k")
     desk.ask(hits=60)
@@ -98,8 +96,10 @@ async def test_a_reset_that_is_sent_again_does_not_reset_what_was_used_since(des
 
 
 @pytest.mark.parametrize("descriptor", ["team=*", "team=d*", "*"])
-async def test_a_change_of_many_needs_the_confirmation_of_its_preview(desk: Desk, descriptor: str) -> None:
-    """Without it, nothing is changed."""
+async def test_a_change_of_a_pattern_needs_the_confirmation_from_its_preview(
+    desk: Desk, descriptor: str
+) -> None:
+    """Without it, nothing changes."""
     problem = await desk.change("/override", 422, descriptor=descriptor, amount=0)
     assert "urn:ratelimit-service:problem:confirmation-needed" == problem["type"]
     assert "OK: OK 100 3600" == desk.ask()
@@ -125,17 +125,17 @@ async def test_a_change_of_many_needs_the_confirmation_of_its_preview(desk: Desk
         {"domain": "e"},
     ],
 )
-async def test_a_confirmation_is_for_one_change(desk: Desk, other: dict[str, object]) -> None:
-    """Any other field makes it another change."""
+async def test_a_confirmation_is_valid_for_one_change_only(desk: Desk, other: dict[str, object]) -> None:
+    """If any field differs, it is another change."""
     preview = await desk.change("/override", descriptor="team=*", amount=0, dry_run=True)
     fields = {"descriptor": "team=*", "amount": 0, **other, "confirmation": preview["confirmation"]}
     assert "another change" in (await desk.change("/override", 422, **fields))["detail"]
     assert "OK: OK 100 3600" == desk.ask()
 
 
-async def test_a_confirmation_is_for_one_verb_and_a_while(desk: Desk) -> None:
-    """An override is not confirmed by the preview of a top-up, nor by that of ten minutes ago, nor by a
-    made-up one.
+async def test_a_confirmation_is_valid_for_one_verb_and_expires(desk: Desk) -> None:
+    """The preview of a top-up does not confirm an override; neither does a preview from ten minutes ago, nor
+    an invented confirmation.
     """
     fields = {"descriptor": "team=*", "amount": 1}
     preview = (await desk.change("/top-up", **fields, dry_run=True))["confirmation"]
@@ -146,8 +146,8 @@ async def test_a_confirmation_is_for_one_verb_and_a_while(desk: Desk) -> None:
     assert "expired" in (await desk.change("/top-up", 422, **fields, confirmation=preview))["detail"]
 
 
-async def test_of_two_operators_the_second_one_is_refused(desk: Desk) -> None:
-    """Both have seen the same preview; for one descriptor as well, where a confirmation is sent."""
+async def test_the_second_of_two_operators_with_the_same_preview_is_refused(desk: Desk) -> None:
+    """Also for a single descriptor, if the request has a confirmation."""
     for descriptor in ("team=*", "team=dba"):
         ana, bob = [
             (await desk.change("/override", descriptor=descriptor, amount=amount, dry_run=True))[
@@ -161,15 +161,15 @@ async def test_of_two_operators_the_second_one_is_refused(desk: Desk) -> None:
         assert "OK: OK 7 3600" == desk.ask()
 
 
-async def test_a_preview_of_a_kill_switch_names_what_it_does_not_reach(desk: Desk) -> None:
-    """An override by exact descriptor comes before one of a domain."""
+async def test_a_preview_of_a_kill_switch_names_the_buckets_that_stay_open(desk: Desk) -> None:
+    """An override for an exact descriptor takes precedence over one for a domain."""
     await desk.change("/override", amount=50)
     preview = await desk.change("/override", descriptor="*", amount=0, dry_run=True)
     assert [("team=dba", 50)] == [(one["descriptor"], one["amount"]) for one in preview["exceptions"]]
 
 
 async def test_a_change_needs_an_idempotency_key(desk: Desk) -> None:
-    """Otherwise a retry could top up twice. A preview needs none. Quotes around a key do not count."""
+    """Otherwise, a retry could top up twice. A preview needs no key. Quotes around a key are ignored."""
     body = {"domain": "d", "descriptor": "team=dba", "amount": 20, "reason": "launch"}
     headers = bearer(ADMIN)
     without = await desk.client.post("/top-up", json=body, headers=headers)
@@ -214,8 +214,8 @@ async def test_a_change_needs_an_idempotency_key(desk: Desk) -> None:
         ("amonut", 7, 400),
     ],
 )
-async def test_a_field_that_is_not_valid_is_named(desk: Desk, field: str, value: object, status: int) -> None:
-    """By 400 where it is not of its type, by 422 where it means nothing. Nothing is changed."""
+async def test_an_invalid_field_is_named(desk: Desk, field: str, value: object, status: int) -> None:
+    """The status is 400 for a wrong type and 422 for an invalid value. Nothing changes."""
     problem = await desk.change("/override", status, **{"amount": 7, field: value})
     if status == 400:
         assert [field] == [error["field"] for error in problem["errors"]]
@@ -224,7 +224,7 @@ async def test_a_field_that_is_not_valid_is_named(desk: Desk, field: str, value:
 
 
 async def test_the_audit_has_author_change_and_reason(desk: Desk) -> None:
-    """The latest first, a page at a time."""
+    """In pages, the latest change first."""
     desk.ask(hits=100)
     await desk.change("/override", amount=7)
     await desk.change("/reset", author="bob", reason="mistake")
@@ -242,8 +242,8 @@ async def test_the_audit_has_author_change_and_reason(desk: Desk) -> None:
     assert None is second["next_cursor"]
 
 
-async def test_descriptors_of_any_bytes_come_back_as_they_were_sent(desk: Desk) -> None:
-    """The text of a descriptor in an answer names the same bucket in the next request."""
+async def test_a_descriptor_in_a_response_is_valid_in_the_next_request(desk: Desk) -> None:
+    """It names the same bucket, whatever its bytes."""
     text = "team=\\xFF\\xFE\\,\\*\\\\é\\x0A<b>"
     made = await desk.change("/override", descriptor=text, amount=7)
     shown = made["edits"][0]["descriptor"]

@@ -1,4 +1,4 @@
-"""The control planes in the API: none, of one worker, and of several."""
+"""Control planes in the API: without any, and as one or several workers report them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .desk import Desk
 
 
 def seen(*overlay_problems: str, **more: Any) -> ControlPlanes:
-    """What one worker sees of one control plane."""
+    """Return the report of one worker about one control plane."""
     plane: ControlPlane = {
         "server": "eg",
         "connected": True,
@@ -37,7 +37,7 @@ def seen(*overlay_problems: str, **more: Any) -> ControlPlanes:
 
 
 async def test_a_service_without_control_planes_has_an_empty_list(desk: Desk) -> None:
-    """And not 404: the page asks every service."""
+    """The status is not 404, because the page sends this request to every service."""
     assert {"control_planes": [], "overlay_problems": []} == await desk.get("/control-planes")
 
 
@@ -51,13 +51,13 @@ async def test_a_service_without_control_planes_has_an_empty_list(desk: Desk) ->
     ],
     ids=lambda trouble: next(iter(trouble)),
 )
-def test_the_worker_with_the_most_trouble_is_shown(trouble: dict[str, Any]) -> None:
-    """Whichever worker answers, the trouble of another one is not hidden."""
+def test_the_report_of_the_worker_with_the_worst_state_is_returned(trouble: dict[str, Any]) -> None:
+    """Whichever worker handles the request, the problems of the others are visible."""
     fine, troubled = seen(), seen("a.yaml: not a mapping", **trouble)
     for workers in ([fine, troubled, fine], [troubled, fine], [fine, fine, troubled]):
         assert troubled == most_troubled(workers)
 
 
-def test_a_worker_that_does_not_answer_leaves_the_others() -> None:
-    """One that has only just started is not asked."""
+def test_a_worker_that_does_not_answer_is_left_out() -> None:
+    """A worker that has just started gets no request."""
     assert seen() == most_troubled([seen()])

@@ -21,8 +21,10 @@ async def explained(desk: Desk, target: str, hits: int = 0, **body: Any) -> dict
     return found
 
 
-async def test_an_explanation_says_what_would_be_answered_and_why(desk: Desk) -> None:
-    """The rule that wins and those that lose, the window that decides, the amendments; nothing is counted."""
+async def test_an_explanation_has_the_decision_and_its_reasons(desk: Desk) -> None:
+    """The rule that applies, the rules that do not, the deciding window, and the amendments. Nothing is
+    counted.
+    """
     desk.ask(hits=90)
     made = (await desk.change("/top-up", amount=20, window="hour"))["edits"][0]["after"]
     found = await explained(desk, "team=dba", 1_000)
@@ -51,7 +53,7 @@ async def test_an_explanation_says_what_would_be_answered_and_why(desk: Desk) ->
     ],
 )
 async def test_an_explanation_has_a_verdict(desk: Desk, target: str, verdict: str, code: str) -> None:
-    """Each with the code that a gateway would get."""
+    """Each verdict comes with the code that a gateway would get."""
     desk.ask("team=dba", 100)
     desk.ask("user=al", 9)
     await desk.change("/override", descriptor="team=eve", amount=0)
@@ -60,9 +62,9 @@ async def test_an_explanation_has_a_verdict(desk: Desk, target: str, verdict: st
     assert found["reason"]
 
 
-async def test_an_explanation_knows_what_requests_in_flight_hold() -> None:
-    """A check that is refused for them is explained as refused, with the same message; an explanation sets
-    nothing aside.
+async def test_an_explanation_includes_the_holds_of_requests_in_flight() -> None:
+    """A check that holds would refuse is explained as refused, with the same message. An explanation takes no
+    hold.
     """
     rules = "domain: d\ndescriptors: [{key: team, hold: 50, rate_limit: {unit: day, tokens_per_unit: 100}}]\n"
     async with open_desk(Desk(files=(rules,))) as desk:
@@ -86,16 +88,15 @@ async def test_an_explanation_knows_what_requests_in_flight_hold() -> None:
         assert (0, 50) == tuple(budget["windows"][0][name] for name in ("used", "held"))
 
 
-async def test_an_explanation_of_an_unknown_domain_and_of_no_descriptor(desk: Desk) -> None:
-    """The one has a verdict, the other is a problem."""
+async def test_an_unknown_domain_has_a_verdict_and_a_missing_descriptor_is_a_problem(desk: Desk) -> None:
     assert "unknown" == (await explained(desk, "team=dba", domain="e"))["verdict"]
     for target in ("team=*", "*", "team"):
         answer = await desk.client.post("/explain", json={"domain": "d", "descriptor": target})
         assert 422 == answer.status_code
 
 
-async def test_replicas_are_listed_with_how_far_behind_they_are(desk: Desk) -> None:
-    """They are in step once all have the rules and the amendments of this one."""
+async def test_replicas_are_listed_with_the_versions_that_they_have(desk: Desk) -> None:
+    """They are in step once all have the rules and amendments of this replica."""
     first = await desk.get("/replicas")
     assert (True, [("here", True, 1, "a-hash", 0)]) == (
         first["in_step"],
@@ -114,8 +115,8 @@ async def test_replicas_are_listed_with_how_far_behind_they_are(desk: Desk) -> N
     assert (await desk.get("/replicas"))["in_step"]
 
 
-async def test_a_cursor_of_other_rules_is_refused(desk: Desk) -> None:
-    """A page of new rules does not continue one of old rules."""
+async def test_a_cursor_from_before_a_reload_is_refused(desk: Desk) -> None:
+    """Otherwise, a list would begin with the old rules and continue with the new ones."""
     first = await desk.get("/rules", limit=1)
     assert ("a-hash", "2026-11-21T00:00:00Z") == (first["hash"], first["loaded_at"])
     await desk.get("/rules", limit=1, cursor=first["next_cursor"])

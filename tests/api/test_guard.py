@@ -1,4 +1,4 @@
-"""Who may send a request: by token, by peer, and by what a browser says about the page that sends it."""
+"""Authorization by token, by peer address, and by the headers of browsers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ async def _empty() -> AsyncGenerator[bytes]:
 
 
 def request(peer: str = "127.0.0.1", **headers: str) -> Request:
-    """A request of a peer; a header's name has underscores."""
+    """Return a request from a peer. In the names of headers, underscores stand for hyphens."""
     given = {"host": "localhost:6070", **headers}
     pairs = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in given.items()]
     return Request("GET", "/api/v1/status", _empty(), headers=pairs, peer=peer)
 
 
 async def role_of(desk: Desk, asked: Request, *, changes: bool = False) -> str:
-    """Return the role of a caller, or the kind of problem."""
+    """Return the role of a caller, or the type of the problem."""
     try:
         return (await desk.guard.admit(asked, changes=changes)).name
     except Refused as refused:
@@ -40,7 +40,7 @@ async def role_of(desk: Desk, asked: Request, *, changes: bool = False) -> str:
 
 @pytest.fixture
 async def closed() -> AsyncIterator[Desk]:
-    """A replica without tokens."""
+    """Return the guard of a replica without tokens."""
     async with open_desk(Desk(admin="", read="")) as desk:
         yield desk
 
@@ -58,7 +58,7 @@ async def closed() -> AsyncIterator[Desk]:
         (request("10.0.0.7", authorization=f"Bearer {ADMIN}", host="x"), "ADMIN", "ADMIN"),
         (request("10.0.0.7"), "unauthorized", "unauthorized"),
         (request(""), "unauthorized", "unauthorized"),
-        # A wrong token is not ignored where none is needed: its owner has to learn that it is wrong.
+        # A wrong token is refused even where none is needed, so that its owner notices.
         (request(authorization="Bearer x"), "unauthorized", "unauthorized"),
         (request(authorization=f"Bearer {ADMIN[:-1]}"), "unauthorized", "unauthorized"),
         (request(authorization=f"Bearer {ADMIN}x"), "unauthorized", "unauthorized"),
@@ -66,7 +66,7 @@ async def closed() -> AsyncIterator[Desk]:
         (request(authorization=f"Basic {ADMIN}"), "unauthorized", "unauthorized"),
         (request(authorization=f"Bearer {ADMIN[:-1]}é"), "unauthorized", "unauthorized"),
         (request(authorization=""), "unauthorized", "unauthorized"),
-        # DNS rebinding: the page's own name resolves to this machine.
+        # DNS rebinding: the attacker's host name resolves to this machine.
         (request(host="evil.example"), "unauthorized", "unauthorized"),
         (
             request(host="evil.example:6070", origin="http://evil.example:6070"),
@@ -79,17 +79,17 @@ async def closed() -> AsyncIterator[Desk]:
         (request(host=""), "unauthorized", "unauthorized"),
         (request(host="["), "unauthorized", "unauthorized"),
         (request(host="[::1].evil.example"), "unauthorized", "unauthorized"),
-        # A proxy on this machine forwards requests of others.
+        # A proxy on this machine forwards requests from elsewhere.
         (request(x_forwarded_for="10.0.0.7"), "unauthorized", "unauthorized"),
         (request(forwarded="for=10.0.0.7"), "unauthorized", "unauthorized"),
-        # A page of another site.
+        # A page from another site.
         (request(origin="http://evil.example"), "forbidden", "forbidden"),
         (request(origin="null"), "forbidden", "forbidden"),
         (request(origin="http://localhost:3000"), "forbidden", "forbidden"),
         (request(origin="http://evil.example", authorization=f"Bearer {ADMIN}"), "forbidden", "forbidden"),
         (request(sec_fetch_site="cross-site"), "forbidden", "forbidden"),
         (request(sec_fetch_site="same-site"), "forbidden", "forbidden"),
-        # Its own page.
+        # The service's own page.
         (request(origin="http://localhost:6070", sec_fetch_site="same-origin"), "LOCAL", "unauthorized"),
         (request(sec_fetch_site="none"), "LOCAL", "unauthorized"),
         (
@@ -101,15 +101,15 @@ async def closed() -> AsyncIterator[Desk]:
         ),
     ],
 )
-async def test_a_caller_has_the_role_of_its_token_and_its_peer(
+async def test_the_role_of_a_caller_follows_from_its_token_and_its_address(
     desk: Desk, asked: Request, reads: str, changes: str
 ) -> None:
-    """Reads, and changes, of every kind of caller."""
+    """For reads and for changes."""
     assert (reads, changes) == (await role_of(desk, asked), await role_of(desk, asked, changes=True))
 
 
-async def test_without_tokens_the_api_reads_on_loopback_and_changes_nothing(closed: Desk) -> None:
-    """No text is the token that is not there."""
+async def test_without_tokens_loopback_may_read_and_no_caller_may_change(closed: Desk) -> None:
+    """No text, not even an empty one, matches an unset token."""
     assert "local" == (await closed.get("/status"))["you"]
     assert not (await closed.get("/status"))["writes"]
     answer = await closed.client.post("/override", json=CHANGE)
@@ -120,8 +120,8 @@ async def test_without_tokens_the_api_reads_on_loopback_and_changes_nothing(clos
     assert "unauthorized" == await role_of(closed, request("10.0.0.7"))
 
 
-async def test_a_response_without_the_right_says_what_is_needed(desk: Desk) -> None:
-    """WWW-Authenticate with 401, and no more about the token."""
+async def test_a_refused_request_is_answered_with_the_required_role(desk: Desk) -> None:
+    """A 401 has WWW-Authenticate, and nothing else about the token."""
     for headers, status, challenge in [
         ({}, 401, 'Bearer realm="ratelimit-service"'),
         (bearer("wrong-0123456789"), 401, 'Bearer realm="ratelimit-service", error="invalid_token"'),
@@ -134,8 +134,8 @@ async def test_a_response_without_the_right_says_what_is_needed(desk: Desk) -> N
     assert "OK: OK 100 3600" == desk.ask()
 
 
-async def test_a_browser_may_not_share_an_answer_with_another_site(desk: Desk) -> None:
-    """No header of CORS, also for a preflight; and an answer is not kept."""
+async def test_responses_are_not_readable_by_other_sites(desk: Desk) -> None:
+    """They have no CORS headers, not even for a preflight request, and are not cached."""
     answer = await desk.client.get("/status")
     assert ("no-store", "same-origin", "nosniff") == tuple(
         answer.headers[name]
@@ -149,8 +149,8 @@ async def test_a_browser_may_not_share_an_answer_with_another_site(desk: Desk) -
     assert [] == [name for name in (*answer.headers, *preflight.headers) if name.startswith("access-control")]
 
 
-async def test_a_form_of_another_page_is_not_read(desk: Desk) -> None:
-    """A form sends text/plain, url-encoded or multipart bodies, for which browsers ask no permission."""
+async def test_a_form_from_another_site_is_refused(desk: Desk) -> None:
+    """Browsers send text/plain, URL-encoded and multipart bodies without a preflight request."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
         answer = await desk.client.post(
             "/override",
@@ -163,8 +163,8 @@ async def test_a_form_of_another_page_is_not_read(desk: Desk) -> None:
         )
 
 
-async def test_each_role_has_a_rate_of_its_own(desk: Desk) -> None:
-    """Readers without a token do not keep an operator from the kill switch."""
+async def test_each_role_has_its_own_rate_limit(desk: Desk) -> None:
+    """Readers without a token cannot keep an operator from the kill switch."""
     statuses: list[str] = [await role_of(desk, request()) for _ in range(guard.READS_AT_ONCE + 1)]
     assert ["LOCAL"] * guard.READS_AT_ONCE + ["too-many-requests"] == statuses
     answer = await desk.client.get("/status")
@@ -175,8 +175,8 @@ async def test_each_role_has_a_rate_of_its_own(desk: Desk) -> None:
     assert ["LOCAL"] * 2 + ["too-many-requests"] == [await role_of(desk, request()) for _ in range(3)]
 
 
-async def test_guesses_are_slowed_and_logged_once_a_minute(desk: Desk) -> None:
-    """The owner of a token is served meanwhile. The log has no token."""
+async def test_guesses_of_a_token_are_limited_and_logged_once_a_minute(desk: Desk) -> None:
+    """Meanwhile, callers with the token are served. The log never contains a token."""
     wrong = request("10.0.0.7", authorization="Bearer guess-0123456789")
     with capture_logs() as logged:
         kinds: list[Any] = [await role_of(desk, wrong) for _ in range(guard.FAILURES_AT_ONCE + 2)]
@@ -188,8 +188,8 @@ async def test_guesses_are_slowed_and_logged_once_a_minute(desk: Desk) -> None:
     assert "guess" not in str(logged)
 
 
-async def test_changes_have_a_rate(desk: Desk) -> None:
-    """A tool that runs wild does not fill the audit at once."""
+async def test_changes_are_rate_limited(desk: Desk) -> None:
+    """A tool in a loop cannot fill the audit at once."""
     admin = request(authorization=f"Bearer {ADMIN}")
     kinds = [await role_of(desk, admin, changes=True) for _ in range(guard.WRITES_AT_ONCE + 1)]
     assert ["ADMIN"] * guard.WRITES_AT_ONCE + ["too-many-requests"] == kinds

@@ -1,4 +1,4 @@
-"""Requests and answers: paths, methods, bodies, pages, problems."""
+"""Requests and responses: paths, methods, bodies, pages and problems."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from ratelimit_service.core.errors import NotReady, Problem, StoreError
 from .desk import ADMIN, Desk, bearer
 
 
-async def test_status_says_what_is_in_force_and_what_the_caller_may_do(desk: Desk) -> None:
-    """Of this replica, at this moment."""
+async def test_status_has_the_state_of_the_replica_and_the_role_of_the_caller(desk: Desk) -> None:
     await desk.change("/override", amount=7)
     desk.problems.append(Problem("a.yaml", 3, "x", "y"))
     desk.health.set("redis", False)
@@ -32,7 +31,7 @@ async def test_status_says_what_is_in_force_and_what_the_caller_may_do(desk: Des
 
 
 async def test_rules_are_listed_in_pages(desk: Desk) -> None:
-    """With their domains, and what was wrong with the last load; escaped where a terminal would act on it."""
+    """With their domains and the errors of the last load. Control characters are escaped for terminals."""
     desk.problems.append(Problem("a.yaml", 0, "", "'\x1b' is no unit"))
     first = await desk.get("/rules", limit=2)
     second = await desk.get("/rules", limit=2, cursor=first["next_cursor"], domain="d")
@@ -57,7 +56,9 @@ async def test_rules_are_listed_in_pages(desk: Desk) -> None:
 
 
 async def test_amendments_are_listed_in_pages_the_latest_first(desk: Desk) -> None:
-    """Each once, also those of one second; by domain, by descriptor and by pattern."""
+    """Each is on exactly one page, even if several are of the same second. Filters are the domain, a
+    descriptor or a pattern.
+    """
     for number in range(5):
         desk.limiter.now += number % 2
         await desk.change("/override", descriptor=f"team=t{number}", amount=number)
@@ -93,10 +94,10 @@ async def test_amendments_are_listed_in_pages_the_latest_first(desk: Desk) -> No
         ("/rules", {"domain": "x" * 1_025}, "domain"),
     ],
 )
-async def test_a_parameter_that_is_not_valid_is_named(
+async def test_an_invalid_parameter_is_named(
     desk: Desk, path: str, parameters: dict[str, str], field: str | None
 ) -> None:
-    """A typo is no filter that is silently left out."""
+    """A typo is not silently ignored."""
     answer = await desk.client.get(path, params=parameters)
     errors = [error["field"] for error in answer.json().get("errors", ())]
     assert ((400, [field]) if field else (200, [])) == (answer.status_code, errors)
@@ -104,13 +105,13 @@ async def test_a_parameter_that_is_not_valid_is_named(
 
 @pytest.mark.parametrize("path", ["/audit", "/rules", "/amendments"])
 @pytest.mark.parametrize("cursor", ["x", "-1", "x.y", "9" * 20, "١"])
-async def test_a_cursor_of_another_list_is_refused(desk: Desk, path: str, cursor: str) -> None:
-    """And not taken for a place in this one."""
+async def test_a_cursor_from_another_list_is_refused(desk: Desk, path: str, cursor: str) -> None:
+    """It is not taken for a position in this list."""
     assert "begin again" in (await desk.get(path, 422, cursor=cursor))["detail"]
 
 
-async def test_a_query_is_read_as_it_is_written(desk: Desk) -> None:
-    """Twice the same name, bytes that are no UTF-8, and a hundred parameters are refused."""
+async def test_an_ambiguous_query_is_refused(desk: Desk) -> None:
+    """Repeated names, invalid UTF-8, and more than a hundred parameters."""
     for query, status in [
         ("domain=d&domain=e", 400),
         ("domain=%FF", 400),
@@ -121,8 +122,8 @@ async def test_a_query_is_read_as_it_is_written(desk: Desk) -> None:
         assert status == (await desk.client.get(f"/rules?{query}")).status_code, query
 
 
-async def test_paths_and_methods_that_are_not_there_are_problems_too(desk: Desk) -> None:
-    """404 and 405, with the methods that there are. HEAD is GET without its body."""
+async def test_unknown_paths_and_methods_are_problems(desk: Desk) -> None:
+    """The status is 404, or 405 with the allowed methods. HEAD is GET without the body."""
     missing = await desk.client.get("/nothing")
     assert (404, "application/problem+json") == (missing.status_code, missing.headers["content-type"])
     for path, method, allow in [
@@ -152,10 +153,8 @@ async def test_paths_and_methods_that_are_not_there_are_problems_too(desk: Desk)
         (b" " * (handler.LARGEST_BODY + 1), 413, "65536 bytes"),
     ],
 )
-async def test_a_body_that_is_no_request_is_refused(
-    desk: Desk, body: bytes, status: int, detail: str
-) -> None:
-    """It says why."""
+async def test_an_invalid_body_is_refused(desk: Desk, body: bytes, status: int, detail: str) -> None:
+    """The problem has the reason."""
     headers = {**bearer(ADMIN), "content-type": "application/json; charset=utf-8", "idempotency-key": "k"}
     answer = await desk.client.post("/override", content=body, headers=headers)
     assert (status, True) == (answer.status_code, detail in answer.json()["detail"]), answer.text
@@ -169,10 +168,10 @@ async def test_a_body_that_is_no_request_is_refused(
         (ValueError("a bug"), 500, "internal"),
     ],
 )
-async def test_an_error_behind_the_api_is_a_problem(
+async def test_an_internal_error_is_a_problem_without_details(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, kind: str
 ) -> None:
-    """A bug is not shown to the caller."""
+    """A bug is logged, not shown to the caller."""
 
     async def fail(*arguments: Any) -> None:
         raise error
@@ -185,10 +184,10 @@ async def test_an_error_behind_the_api_is_a_problem(
     )
 
 
-async def test_requests_in_flight_are_bounded_for_each_role(
+async def test_each_role_has_its_own_bound_on_requests_in_flight(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Readers that wait for the store do not keep an operator out."""
+    """Readers that wait for the store do not lock out an operator."""
     release = asyncio.Event()
     audit = desk.operations.audit
 
@@ -208,8 +207,8 @@ async def test_requests_in_flight_are_bounded_for_each_role(
     await desk.get("/status")
 
 
-async def test_long_answers_leave_most_of_the_loop_to_calls(desk: Desk) -> None:
-    """However many are asked for at once: one is made at a time, in slices with pauses."""
+async def test_long_responses_leave_most_of_the_event_loop_to_calls(desk: Desk) -> None:
+    """However many are requested at once, they are made one at a time, in slices with pauses."""
     for number in range(500):
         desk.limiter.amendments.put(override(parse("d", f"team={number}"), number, since=1))
     page = await desk.handler._api.amendments(_page(500), Role.LOCAL)
@@ -223,7 +222,7 @@ async def test_long_answers_leave_most_of_the_loop_to_calls(desk: Desk) -> None:
 
 
 async def test_a_long_page_is_written_in_pieces(desk: Desk) -> None:
-    """Calls are answered between them; together they are the JSON of the whole."""
+    """Calls are handled between the pieces, which together are the JSON of the whole page."""
     amendments = [
         Put(override(parse("d", f"team={number}{'x' * 10_000}"), number, since=1)) for number in range(100)
     ]
@@ -237,7 +236,7 @@ async def test_a_long_page_is_written_in_pieces(desk: Desk) -> None:
     assert page == await desk.get("/amendments", limit=100)
 
 
-async def test_thousands_of_amendments_are_listed_without_holding_up_calls(desk: Desk) -> None:
+async def test_listing_thousands_of_amendments_does_not_delay_calls(desk: Desk) -> None:
     """They are sorted in a thread."""
     for number in range(5_000):
         desk.limiter.amendments.put(override(parse("d", f"team={number}"), number, since=number))

@@ -1,4 +1,4 @@
-"""The description of the API: it is true, and the API keeps to it, whatever is sent."""
+"""The OpenAPI description is true: every response of the API conforms to it, whatever the request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 CONFIG = SchemathesisConfig.from_dict(
     {
         "checks": {
-            # A field of its type may still mean nothing: 422.
+            # A field of the right type may still have an invalid value: 422.
             "negative_data_rejection": {"expected-statuses": ["400", "401", "413", "422", "429"]},
             "positive_data_acceptance": {"expected-statuses": ["2xx", "404", "409", "422", "429"]},
         }
@@ -49,11 +49,9 @@ EXAMPLES = 12
     "mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=lambda mode: mode.value
 )
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
-def test_every_request_has_an_answer_that_is_described(
-    service: Service, endpoint: Endpoint, mode: GenerationMode
-) -> None:
-    """Valid requests and invalid ones: never a 500, and never a status, a type or a field that the
-    description lacks.
+def test_every_response_is_described(service: Service, endpoint: Endpoint, mode: GenerationMode) -> None:
+    """For valid and invalid requests, there is never a 500, nor a status, type or field that is missing from
+    the description.
     """
     operation = SCHEMA[endpoint.path][endpoint.method.lower()]
     if mode is GenerationMode.NEGATIVE and not (operation.body or operation.query or operation.headers):
@@ -75,7 +73,7 @@ def test_every_request_has_an_answer_that_is_described(
     run()
 
 
-def test_the_service_serves_its_description(service: Service) -> None:
-    """Word for word what the code says."""
+def test_the_served_description_is_that_of_the_code(service: Service) -> None:
+    """Word for word."""
     answer = httpx.get(f"http://{service.debug}/api/v1/openapi.json", trust_env=False)
     assert description() == answer.json()

@@ -1,4 +1,4 @@
-"""Several changes in one: limits in bulk."""
+"""Several edits in one change: limits in bulk."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from .desk import Desk, edits_of
 
 
 async def send(desk: Desk, changes: list[Any], status: int = 200, **more: Any) -> dict[str, Any]:
-    """Return the answer to several changes."""
+    """Return the response to several edits."""
     return await desk.change("/changes", status, changes=changes, domain=..., descriptor=..., **more)
 
 
 def limit(descriptor: str, amount: int, verb: str = "override", **more: Any) -> dict[str, Any]:
-    """Return one of several changes."""
+    """Return one of several edits: a limit."""
     return {"verb": verb, "domain": "d", "descriptor": descriptor, "amount": amount, **more}
 
 
-async def test_several_changes_come_into_force_together(desk: Desk) -> None:
-    """After a preview that shows each bucket with all of them, in one version, and once."""
+async def test_several_edits_come_into_force_together(desk: Desk) -> None:
+    """The preview shows each bucket with all edits. They have one version and are applied once."""
     old = await desk.change("/override", descriptor="team=old", amount=5)
     changes = [
         limit("team=dba", 70),
@@ -59,8 +59,7 @@ def _hour(preview: dict[str, Any], descriptor: str, what: str) -> Any:
     return found[what]["windows"][0]["effective_limit"]
 
 
-async def test_another_change_in_between_is_noticed(desk: Desk) -> None:
-    """Of any of them; then none comes into force."""
+async def test_no_edit_is_applied_if_any_target_has_changed_since_the_preview(desk: Desk) -> None:
     changes = [limit("team=dba", 70), limit("team=ops", 71)]
     preview = await send(desk, changes, dry_run=True)
     await desk.change("/override", descriptor="team=ops", amount=5)
@@ -69,8 +68,8 @@ async def test_another_change_in_between_is_noticed(desk: Desk) -> None:
     assert ["OK: OK 100 3600", "OK: OK 5 3600"] == [desk.ask("team=dba"), desk.ask("team=ops")]
 
 
-async def test_a_hundred_limits_are_set_at_once(desk: Desk) -> None:
-    """One more is too many."""
+async def test_a_hundred_limits_can_be_set_at_once(desk: Desk) -> None:
+    """A hundred and one are refused."""
     changes = [limit(f"team=t{number}", number + 1) for number in range(100)]
     preview = await send(desk, changes, dry_run=True)
     assert (20, 20, True) == (len(preview["budgets"]), preview["affected"], preview["affected_partial"])
@@ -99,10 +98,10 @@ async def test_a_hundred_limits_are_set_at_once(desk: Desk) -> None:
         (limit("team=dba", 1, id="x"), 422, "changes[1]"),
     ],
 )
-async def test_the_change_that_is_wrong_is_named(
+async def test_an_invalid_edit_is_named_by_its_position(
     desk: Desk, item: Any, status: int, field: str | None
 ) -> None:
-    """By its place; the others are not made."""
+    """None of the others is applied."""
     problem = await send(desk, [limit("team=dba", 70), item], status, dry_run=True)
     assert ([field] if field else []) == [error["field"] for error in problem["errors"]]
     assert problem["detail"]

@@ -1,4 +1,4 @@
-"""The table of docs/amendments.md through the API: what a preview shows is what holds after the change."""
+"""The table in docs/amendments.md, through the API: a preview shows the limits that apply after the change."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .desk import Desk, open_desk
 
 
 def limits(budget: dict[str, Any]) -> dict[str, tuple[int, int]]:
-    """Return by window what is used, and what holds."""
+    """Return, by window, the used amount and the limit."""
     return {each["window"]: (each["used"], each["effective_limit"]) for each in budget["windows"]}
 
 
 @pytest.mark.parametrize("rule, amended_by, used, expected", TABLE, ids=[", ".join(row[:3]) for row in TABLE])
-async def test_each_kind_of_rule_does_what_its_preview_shows(
+async def test_each_kind_of_rule_behaves_as_its_preview_shows(
     rule: str, amended_by: str, used: str, expected: str
 ) -> None:
-    """First used, then previewed and changed, then asked."""
+    """Each row charges, previews, changes and then sends a request."""
     domain = "deny" if rule == "unmatched: deny" else "d"
     descriptors, key = ASKED[rule]
     target = f"{key}=a*" if key == "shared counter" else f"{key}=a"

@@ -15,7 +15,7 @@ FIRST, SECOND = "first-0123456789", "second-0123456789"
 
 
 class Clock:
-    """Seconds that tests set."""
+    """A clock in seconds, which tests set."""
 
     now = 0.0
 
@@ -24,15 +24,15 @@ class Clock:
 
 
 async def role(tokens: Tokens, clock: Clock, token: str) -> Role | None:
-    """Return the role of a token a while later."""
+    """Return the role of a token after some seconds."""
     clock.now += 2
     await tokens.look()
     return tokens.role_of(token)
 
 
 async def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
-    """The token before is no longer valid; a line end does not count; a swapped link counts, as in
-    Kubernetes.
+    """The previous token is refused. A trailing newline is ignored. A replaced symbolic link counts as a
+    change, as in Kubernetes.
     """
     clock = Clock()
     file, other = tmp_path / "token", tmp_path / "other"
@@ -50,8 +50,10 @@ async def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "short", "has a space in it 0123", "é" * 20, "x" * 1_025])
-async def test_a_file_without_a_usable_token_lets_no_caller_in(tmp_path: Path, text: str | None) -> None:
-    """At the start it is an error; later the log says so once, and a usable one is taken when it is there."""
+async def test_a_file_without_a_valid_token_admits_no_caller(tmp_path: Path, text: str | None) -> None:
+    """At the start, it is an error. Later, it is logged once, and a valid token is used as soon as the file
+    has one.
+    """
     clock = Clock()
     file = tmp_path / "token"
     file.write_text(FIRST)
@@ -72,7 +74,7 @@ async def test_a_file_without_a_usable_token_lets_no_caller_in(tmp_path: Path, t
 
 
 async def test_a_file_is_checked_once_a_second(tmp_path: Path) -> None:
-    """A flood of requests does not become a flood of reads."""
+    """Many requests do not cause many reads."""
     clock = Clock()
     file = tmp_path / "token"
     file.write_text(FIRST)
@@ -87,10 +89,10 @@ async def test_a_file_is_checked_once_a_second(tmp_path: Path) -> None:
     assert before != token.digest
 
 
-async def test_a_file_that_hangs_leaves_the_token_as_it_was(
+async def test_the_token_stays_valid_while_its_file_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A FIFO without a writer stands for a file system that does not answer; the loop goes on."""
+    """The event loop is not blocked. A FIFO without a writer stands for a file system that does not answer."""
     clock = Clock()
     file = tmp_path / "token"
     file.write_text(FIRST)

@@ -1,4 +1,4 @@
-"""Usage over HTTP, and as the command line adds it up: what is exported is what was charged, to the token."""
+"""Usage over HTTP, and as the command line sums it up: the export has every charged token."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def asked(desk: Desk, first: str, last: str, *by: str, per: str = "day", zone: s
 
 
 async def read(desk: Desk, wanted: Asked) -> list[Row]:
-    """Return what the command line makes of the pages of the API."""
+    """Return the sums of the command line for the pages of the API."""
     url = desk.client.base_url
     client = Client(server_of(f"{url.host}:{url.port}"), timeout=120)
     return await asyncio.to_thread(lambda: list(rows(read_ledgers(client, wanted).values(), wanted)))
 
 
 async def books_of(desk: Desk, since: str, until: str) -> list[Any]:
-    """Return the books of all pages."""
+    """Return the books on all pages."""
     found: list[Any] = []
     cursor: str | None = ""
     while cursor is not None:
@@ -67,7 +67,7 @@ async def books_of(desk: Desk, since: str, until: str) -> list[Any]:
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
 async def test_a_month_of_two_hundred_teams_is_exported_to_the_token(zone: str) -> None:
-    """Over the nights on which clocks are set back: 25 October in Berlin, 1 November in New York."""
+    """It includes the ends of daylight saving time: 25 October in Berlin, 1 November in New York."""
     random, charged = Random(zone), Counter[tuple[str, str]]()
     async with open_desk(Desk(files=[RULES])) as desk:
         start = datetime(2026, 10, 10, tzinfo=ZoneInfo(zone))
@@ -92,8 +92,8 @@ async def test_a_month_of_two_hundred_teams_is_exported_to_the_token(zone: str) 
         assert 200 == len({row.values for row in found})
 
 
-async def test_buckets_with_different_keys_are_not_added_up() -> None:
-    """A request that is charged to its team and to its user is in both ledgers."""
+async def test_buckets_with_different_keys_are_summed_separately() -> None:
+    """A request that charges its team and its user is in both ledgers."""
     async with open_desk(Desk(files=[RULES])) as desk:
         desk.ask("team=dba", hits=7)
         desk.ask("team=dba user=ana", hits=5)
@@ -108,7 +108,7 @@ async def test_buckets_with_different_keys_are_not_added_up() -> None:
 
 
 async def test_refunds_and_refused_requests_have_columns_of_their_own() -> None:
-    """In the table and in CSV, in which no value is a formula."""
+    """In the table and in the CSV file, in which no value is a formula."""
     async with open_desk(Desk(files=[RULES])) as desk:
         desk.ask("team==SUM(A1)", hits=100_000)
         for _ in range(3):
@@ -160,8 +160,10 @@ MODELS = read_model_prices(
 )
 
 
-async def test_tokens_with_a_price_have_an_amount() -> None:
-    """That of their model, from the day on which it holds, or else that of their rule; refunds are deducted, and currencies stand apart."""
+async def test_tokens_with_a_price_have_a_cost() -> None:
+    """The price is that of the model from its date on, or else that of the rule. Refunds are deducted, and
+    each currency has its own sum.
+    """
     async with open_desk(Desk(files=[PRICED])) as desk:
         desk.prices.models = MODELS
         desk.ask("team=dba", hits=3_000_000)
@@ -205,8 +207,10 @@ async def test_tokens_with_a_price_have_an_amount() -> None:
         ]
 
 
-async def test_top_ups_and_overrides_are_entries_of_their_own() -> None:
-    """Each once, however often it is sent; those of the domain and of the time, also where there are many others."""
+async def test_top_ups_and_overrides_are_listed_beside_usage() -> None:
+    """Each is listed once, however often its request was sent, if it is of the domain and the period; also
+    among many others.
+    """
     async with open_desk(Desk(files=[RULES])) as desk:
         at = int(desk.limiter.now)
         desk.ask("team=dba", hits=7)
@@ -238,8 +242,10 @@ async def test_top_ups_and_overrides_are_entries_of_their_own() -> None:
         assert page["lines"] == found[::-1]
 
 
-async def test_changes_of_a_domain_are_found_behind_those_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page searches some parts of the audit, and the cursor leads on."""
+async def test_changes_of_a_domain_are_found_after_many_of_other_domains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One page searches a part of the audit, and its cursor continues the search."""
     monkeypatch.setattr(operations, "MOST_AUDITED", 3)
     async with open_desk(Desk(files=[RULES])) as desk:
         for number in range(40):
@@ -253,8 +259,10 @@ async def test_changes_of_a_domain_are_found_behind_those_of_others(monkeypatch:
         assert ["0", "1", "39"] == [line["key"] for line in found]
 
 
-async def test_only_what_began_in_the_time_that_is_asked_for_is_listed() -> None:
-    """From the first second on, and before the last; none of another domain, and none that was only checked."""
+async def test_only_entries_that_begin_in_the_given_period_are_listed() -> None:
+    """Including its first second, excluding its end. Entries of other domains and of buckets that were only
+    checked are left out.
+    """
     async with open_desk(Desk(files=[RULES])) as desk:
         for hour in range(4):
             desk.limiter.now = datetime(2026, 11, 21, hour, 59, tzinfo=UTC).timestamp()
@@ -280,16 +288,16 @@ async def test_only_what_began_in_the_time_that_is_asked_for_is_listed() -> None
         (422, {"since": "2026-11-21T00:00:00Z", "until": "2026-11-22T00:00:00Z", "cursor": "x"}),
     ],
 )
-async def test_a_time_or_a_cursor_that_is_none_is_refused(
+async def test_an_invalid_time_or_cursor_is_refused(
     desk: Desk, status: int, parameters: dict[str, str]
 ) -> None:
-    """As elsewhere in the API."""
+    """With the same problem as in other lists of the API."""
     problem = await desk.get("/usage", status, domain="d", **parameters)
     assert problem["detail"]
 
 
-def test_a_date_begins_where_its_day_does() -> None:
-    """That need not be midnight: Beirut sets clocks forward at 0:00, and Samoa has skipped a whole day."""
+def test_a_date_begins_at_the_first_moment_of_its_day() -> None:
+    """This may not be midnight: Beirut sets clocks forward at 0:00, and Samoa skipped a whole day."""
     assert datetime(2026, 10, 31, 23, tzinfo=UTC).timestamp() == start_of("2026-11-01", "Europe/Berlin")
     assert datetime(2026, 3, 28, 22, tzinfo=UTC).timestamp() == start_of("2026-03-29", "Asia/Beirut")
     assert 0 == start_of("1970-01-01T01:00:00+01:00", "Asia/Tokyo")

@@ -1,4 +1,4 @@
-"""Refusals and series over HTTP, for people who watch them happen."""
+"""Recent refusals and series over HTTP."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .desk import Desk
 
 
 def elsewhere(number: int) -> Refusal:
-    """A refusal of another worker."""
+    """Return a refusal that another worker reports."""
     return Refusal(number, 1, "d", (Entry(b"team", b"x\xff"),), True, "the domain wants a team", 3)
 
 
 async def test_refusals_are_listed_the_latest_first(desk: Desk) -> None:
-    """With the window that refuses and what was used of it; those before `since` are left out."""
+    """Each has the refusing window and the used amount. Those before `since` are left out."""
     desk.ask("team=dba", 100)
     assert {"refusals": [], "last": 0} == await desk.get("/refusals")
     desk.ask("team=dba", 7)
@@ -49,9 +49,9 @@ async def test_refusals_are_listed_the_latest_first(desk: Desk) -> None:
     assert ([], found["last"]) == (nothing["refusals"], nothing["last"])
 
 
-async def test_refusals_of_other_workers_are_among_them(desk: Desk) -> None:
-    """In the order of time; what the domain refuses has its reason in words, and a cut descriptor is not
-    named.
+async def test_refusals_of_other_workers_are_included(desk: Desk) -> None:
+    """All are in the order of time. A refusal by the domain has its reason in words, and a truncated
+    descriptor has no name.
     """
     desk.ask("team=dba", 100)
     desk.ask("team=dba")
@@ -70,15 +70,15 @@ async def test_refusals_of_other_workers_are_among_them(desk: Desk) -> None:
 
 
 async def series(desk: Desk, descriptor: str, status: int = 200) -> dict[str, Any]:
-    """Return the series of a bucket, or the problem."""
+    """Return the series of a bucket, or the problem in the response."""
     answer = await desk.client.post("/series", json={"domain": "d", "descriptor": descriptor})
     assert status == answer.status_code, answer.text
     found: dict[str, Any] = answer.json()
     return found
 
 
-async def test_a_series_begins_with_the_first_look(desk: Desk) -> None:
-    """A point for each step, with what was charged in it."""
+async def test_a_series_begins_with_its_first_request(desk: Desk) -> None:
+    """It has one point for each step, with the charges in that step."""
     desk.ask("team=dba", 50)
     first = await series(desk, "team=dba")
     assert ("d", "team=dba", []) == (first["domain"], first["descriptor"], first["points"])
@@ -92,6 +92,6 @@ async def test_a_series_begins_with_the_first_look(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("descriptor, status", [("nothing=x", 404), ("team=*", 422)])
-async def test_a_series_of_no_bucket_is_a_problem(desk: Desk, descriptor: str, status: int) -> None:
-    """No rule, or several descriptors."""
+async def test_a_series_without_a_bucket_is_a_problem(desk: Desk, descriptor: str, status: int) -> None:
+    """No rule matches, or there are several descriptors."""
     assert (await series(desk, descriptor, status))["detail"]
