@@ -12,7 +12,7 @@ from .kept import Kept
 
 @pytest.fixture
 async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
-    """A file that is not there yet."""
+    """A Kept whose file does not exist yet."""
     directory = tmp_path / "kept"
     directory.mkdir()
     kept = Kept(directory / "counters")

@@ -17,7 +17,7 @@ DBA, OPS = "{d|team=dba}:hour:2026-11-21T08Z", "{d|team=ops}:day:2026-11-21"
 
 
 class Kept:
-    """Stores over one file, one after another, as the processes that keep their counters in it."""
+    """Stores over one snapshot file, in succession, as the processes that use it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -28,30 +28,30 @@ class Kept:
         self.stores: list[KeptMemoryStore] = []
 
     async def start(self, interval: float = LONG) -> KeptMemoryStore:
-        """Another process."""
+        """Return the store of a new process."""
         store = KeptMemoryStore(lambda: self.now, self.path, interval, wall=lambda: self.day)
         self.stores.append(store)
         await store.start()
         return store
 
     async def restart(self) -> KeptMemoryStore:
-        """The process is stopped, and another one started."""
+        """Stop the process, and start another one."""
         await self.stores[-1].close()
         return await self.start()
 
     @property
     def on_disk(self) -> dict[str, int]:
-        """What a process would find that is started now."""
+        """Return the counters that a new process would load."""
         return {counter.key: counter.value for counter in read(self.path).counters}
 
     @property
     def files(self) -> list[str]:
-        """The names of all files beside the snapshot, itself included."""
+        """Return the names of all files in the directory of the snapshot, including its own."""
         return sorted(file.name for file in self.path.parent.iterdir())
 
 
 def charge(store: KeptMemoryStore, key: str, amount: int, ttl: int = 3600) -> Any:
-    """What the counter held before."""
+    """Charge a counter, and return its previous count."""
     before: list[Any] = []
     store.hit([[Hit(key, amount, ttl=ttl)]], before.extend)
     ((count,),) = before
@@ -59,5 +59,5 @@ def charge(store: KeptMemoryStore, key: str, amount: int, ttl: int = 3600) -> An
 
 
 def sealed(body: str, count: int) -> bytes:
-    """A file with a checksum that is right."""
+    """Return the content of a file with a valid checksum."""
     return f"{body}end {count} {hashlib.sha256(body.encode()).hexdigest()}\n".encode()

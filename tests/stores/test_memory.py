@@ -26,7 +26,7 @@ class Bench:
         self.store = MemoryStore(lambda: self.now, size)
 
     def charge(self, key: str, amount: int = 1, ttl: int = 60) -> int | StoreError:
-        """The previous count, or the reason why it was not counted."""
+        """Charge a counter, and return its previous count, or the error."""
         found: list[int | StoreError] = []
 
         def on_outcomes(outcomes: Sequence[Outcome]) -> None:
@@ -38,7 +38,7 @@ class Bench:
 
 
 def name(number: int, length: int = 60) -> str:
-    """The key of a counter with this many characters."""
+    """Return the key of a counter with this many characters."""
     return f"{{d|k={number:0{length - 20}}}}:day:2026-11"
 
 
@@ -58,7 +58,7 @@ def test_the_bound_is_in_bytes(length: int) -> None:
     assert 0.75 * bench.store.bytes <= taken + taken_by_names <= 1.1 * bench.store.bytes
 
 
-def test_a_full_store_counts_for_the_buckets_that_it_knows_and_for_no_others() -> None:
+def test_a_full_store_counts_only_existing_buckets() -> None:
     """An exhausted bucket stays exhausted. A new bucket is refused, and the refusal counted."""
     bench = Bench(size=20_000)
     assert 0 == bench.charge("exhausted", 1_000)
@@ -71,7 +71,7 @@ def test_a_full_store_counts_for_the_buckets_that_it_knows_and_for_no_others() -
     assert 0 == bench.charge(name(5_000), 0)  # a check writes nothing, and needs no room
 
 
-def test_longer_names_fill_it_sooner() -> None:
+def test_longer_names_fill_the_store_sooner() -> None:
     """By the bytes of their names."""
     held = []
     for length in (60, 600):
@@ -82,7 +82,7 @@ def test_longer_names_fill_it_sooner() -> None:
     assert held[0] > 3 * held[1]
 
 
-def test_the_room_of_counters_whose_time_is_over_is_there_again() -> None:
+def test_expired_counters_make_room() -> None:
     """All of it, whenever they expire."""
     bench = Bench(size=50_000)
     for _ in range(3):
@@ -94,7 +94,7 @@ def test_the_room_of_counters_whose_time_is_over_is_there_again() -> None:
         assert (0, 0) == (len(bench.store), bench.store.bytes)
 
 
-def test_what_is_loaded_is_kept_even_where_it_is_more_than_the_bound() -> None:
+def test_loaded_counters_are_kept_even_beyond_the_bound() -> None:
     """With a smaller bound after a restart, an exhausted bucket stays exhausted, too."""
     bench = Bench(size=1_000)
     bench.store.load([Counter(name(number), 9, 2_000 + number % 2) for number in range(100)])
@@ -104,7 +104,7 @@ def test_what_is_loaded_is_kept_even_where_it_is_more_than_the_bound() -> None:
     assert bench.store.bytes > 100 * weight_of(name(0))
 
 
-def test_no_part_of_it_grows_large() -> None:
+def test_counters_are_spread_over_small_dictionaries() -> None:
     """A dictionary that grows is copied as a whole, so each has a thousand keys, not a hundred thousand."""
     shards = Shards()
     shards.update({name(number): number for number in range(100_000)})
@@ -115,7 +115,7 @@ def test_no_part_of_it_grows_large() -> None:
 
 @pytest.fixture
 def hasty() -> Iterator[None]:
-    """Threads switch as often as Python allows."""
+    """Let threads switch as often as Python allows."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -123,7 +123,7 @@ def hasty() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_dump_in_another_thread_has_the_counters_of_its_moment() -> None:
+def test_a_dump_in_another_thread_is_a_consistent_snapshot() -> None:
     """Meanwhile, the main thread counts, creates, deletes and expires counters."""
     bench = Bench()
     for number in range(4_000):

@@ -22,13 +22,13 @@ from .kept import DBA, NOW, OPS, SOON, Kept, charge, sealed
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Run the event loop until the condition holds; fails after a minute."""
+    """Run the event loop until the condition holds, or fail after a minute."""
     async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)
 
 
-# What is kept.
+# Counters that outlast the process.
 
 
 async def test_a_stop_and_a_start_keep_every_count(kept: Kept) -> None:
@@ -58,7 +58,7 @@ async def test_a_counter_keeps_the_time_it_has(kept: Kept) -> None:
 
 @pytest.mark.parametrize("at_write", [-40 * 365 * 86_400, -5_400, 0, 5_400])
 @pytest.mark.parametrize("at_read", [-40 * 365 * 86_400, -5_400, 0, 5_400, 86_400])
-async def test_no_count_is_lost_though_the_clock_is_wrong(kept: Kept, at_write: int, at_read: int) -> None:
+async def test_no_count_is_lost_if_the_clock_is_wrong(kept: Kept, at_write: int, at_read: int) -> None:
     """The clock is wrong when the file is written, read, or both: in 1970, 90 minutes early or late, or a day
     ahead.
     """
@@ -67,7 +67,7 @@ async def test_no_count_is_lost_though_the_clock_is_wrong(kept: Kept, at_write: 
     kept.day = NOW + at_write
     await store.close()
     kept.day = NOW + at_read
-    kept.now = 5.0  # a clock that goes forward only begins anew with the machine
+    kept.now = 5.0  # the monotonic clock restarts with the machine
     store = await kept.start()
     assert 40 == charge(store, DBA, 2)
     kept.day = NOW
@@ -87,7 +87,7 @@ async def test_a_counter_expires_however_often_the_process_is_started(kept: Kept
     assert 0 == charge(store, DBA, 0)
 
 
-async def test_a_suspension_of_the_machine_costs_no_count_of_those_that_are_kept(kept: Kept) -> None:
+async def test_a_suspension_of_the_machine_loses_no_count(kept: Kept) -> None:
     """The clock of the store stopped for ten hours; later charges are kept until the end of their window."""
     store = await kept.start()
     kept.day += 36_000
@@ -98,7 +98,7 @@ async def test_a_suspension_of_the_machine_costs_no_count_of_those_that_are_kept
     assert 40 == charge(store, DBA, 0)
 
 
-async def test_a_file_of_the_version_before_is_read(kept: Kept) -> None:
+async def test_a_file_of_the_previous_version_is_loaded(kept: Kept) -> None:
     """It has the expiry of a counter in seconds since 1970."""
     body = f"ratelimit-service counters 1\n{DBA}\t40\t{int(NOW) + 100}\n{OPS}\t7\t{int(NOW) - 1}\n"
     kept.path.write_bytes(sealed(body, 2))
@@ -120,7 +120,7 @@ async def test_counters_are_written_while_the_process_runs(kept: Kept) -> None:
     await until(lambda: kept.on_disk == {DBA: 42})
 
 
-async def test_nothing_is_written_where_nothing_has_changed(kept: Kept) -> None:
+async def test_nothing_is_written_without_a_change(kept: Kept) -> None:
     """Checks, and refunds on an empty counter, change nothing."""
     await kept.start()
     began = kept.path.stat()
@@ -142,7 +142,7 @@ async def test_the_file_has_the_counters_of_one_moment(kept: Kept) -> None:
     assert {DBA: 2_000, OPS: 2_000} == kept.on_disk
 
 
-async def test_what_is_being_written_does_not_change(kept: Kept) -> None:
+async def test_a_dump_does_not_change_while_it_is_written(kept: Kept) -> None:
     """Iterating over a dump takes time; counts made meanwhile are in the next one."""
     store = await kept.start()
     charge(store, DBA, 40, ttl=100)
@@ -163,7 +163,7 @@ async def test_only_the_file_and_its_lock_are_left_behind(kept: Kept) -> None:
     assert [0o600, 0o600] == [file.stat().st_mode & 0o777 for file in kept.path.parent.iterdir()]
 
 
-async def test_what_is_left_of_a_write_that_was_killed_does_no_harm(kept: Kept) -> None:
+async def test_the_remains_of_a_killed_write_are_ignored(kept: Kept) -> None:
     """It is overwritten, and never read."""
     kept.path.with_name("counters.new").write_text("ratelimit-service counters 2\n{d|te")
     store = await kept.start()
@@ -179,7 +179,7 @@ async def test_what_is_left_of_a_write_that_was_killed_does_no_harm(kept: Kept) 
         max_size=20,
     )
 )
-def test_what_is_written_is_what_is_read(
+def test_the_loaded_counters_are_those_written(
     tmp_path_factory: pytest.TempPathFactory, counters: list[Counter]
 ) -> None:
     """With any prefix that an operator may set."""
@@ -188,14 +188,14 @@ def test_what_is_written_is_what_is_read(
     assert counters == read(path).counters
 
 
-def test_more_counters_than_are_written_at_once(tmp_path: Path) -> None:
-    """All of them are loaded."""
+def test_a_file_of_several_pieces_is_loaded_whole(tmp_path: Path) -> None:
+    """It has more counters than one piece of a write."""
     counters = [Counter(f"{{d|team={number}}}:hour:x", number, 2**31) for number in range(2_345)]
     write(tmp_path / "counters", iter(counters), 0.0)
     assert counters == read(tmp_path / "counters").counters
 
 
-def test_the_file_is_as_it_is_documented(tmp_path: Path) -> None:
+def test_the_file_has_the_documented_format(tmp_path: Path) -> None:
     """A person can read it."""
     counters = [Counter(DBA, 40, 12_871), Counter("a b\t{d|x=y}:hour:z", 0, 10_001), Counter(OPS, 1, 10_000)]
     write(tmp_path / "counters", counters, 10_000.0)
@@ -241,7 +241,7 @@ async def test_amendments_of_a_later_version_are_set_aside_and_counters_are_not(
     assert 0 == (await store.amendments.news(0, "")).version
 
 
-# What fails later.
+# Failures while the process runs.
 
 
 async def test_a_failing_disk_is_logged_once_counted_and_survived(kept: Kept) -> None:

@@ -68,8 +68,8 @@ async def test_a_file_that_cannot_be_used_is_set_aside(kept: Kept, data: bytes, 
 
 
 @given(st.data())
-def test_no_damage_goes_unnoticed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """For a change of any one byte, and for any truncation."""
+def test_all_damage_is_detected(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Any changed byte, and any truncation."""
     path = tmp_path_factory.getbasetemp() / "damaged-counters"
     place = data.draw(st.integers(0, len(GOOD) - 1))
     other = data.draw(st.integers(0, 255).filter(lambda byte: byte != GOOD[place]))
@@ -80,7 +80,7 @@ def test_no_damage_goes_unnoticed(tmp_path_factory: pytest.TempPathFactory, data
         read(path)
 
 
-async def test_a_place_that_cannot_be_written_to_stops_the_start(tmp_path: Path) -> None:
+async def test_a_path_that_is_not_writable_stops_the_start(tmp_path: Path) -> None:
     """One line reports it, with a correction."""
     path = tmp_path / "missing" / "counters"
     store = KeptMemoryStore(lambda: NOW, path, LONG)
@@ -93,7 +93,7 @@ async def test_a_place_that_cannot_be_written_to_stops_the_start(tmp_path: Path)
     ) == str(error.value)
 
 
-async def test_a_directory_is_no_file(tmp_path: Path) -> None:
+async def test_a_directory_in_place_of_the_file_is_left_alone(tmp_path: Path) -> None:
     """It is not renamed: the operator has probably mistyped the path."""
     with pytest.raises(StartError, match="Is a directory: give a file"):
         await KeptMemoryStore(lambda: NOW, tmp_path, LONG).start()

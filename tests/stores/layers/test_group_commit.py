@@ -38,7 +38,7 @@ def one(key: str, amount: int = 1) -> list[list[Hit]]:
     return [[Hit(key, amount, ttl=60)]]
 
 
-def test_what_arrives_in_flight_makes_the_next_batch() -> None:
+def test_requests_that_arrive_during_a_call_form_the_next_batch() -> None:
     """The first request is sent at once, alone; the next three are sent together, when it is answered."""
     slow = SlowStore()
     store = CoalescingStore(slow)
@@ -65,7 +65,7 @@ def test_every_caller_sees_its_own_count() -> None:
     assert [[0], [10], [20], [30]] == seen
 
 
-def test_a_batch_is_bounded() -> None:
+def test_a_batch_has_a_maximum_size() -> None:
     """Further requests wait for the next batch."""
     slow = SlowStore()
     store = CoalescingStore(slow, most_in_batch=2)
@@ -76,7 +76,7 @@ def test_a_batch_is_bounded() -> None:
     assert [["a"], ["b", "c"], ["d", "e"]] == slow.batches
 
 
-def test_what_waits_is_bounded() -> None:
+def test_the_number_of_waiting_requests_is_bounded() -> None:
     """At the bound, a request is passed on alone: the store decides what to do with it, and no hit is lost
     here.
     """
@@ -89,8 +89,8 @@ def test_what_waits_is_bounded() -> None:
     assert [["a"], ["d"], ["b", "c"]] == slow.batches
 
 
-def test_what_counts_nothing_waits_for_nothing() -> None:
-    """A request without a limit is answered at once, however slow the store is."""
+def test_a_request_without_hits_does_not_wait() -> None:
+    """It is answered at once, however slow the store is."""
     slow = SlowStore()
     store = CoalescingStore(slow)
     store.hit(one("a"), lambda outcomes: None)
@@ -100,7 +100,7 @@ def test_what_counts_nothing_waits_for_nothing() -> None:
     assert [["a"]] == slow.batches
 
 
-def test_a_store_that_is_far_away_gets_several_batches_at_once() -> None:
+def test_a_slow_store_gets_several_batches_at_once() -> None:
     """As soon as enough hits wait for another batch, up to a bound; the rest is sent after an answer."""
     slow = SlowStore()
     store = CoalescingStore(slow, enough=2, most_in_flight=3)
@@ -111,7 +111,7 @@ def test_a_store_that_is_far_away_gets_several_batches_at_once() -> None:
     assert [["a"], ["b", "c"], ["d", "e"], ["f", "g", "h"]] == slow.batches
 
 
-async def test_closing_hands_down_what_waits() -> None:
+async def test_closing_sends_the_waiting_requests() -> None:
     """No charge is lost at a stop."""
     slow = SlowStore()
     store = CoalescingStore(slow)
@@ -121,8 +121,8 @@ async def test_closing_hands_down_what_waits() -> None:
     assert {"a": 1, "b": 1, "c": 1} == slow._counters
 
 
-def test_a_caller_may_ask_again_from_within_its_answer() -> None:
-    """Its next request joins the waiting ones, and none is lost."""
+def test_a_callback_may_send_the_next_request() -> None:
+    """It joins the waiting requests, and none is lost."""
     slow = SlowStore()
     store = CoalescingStore(slow)
     store.hit(one("a"), lambda outcomes: store.hit(one("again"), lambda outcomes: None))

@@ -1,4 +1,4 @@
-"""The journal: the charges that are still to be written."""
+"""The journal: the charges that have yet to be written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def test_the_journal_has_a_bound_in_bytes_as_well() -> None:
     assert 9 == len(backend._counters)
 
 
-def test_charges_that_were_never_sent_are_put_together() -> None:
+def test_charges_that_were_never_sent_are_merged() -> None:
     """Each keeps its remaining time. A batch that was sent stays unchanged."""
     journal = Journal(100)
     sent = Batch([[Hit("c", 1, ttl=60)], [Hit("d", 0, ttl=60)]], sent=Lane("lane", [], 7), kept_at=16.0)
@@ -42,8 +42,8 @@ def test_charges_that_were_never_sent_are_put_together() -> None:
     assert (0, []) == (journal.hits, journal.places())
 
 
-def test_the_book_of_a_ledgered_charge_fills_the_journal_as_its_key_does() -> None:
-    """The bucket is in the key of the counter, in that of the book and in that of the entry."""
+def test_the_size_of_a_charge_includes_its_ledger_keys() -> None:
+    """The name of the bucket is in the keys of the counter, of the book and of the entry."""
     bucket = f"{{d|k={'k' * 4_000}}}"
     into = record(bucket, Period(0, 0, ":ledger:hour:2026-11-21", "T08Z"), 600)
     ledgered = Hit(f"{bucket}:hour:2026-11-21T08Z", 1, ttl=60, into=into)

@@ -1,4 +1,4 @@
-"""The cache refuses calls for an exhausted bucket for a second, and still counts charges."""
+"""For a second, the cache refuses calls for an exhausted bucket, and still counts their charges."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def charge(amount: int, key: str = "a", limit: int = 10) -> list[Hit]:
     return [Hit(key, amount, ttl=60, limit=limit, gate=BUDGET)]
 
 
-def test_a_bucket_that_is_used_up_is_asked_about_once_a_second() -> None:
+def test_an_exhausted_bucket_is_read_from_the_store_once_a_second() -> None:
     """The second call is answered from memory; after a second, the store gets a call again."""
     bench = Bench()
     bench.ask(charge(12))
@@ -63,7 +63,7 @@ def test_a_bucket_that_is_used_up_is_asked_about_once_a_second() -> None:
     assert asked + 1 == len(bench.store.hits)
 
 
-def test_a_bucket_with_room_is_asked_about_every_time() -> None:
+def test_a_bucket_with_room_is_read_from_the_store_every_time() -> None:
     """Only exhausted buckets are cached."""
     bench = Bench()
     bench.ask(charge(9))
@@ -71,8 +71,8 @@ def test_a_bucket_with_room_is_asked_about_every_time() -> None:
     assert 3 == len(bench.store.hits)
 
 
-def test_a_charge_is_counted_all_the_same() -> None:
-    """Its answer does not wait."""
+def test_a_charge_of_an_exhausted_bucket_is_counted() -> None:
+    """The caller does not wait for the store."""
     bench = Bench()
     bench.ask(charge(12))
     bench.ask(check())
@@ -80,7 +80,7 @@ def test_a_charge_is_counted_all_the_same() -> None:
     assert {"a": 17} == bench.store._counters
 
 
-def test_a_refund_is_no_question_for_the_cache_and_opens_the_bucket_at_once() -> None:
+def test_a_refund_bypasses_the_cache_and_reopens_the_bucket_at_once() -> None:
     """The count in the store's answer is cached."""
     bench = Bench()
     bench.ask(charge(12))
@@ -99,7 +99,7 @@ def test_a_raised_limit_takes_effect_at_once() -> None:
     assert asked + 1 == len(bench.store.hits)
 
 
-def test_a_counter_that_is_deleted_by_hand_is_seen_within_the_second() -> None:
+def test_a_deleted_counter_is_noticed_within_a_second() -> None:
     """The cache needs no notification."""
     bench = Bench()
     bench.ask(charge(12))
@@ -109,7 +109,7 @@ def test_a_counter_that_is_deleted_by_hand_is_seen_within_the_second() -> None:
     assert [[0]] == bench.ask(check())
 
 
-def test_several_windows_are_known_together() -> None:
+def test_the_counts_of_all_windows_are_cached() -> None:
     """The hour is used up and the day is not: both counts are answered."""
     bench = Bench()
     both = [Hit("hour", 0, ttl=60, limit=10, gate=BUDGET), Hit("day", 0, ttl=60, limit=100, gate=BUDGET)]
@@ -120,7 +120,7 @@ def test_several_windows_are_known_together() -> None:
     assert asked == len(bench.store.hits)
 
 
-def test_a_batch_is_answered_in_its_order() -> None:
+def test_answers_of_a_batch_are_in_order() -> None:
     """Some answers come from memory, some from the store, and some need neither."""
     bench = Bench()
     bench.ask(charge(12))
@@ -131,7 +131,7 @@ def test_a_batch_is_answered_in_its_order() -> None:
     assert {"a": 13} == bench.store._counters
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_cache_has_a_bound() -> None:
     """By the given size in bytes."""
     bench = Bench(size=4_000)
     for number in range(100):
@@ -140,14 +140,14 @@ def test_what_is_remembered_is_bounded() -> None:
     assert 11 == len(bench.cache._known)
 
 
-def test_its_size_is_in_bytes_whatever_strangers_call_buckets() -> None:
-    """Buckets with long names are dropped sooner, and dropped ones make room."""
+def test_the_size_of_the_cache_is_counted_in_bytes() -> None:
+    """Buckets with long names are evicted sooner, and evicted ones make room."""
     bench = Bench(size=4_000)
     for number in range(100):
         bench.ask(charge(12, f"{number}{'k' * 1_000}"))
         bench.ask(check(f"{number}{'k' * 1_000}"))
     assert 2 == len(bench.cache._known)
-    for number in (98, 99):  # given back: they have room, and are of no interest
+    for number in (98, 99):  # refunded: they have room, so they are not cached
         bench.now += FRESH + 0.01
         bench.ask(charge(-12, f"{number}{'k' * 1_000}"))
         bench.ask(check(f"{number}{'k' * 1_000}"))

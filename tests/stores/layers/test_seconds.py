@@ -67,7 +67,7 @@ def test_the_window_is_found_from_the_key(key: str, expected: bool) -> None:
 
 
 @pytest.mark.parametrize("later", [(False, False), (True, False), (False, True), (True, True)])
-async def test_each_counter_is_in_its_store_and_each_count_in_its_place(later: tuple[bool, bool]) -> None:
+async def test_each_hit_goes_to_its_store_and_counts_keep_their_order(later: tuple[bool, bool]) -> None:
     """Whichever store answers first."""
     others, seconds = Store(later=later[0]), Store(later=later[1])
     store = SecondsApart(others, seconds)
@@ -76,7 +76,7 @@ async def test_each_counter_is_in_its_store_and_each_count_in_its_place(later: t
     assert {MINUTE: 3, SECOND: 2} == await store.read_bucket("{d|k=v}")
 
 
-async def test_what_fails_in_one_store_is_counted_in_the_other() -> None:
+async def test_hits_are_counted_in_one_store_while_the_other_fails() -> None:
     """A request fails only if none of its hits could be counted."""
     store = SecondsApart(Store(), Store(broken=True))
     mixed, only_seconds, none, only_minutes = await hit(store, (SECOND, MINUTE), (SECOND,), (), (MINUTE,))
@@ -85,8 +85,8 @@ async def test_what_fails_in_one_store_is_counted_in_the_other() -> None:
     assert ("broken", [], [1]) == (only_seconds, none, only_minutes)
 
 
-async def test_both_are_needed_to_be_well() -> None:
-    """The error names the store that fails; closing closes both."""
+async def test_both_stores_must_be_healthy() -> None:
+    """The error names the failing store. Closing closes both."""
     others, seconds = Store(), Store()
     store = SecondsApart(others, seconds)
     await store.start()

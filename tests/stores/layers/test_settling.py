@@ -157,7 +157,7 @@ async def test_three_failures_open_the_circuit_and_nothing_is_sent_then() -> Non
     assert 0 == store.journal.hits
 
 
-async def test_writing_the_journal_goes_on_where_it_failed() -> None:
+async def test_writing_the_journal_continues_where_it_failed() -> None:
     """The connection breaks repeatedly while the journal is written; each charge is still counted once."""
     backend = Backend()
     store = SettlingStore(backend, random_share=lambda: 1.0)
@@ -171,7 +171,7 @@ async def test_writing_the_journal_goes_on_where_it_failed() -> None:
     assert 0 == store.journal.dropped
 
 
-async def test_the_parts_of_a_batch_fail_apart() -> None:
+async def test_each_part_of_a_batch_fails_by_itself() -> None:
     """One slot of a Cluster may fail: its hits get the error and are kept, the others are counted and
     answered.
     """
@@ -184,8 +184,8 @@ async def test_the_parts_of_a_batch_fail_apart() -> None:
     assert {"a1": 1, "a2": 1, "b1": 1, "b2": 1} == backend._counters
 
 
-async def test_what_the_journal_has_no_room_for_is_counted() -> None:
-    """The bound drops new charges; those in the journal are written."""
+async def test_charges_beyond_the_bound_of_the_journal_are_counted_as_lost() -> None:
+    """The charges in the journal are written."""
     backend = Backend()
     store = SettlingStore(backend, journal_size=4)
     backend.away = True
@@ -197,8 +197,8 @@ async def test_what_the_journal_has_no_room_for_is_counted() -> None:
     assert 4 == len(backend._counters)
 
 
-async def test_a_redis_that_does_not_keep_up_gets_no_more() -> None:
-    """While 64 calls wait for it, charges go to the journal, and their callers are answered at once."""
+async def test_an_overloaded_redis_gets_no_more_calls() -> None:
+    """While 64 calls are in flight, charges go to the journal, and their callers are answered at once."""
     backend = Backend()
     store = SettlingStore(backend)
     charges = [asyncio.create_task(charge(store, "a")) for _ in range(70)]
@@ -210,7 +210,7 @@ async def test_a_redis_that_does_not_keep_up_gets_no_more() -> None:
     assert {"a": 70} == backend._counters
 
 
-async def test_closing_waits_for_what_is_under_way() -> None:
+async def test_closing_waits_for_calls_in_flight() -> None:
     """This includes calls that a callback makes."""
     backend = Backend()
     store = SettlingStore(backend)
@@ -221,7 +221,7 @@ async def test_closing_waits_for_what_is_under_way() -> None:
     assert {"a": 1, "b": 2} == backend._counters
 
 
-async def test_closing_writes_what_is_left() -> None:
+async def test_closing_writes_the_journal() -> None:
     """A stop just after Redis is back loses nothing."""
     backend = Backend()
     store = SettlingStore(backend, random_share=lambda: 0.0)
@@ -249,7 +249,7 @@ async def test_a_charge_of_a_window_that_is_over_is_not_written() -> None:
     assert {"x": 3, "day": 5} == backend._counters
 
 
-async def test_a_batch_that_always_fails_holds_nothing_up() -> None:
+async def test_a_batch_that_always_fails_does_not_delay_others() -> None:
     """It blocks neither later batches of the journal nor the circuit.
 
     A batch that may have been applied is sent again unchanged.
@@ -271,7 +271,7 @@ async def test_a_batch_that_always_fails_holds_nothing_up() -> None:
     assert {"good": 6, "bad": 3} == backend._counters
 
 
-async def test_a_server_that_stays_away_holds_up_no_other() -> None:
+async def test_an_unreachable_server_does_not_delay_the_others() -> None:
     """The other servers' part of the journal is written, the failing batch is not retried all the time, and
     no circuit opens.
     """
@@ -292,8 +292,8 @@ async def test_a_server_that_stays_away_holds_up_no_other() -> None:
     assert {f"{slot}{number}": 1 for number in range(8) for slot in "ab"} == backend._counters
 
 
-async def test_a_server_that_stays_away_leaves_room_in_the_journal() -> None:
-    """It may use an eighth, so that room is left when another server does not answer for a moment."""
+async def test_an_unreachable_server_leaves_room_in_the_journal() -> None:
+    """Its charges may fill an eighth, so that room is left when another server does not answer for a moment."""
     backend = TwoSlots()
     store = SettlingStore(backend, 80, random_share=lambda: 0.0)
     backend.down, backend.known = {0}, {0}
@@ -308,8 +308,10 @@ async def test_a_server_that_stays_away_leaves_room_in_the_journal() -> None:
     assert 80 == len(backend._counters)
 
 
-async def test_a_place_that_fails_has_a_circuit_of_its_own() -> None:
-    """Three failed batches open it; the next one makes no call, and batches for other places are answered."""
+async def test_each_server_has_its_own_circuit() -> None:
+    """Three failed batches open it. Then the next batch makes no call, and batches for other servers are
+    answered.
+    """
     backend = TwoSlots()
     store = SettlingStore(backend, random_share=lambda: 0.0)
     backend.down = {0}
@@ -324,10 +326,8 @@ async def test_a_place_that_fails_has_a_circuit_of_its_own() -> None:
     assert {"a": 4, "b": 1} == backend._counters
 
 
-async def test_what_was_refused_needs_no_settling() -> None:
-    """It is sent again with a new number, merged with others, however long that takes; its lane is used
-    again.
-    """
+async def test_a_refused_batch_needs_no_settling() -> None:
+    """It is sent again with a new number, merged with others, at any later time. Its lane is used again."""
     backend = Backend()
     store = SettlingStore(backend, random_share=lambda: 1.0)
     backend.fates["a"] = Fate.REFUSED
@@ -342,8 +342,8 @@ async def test_what_was_refused_needs_no_settling() -> None:
     assert 1 == len({call.lane for call in backend.calls})
 
 
-async def test_a_lane_that_cannot_be_used_is_left() -> None:
-    """Its register has another type: nothing was applied, Redis is healthy, and another lane is used."""
+async def test_a_lane_with_an_unusable_register_is_abandoned() -> None:
+    """The register has another type: nothing was applied, Redis is healthy, and another lane is used."""
     backend = Backend()
     store = SettlingStore(backend, random_share=lambda: 1.0)
     for _ in range(4):
@@ -356,9 +356,9 @@ async def test_a_lane_that_cannot_be_used_is_left() -> None:
     assert {"a": 4} == backend._counters
 
 
-async def test_what_is_forbidden_fails_by_itself() -> None:
-    """In a batch with others it takes three round trips in all, however many hits are forbidden; the others
-    are one call.
+async def test_a_forbidden_key_fails_only_its_own_request() -> None:
+    """A batch with forbidden hits takes three round trips in all, however many they are. The other hits are
+    sent in one call.
     """
     backend = Backend()
     store = SettlingStore(backend, random_share=lambda: 1.0)
@@ -386,4 +386,4 @@ async def test_a_connection_that_breaks_during_the_search_for_forbidden_keys_los
         await charge(store, "open", "secret")
     await settled(store)
     assert {"open": 4} == backend._counters
-    assert 3 == store.journal.dropped  # of the forbidden one, whose callers were told something else
+    assert 3 == store.journal.dropped  # the forbidden one, whose callers got another error

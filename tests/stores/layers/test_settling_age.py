@@ -49,7 +49,7 @@ async def test_a_batch_is_not_sent_again_after_a_suspension(clocks: Clocks) -> N
     await store.close()
 
 
-async def test_a_clock_that_is_put_right_loses_no_charge(clocks: Clocks) -> None:
+async def test_a_corrected_clock_loses_no_charge(clocks: Clocks) -> None:
     """The clock was half a day behind at the start. By the clock of Redis, a second has passed."""
     backend = Backend()
     backend.clock = 1_000.0
@@ -77,8 +77,8 @@ async def test_without_the_time_of_redis_every_clock_must_agree(clocks: Clocks, 
     await store.close()
 
 
-async def test_the_moment_is_that_before_the_batch_was_sent(clocks: Clocks) -> None:
-    """It is not the moment of the failure: the machine may have been suspended in between."""
+async def test_the_age_of_a_batch_begins_before_it_is_sent(clocks: Clocks) -> None:
+    """It does not begin at the failure: the machine may have been suspended in between."""
     backend = Backend()
     backend.clock = 1_000.0
     store = SettlingStore(backend, random_share=lambda: 1.0)

@@ -23,13 +23,13 @@ def owners(store: ClusterStore, *slots: int) -> list[str]:
 
 
 def partly(store: ClusterStore) -> bool:
-    """Whether only a part of the Cluster failed."""
+    """Return whether only a part of the Cluster failed."""
     failure = store._on_error(OSError("gone"))
     assert isinstance(failure, CallFailed)
     return failure.partly
 
 
-async def test_slots_are_where_the_cluster_says() -> None:
+async def test_slots_belong_to_the_servers_that_the_cluster_reports() -> None:
     """Each server has a range of slots. A slot without a server is known to have none."""
     cluster = store()
     cluster._topology.use(
@@ -48,7 +48,7 @@ async def test_slots_are_where_the_cluster_says() -> None:
 
 
 @pytest.mark.parametrize("host", [b"", b"?", None])
-async def test_a_server_that_does_not_say_its_host_is_where_we_asked(host: bytes | None) -> None:
+async def test_an_empty_host_means_the_host_of_the_queried_server(host: bytes | None) -> None:
     """Servers that do not know their preferred endpoint report none."""
     cluster = store()
     cluster._topology.use(ASKED, [[0, SLOTS - 1, [host, 7005, b"id"]]])
@@ -76,8 +76,8 @@ async def test_connections_are_kept_as_long_as_their_server_has_slots() -> None:
     await cluster.close()
 
 
-async def test_one_server_that_is_away_is_a_part_of_the_cluster() -> None:
-    """One server does not open the circuit; the failure of all servers does."""
+async def test_one_unreachable_server_is_a_partial_failure() -> None:
+    """It does not open the circuit; the failure of all servers does."""
     cluster = store()
     cluster._topology.use(
         ASKED, [[0, 99, [b"10.0.0.1", 7000, b"id"]], [100, SLOTS - 1, [b"10.0.0.2", 7000, b"id"]]]
@@ -92,7 +92,7 @@ async def test_one_server_that_is_away_is_a_part_of_the_cluster() -> None:
     await cluster.close()
 
 
-async def test_a_cluster_without_servers_is_away() -> None:
+async def test_a_cluster_without_known_servers_is_unreachable() -> None:
     """Before the first report, no server is known."""
     cluster = store()
     assert not partly(cluster)

@@ -44,7 +44,7 @@ REPLIES = {
 
 
 @pytest.mark.parametrize("text", REPLIES)
-def test_what_an_error_reply_says_of_its_call(text: str) -> None:
+def test_an_error_reply_shows_whether_its_call_was_applied(text: str) -> None:
     """The errors are those of the driver. An unknown one counts as possibly applied."""
     error: Exception = DefaultParser.parse_error(text)  # type: ignore[no-untyped-call]
     assert REPLIES[text] == fate_of(error)
@@ -60,14 +60,14 @@ def test_what_an_error_reply_says_of_its_call(text: str) -> None:
         (InvalidResponse("the script replied 7"), Fate.UNCLEAR),
     ],
 )
-def test_where_there_is_no_error_reply(error: Exception, fate: Fate) -> None:
-    """A lost reply may mean that the call was applied; without a connection, nothing was sent."""
+def test_a_lost_reply_leaves_the_outcome_unknown(error: Exception, fate: Fate) -> None:
+    """Without a connection, nothing was sent."""
     failed = failure(error, partly=True)
     assert isinstance(failed, CallFailed)
     assert (fate, True) == (failed.fate, failed.partly)
 
 
-def test_an_error_is_shown_as_what_it_is() -> None:
+def test_the_message_of_an_error_has_its_kind() -> None:
     """The message has the kind of the error, or the cause if nothing was sent."""
     errors = [
         NotSent(RedisTimeoutError("no connection within 20 ms")),

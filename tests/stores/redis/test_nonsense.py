@@ -1,4 +1,4 @@
-"""Replies that cannot be parsed, of a Redis or of another server in its place, are errors like others."""
+"""Replies that cannot be parsed are errors like others, whether Redis or another server sent them."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class Answering:
 
 
 @each
-async def test_a_store_says_that_it_cannot_be_reached(reply: bytes) -> None:
-    """In health checks and in script calls: health and the circuit know no other kind of error."""
+async def test_a_reply_that_cannot_be_parsed_is_a_store_error(reply: bytes) -> None:
+    """In health checks and in script calls. Health and the circuit handle no other class of errors."""
     async with Answering(reply).serving() as redis:
         store = RedisStore(connect(f"redis://127.0.0.1:{redis.port}"))
         for probe in (store.ping, store.start):
@@ -66,7 +66,7 @@ async def test_a_store_says_that_it_cannot_be_reached(reply: bytes) -> None:
 
 
 @pytest.mark.parametrize("reply", [b"$-1\r\n", b"+OK\r\n", b":1\r\n", b"*1\r\n:1\r\n"])
-async def test_a_sign_of_life_is_the_reply_of_the_script_and_nothing_else(reply: bytes) -> None:
+async def test_only_a_reply_of_the_script_is_a_sign_of_life(reply: bytes) -> None:
     """A proxy could answer PONG itself."""
     async with Answering(reply).serving() as redis:
         store = RedisStore(connect(f"redis://127.0.0.1:{redis.port}"))
@@ -91,10 +91,10 @@ async def test_a_call_gets_the_error_and_the_next_one_a_new_connection(reply: by
         await wire.close()
 
 
-async def test_a_cluster_that_talks_nonsense_is_asked_again_until_it_does_not(
+async def test_reading_the_slots_continues_after_invalid_replies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The task that reads the slots continues, and failures are counted."""
+    """The task retries, and failures are counted."""
     monkeypatch.setattr(topology, "_AFTER_A_MISTAKE", 0.01)
     background = Background()
     async with Answering(b"").serving() as redis:

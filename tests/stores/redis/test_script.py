@@ -24,7 +24,7 @@ def call(*groups: list[Hit]) -> ScriptCall:
     return ScriptCall(batch(groups))
 
 
-def test_every_counter_of_its_own_is_a_hit() -> None:
+def test_each_counter_is_one_hit() -> None:
     """The arguments are the counters, the register of the lane, the number of the batch, and the hit of each
     counter.
     """
@@ -34,7 +34,7 @@ def test_every_counter_of_its_own_is_a_hit() -> None:
     assert [[5, 6], [7]] == made.counts([5, 6, 7])
 
 
-def test_charges_and_checks_of_a_counter_are_one_hit() -> None:
+def test_charges_and_checks_of_one_counter_are_merged() -> None:
     """Each gets the count before the first one plus the amounts before it.
 
     The time to live is that of the first one.
@@ -49,14 +49,14 @@ def test_charges_and_checks_of_a_counter_are_one_hit() -> None:
     assert [[100, 3], [110], [], [110, 115]] == made.counts([100, 3])
 
 
-def test_checks_alone_write_nothing() -> None:
-    """This includes the register."""
+def test_a_batch_of_checks_writes_nothing() -> None:
+    """It leaves the register unchanged, too."""
     made = call([Hit("a", 0, ttl=60)], [Hit("b", 0, ttl=60)])
     assert (3, "a", "b", "lane:lane-1", "", REGISTER_TTL, 0, 60, 0, 60) == made.command[2:]
     assert [[3], [4]] == made.counts([3, 4])
 
 
-def test_checks_of_one_counter_are_a_get() -> None:
+def test_checks_of_one_counter_are_sent_as_get() -> None:
     """A script would be several times as expensive for Redis."""
     made = call([Hit("a", 0, ttl=60)], [Hit("a", 0, ttl=60)])
     assert ("GET", "a") == made.command
@@ -65,7 +65,7 @@ def test_checks_of_one_counter_are_a_get() -> None:
     assert lost is made.counts(lost)
 
 
-def test_a_key_of_another_type_fails_the_check_and_not_the_call() -> None:
+def test_a_key_of_another_type_fails_only_its_check() -> None:
     """In the script, too, each hit fails by itself."""
     made = call([Hit("a", 0, ttl=60)])
     found = made.counts(ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"))
@@ -80,12 +80,12 @@ def test_a_key_of_another_type_fails_the_check_and_not_the_call() -> None:
     [Hit("a", 1, ttl=60), Hit("a", -1, ttl=60), Hit("a", 0, ttl=60, limit=9, gate=HOLDS)],
     ids=["a charge", "a refund", "a check that may be held back"],
 )
-def test_other_hits_of_one_counter_take_the_script(hit: Hit) -> None:
+def test_other_hits_of_one_counter_use_the_script(hit: Hit) -> None:
     assert "EVALSHA" == call([hit]).command[0]
 
 
-def test_counters_that_are_given_back_or_may_be_held_back_are_hit_one_by_one() -> None:
-    """Only these counters. Groups that may be held back are identified by the index of their first hit."""
+def test_refunds_and_gated_hits_are_not_merged() -> None:
+    """Hits of other counters are. A gated group is identified by the index of its first hit."""
     made = call(
         [Hit("a", 1, ttl=60)],
         [Hit("a", 2, ttl=60)],
@@ -102,7 +102,7 @@ def test_counters_that_are_given_back_or_may_be_held_back_are_hit_one_by_one() -
     assert [[10], [11], [20], [~21, ~30], [13], [30], [0], [6]] == made.counts([10, 20, ~21, ~30, 30, 0, 6])
 
 
-def test_what_is_put_together_saturates_as_it_would_one_by_one() -> None:
+def test_merged_hits_saturate_as_separate_ones_do() -> None:
     """Neither the sum that is sent nor the counts returned exceed what a counter can hold."""
     made = call([Hit("a", COUNTER_MAX - 1, ttl=60)], [Hit("a", 5, ttl=60)], [Hit("a", 5, ttl=60)])
     assert COUNTER_MAX == made.command[7]
@@ -122,8 +122,8 @@ def test_a_counter_that_fails_fails_its_own_hits(keys: str) -> None:
     assert "Redis refused a counter: WRONGTYPE no counter" == str(counts[0][0])
 
 
-def test_a_call_about_holds_may_say_that_they_are_refused() -> None:
-    """In one text more; in the reply to any other call that is an error."""
+def test_the_reply_to_a_call_with_holds_may_report_that_redis_refused_them() -> None:
+    """It has one text more. In the reply to any other call, that is an error."""
     hold = HoldHit("{d|a}:held", ttl=60, op=Op.TAKE, now=0, life=60)
     check = Hit("{d|a}:h", 0, ttl=60, limit=9, gate=Gate.REFUSES | Gate.BUDGET)
     made = call([check, hold])
@@ -133,8 +133,8 @@ def test_a_call_about_holds_may_say_that_they_are_refused() -> None:
 
 
 @pytest.mark.parametrize("reply", [[], [1], [1, 2, 3], 7, b"OK", None, ["x"] * 3])
-def test_what_is_no_reply_of_the_script_is_an_error(reply: object) -> None:
-    """A proxy may have sent it: the batch fails, and no caller waits forever."""
+def test_an_invalid_reply_is_an_error(reply: object) -> None:
+    """A proxy may have sent it. The batch fails, so no caller waits forever."""
     assert isinstance(call([Hit("a", 1, ttl=60), Hit("b", 1, ttl=60)]).counts(reply), Exception)
 
 
@@ -145,7 +145,7 @@ def test_the_register_has_the_prefix_of_all_keys() -> None:
     assert "rl:lane:lane-1{2f}" == ScriptCall(one, "rl:", "2f").command[4]
 
 
-def test_a_call_for_a_bucket_begins_with_a_key_that_is_always_the_same() -> None:
+def test_the_first_key_of_all_calls_for_a_bucket_is_the_same() -> None:
     """A proxy routes by the first key, and may hash all of it. The value read there is not a count."""
     both = Gate.REFUSES | Gate.YIELDS
     groups = [
@@ -160,7 +160,7 @@ def test_a_call_for_a_bucket_begins_with_a_key_that_is_always_the_same() -> None
     assert isinstance(made.counts([3, 4, 8]), Exception)
 
 
-def test_a_batch_without_groups_is_the_register_alone() -> None:
+def test_a_batch_without_groups_sends_only_the_register() -> None:
     """It shows whether Redis would accept a batch."""
     made = ScriptCall(batch(()), "rl:")
     assert ((1, "rl:lane:lane-1", 7, REGISTER_TTL), []) == (made.command[2:], made.counts([]))

@@ -17,8 +17,8 @@ from ratelimit_service.stores.redis.script import register
 from ratelimit_service.stores.redis.slots import SLOTS, by_slot, by_tag, slot_of, tag_in, tag_of
 
 
-def test_keys_are_in_the_slots_that_redis_says() -> None:
-    """CLUSTER KEYSLOT agrees: the first non-empty braces count."""
+def test_slots_of_keys_agree_with_redis() -> None:
+    """CLUSTER KEYSLOT: the first non-empty braces count."""
     known = {"foo": 12182, "{foo}bar": 12182, "x{foo}{bar}": 12182, "{}foo": 9500, "123456789": 12739}
     assert known == {key: slot_of(key) for key in known}
 
@@ -40,7 +40,7 @@ def test_a_register_has_the_prefix_of_the_counters() -> None:
     assert ("rl:lane:l-1", "rl:lane:l-1{2f}") == (register("rl:", "l-1"), register("rl:", "l-1", "2f"))
 
 
-def test_a_prefix_with_a_hash_tag_has_everything_in_its_slot() -> None:
+def test_a_prefix_with_a_hash_tag_puts_all_keys_into_one_slot() -> None:
     """The tag of the prefix comes first, so it is the tag of every key."""
     keys = ["{rl}:{d|k=v}:hour:2026-11-21T08Z", "{rl}:{d|k=w}:day:2026-11-21"]
     keys += [register("{rl}:", "l-1", tag) for tag in ("", "2f", "rl")]
@@ -48,8 +48,8 @@ def test_a_prefix_with_a_hash_tag_has_everything_in_its_slot() -> None:
     assert {"rl"} == {tag_of(key) for key in keys}
 
 
-def test_only_slots_of_short_keys_are_remembered() -> None:
-    """A stranger's key may have 77 kB."""
+def test_only_slots_of_short_keys_are_cached() -> None:
+    """A descriptor from a caller may make a key of 77 kB."""
     before = slots._remembered_slot.cache_info().currsize
     for number in range(20):
         key = f"{{d|k={number}" + "x" * 300 + "}"
@@ -61,13 +61,13 @@ def test_only_slots_of_short_keys_are_remembered() -> None:
     ("key", "tag"),
     [("foo", "foo"), ("x{foo}{bar}", "foo"), ("{}{foo}", "{}{foo}"), ("a{b", "a{b"), ("}{", "}{")],
 )
-def test_a_hash_tag_is_what_redis_says(key: str, tag: str) -> None:
-    """The text in the first braces, or the whole key without any."""
+def test_the_hash_tag_is_the_text_in_the_first_braces(key: str, tag: str) -> None:
+    """It is the whole key if there are none."""
     assert (tag, slot_of(key)) == (tag_of(key), slot_of(f"{{{tag}}}") if tag == "foo" else slot_of(key))
 
 
-def test_there_is_a_tag_in_every_slot() -> None:
-    """Five hexadecimal digits for each slot."""
+def test_every_slot_has_a_tag() -> None:
+    """It has five hexadecimal digits."""
     tags = [tag_in(slot) for slot in range(SLOTS)]
     assert list(range(SLOTS)) == [slot_of(f"lane:1{{{tag}}}") for tag in tags]
     assert all(re.fullmatch("[0-9a-f]{5}", tag) for tag in tags)
@@ -96,7 +96,7 @@ GROUPS = st.lists(st.lists(KEYS.map(lambda key: Hit(key, 1, ttl=60)), max_size=5
 
 
 @given(GROUPS, st.sampled_from([(by_slot, slot_of), (by_tag, tag_of)]))
-def test_what_is_split_can_be_put_together_again(
+def test_a_split_batch_can_be_joined_again(
     groups: list[list[Hit]],
     by: tuple[Callable[[Groups], list[Part]], Callable[[str], Place]],
 ) -> None:
@@ -111,7 +111,7 @@ def test_what_is_split_can_be_put_together_again(
     assert [[number_of[id(hit)] for hit in group] for group in groups] == join(groups, parts, counts)
 
 
-def test_a_part_has_only_groups_that_are_in_its_slot() -> None:
+def test_a_part_has_only_groups_of_its_slot() -> None:
     """This holds for any number of other requests in the batch."""
     groups = [[Hit(f"{{d|k={number}}}:hour:x", 1, ttl=60)] for number in range(100)]
     parts = {part.place: part for part in by_slot(groups)}

@@ -1,4 +1,4 @@
-"""The check that all keys are on one server, behind many kinds of proxies that do not reveal themselves."""
+"""The check that all keys are on one server, behind many kinds of transparent proxies."""
 
 from __future__ import annotations
 
@@ -58,24 +58,24 @@ class Servers:
 
 
 @pytest.mark.parametrize("name", HASHES)
-async def test_several_servers_are_found_whatever_the_hash(name: str) -> None:
+async def test_several_servers_are_detected_for_any_hash_function(name: str) -> None:
     """In every attempt: the probed keys are random, and miss the smallest server of these once in a million."""
     assert {Spread.TAGS} == {await find_out(Servers(HASHES[name]).ask, "rl:") for _ in range(20)}
 
 
-async def test_one_server_is_one() -> None:
+async def test_one_server_is_recognized() -> None:
     """The check makes 65 calls."""
     servers = Servers(lambda key: 0)
     assert (Spread.ONE, 65) == (await find_out(servers.ask, ""), servers.asked)
 
 
-async def test_a_prefix_with_a_hash_tag_is_one_server_where_tags_are_hashed() -> None:
+async def test_a_prefix_with_a_hash_tag_is_on_one_server_if_tags_are_hashed() -> None:
     """If the proxy hashes tags, it has all keys; if the proxy hashes whole keys, it does not."""
     assert Spread.ONE is await find_out(Servers(HASHES["hash tags"]).ask, "{rl}:")
     assert Spread.TAGS is await find_out(Servers(HASHES["FNV-1a, by ranges"]).ask, "{rl}:")
 
 
-async def test_a_server_of_several_that_is_away_gives_the_others_away() -> None:
+async def test_an_error_for_one_of_several_servers_reveals_the_proxy() -> None:
     """The proxy sends an error for the missing server; a broken connection reveals nothing."""
     servers = Servers(HASHES["CRC-32, by ranges"])
     for failure, found in ((ResponseError("upstream failure"), Spread.TAGS), (RedisConnectionError(), None)):
@@ -84,7 +84,7 @@ async def test_a_server_of_several_that_is_away_gives_the_others_away() -> None:
             try:
                 assert found is await find_out(servers.ask, "")
             except ResponseError:
-                pass  # the marker's own
+                pass  # the reply for the marker
             except RedisConnectionError:
                 assert found is None
     servers.failures = dict.fromkeys((0, 1), ResponseError("upstream failure"))
@@ -92,8 +92,8 @@ async def test_a_server_of_several_that_is_away_gives_the_others_away() -> None:
         await find_out(servers.ask, "")
 
 
-async def test_slots_are_refused_by_redis_itself() -> None:
-    """Redis refuses a call with keys of several slots, so the check is not needed."""
+async def test_a_cluster_refuses_keys_of_several_slots() -> None:
+    """So the check is not needed."""
 
     async def ask(command: Command) -> Any:
         arguments = command[2:]

@@ -1,4 +1,4 @@
-"""A connection that the store drives directly: which caller gets which reply, and the errors if none arrives."""
+"""A connection that the store drives directly: each caller gets its reply, or an error if none arrives."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 async def asked(wire: Wire, *command: str | int) -> Any:
-    """The reply, or the error in its place."""
+    """Return the reply, or the error in its place."""
     try:
         return await asyncio.wait_for(wire.ask(*command), 15)
     except RedisError as error:
@@ -74,7 +74,7 @@ async def asked(wire: Wire, *command: str | int) -> Any:
 async def serving(
     greet: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> AsyncIterator[int]:
-    """A server that calls `greet` for each connection, and its port."""
+    """Run a server that calls `greet` for each connection, and yield its port."""
     writers: list[asyncio.StreamWriter] = []
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -120,8 +120,7 @@ async def test_a_command_that_cannot_be_packed_gets_an_error(wire: Wire) -> None
     assert [UnicodeEncodeError] == [type(error) for error in received]
 
 
-async def test_a_callback_that_fails_is_reported_and_takes_nothing_with_it(wire: Wire) -> None:
-    """The next reply is passed on nevertheless."""
+async def test_an_exception_in_a_callback_is_logged_and_later_replies_arrive(wire: Wire) -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
 
@@ -154,7 +153,7 @@ async def test_a_connection_that_is_cut_fails_only_waiting_calls(
     await wire.close()
 
 
-async def test_a_connection_that_the_server_has_closed_meanwhile_is_made_anew(
+async def test_a_connection_that_the_server_has_closed_is_replaced(
     wire: Wire, redis_server: RedisServer
 ) -> None:
     """After CLIENT KILL, or on a server that closes idle connections, the next command detects it."""
@@ -177,7 +176,7 @@ async def test_an_unreachable_server_fails_all_waiting_calls() -> None:
         await wire.close()
 
 
-async def test_a_server_that_stands_still_is_given_up(server: RedisServer) -> None:
+async def test_calls_to_a_server_that_hangs_time_out(server: RedisServer) -> None:
     """All waiting calls fail. The server may still execute their commands, but never twice."""
     wire = Wire(connect(server.url, timeout=10), patience=0.05)
     assert b"PONG" == await patiently(wire, "PING")
@@ -193,7 +192,7 @@ async def test_a_server_that_stands_still_is_given_up(server: RedisServer) -> No
 
 
 async def patiently(wire: Wire, *command: str) -> Any:
-    """The reply of a server that is about to return."""
+    """Return the reply of a server that is about to return."""
     async with asyncio.timeout(60):
         while isinstance(reply := await asked(wire, *command), Exception):
             pass
@@ -216,8 +215,8 @@ async def test_calls_that_wait_for_a_connection_time_out_too() -> None:
         await wire.close()
 
 
-async def test_a_server_that_closes_as_soon_as_it_has_greeted() -> None:
-    """The connection breaks before or after it is taken over; in both cases its calls fail."""
+async def test_a_server_may_close_the_connection_right_after_the_greeting() -> None:
+    """Before or after the connection is taken over; in both cases, its calls fail."""
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"hush\r\n")
@@ -248,7 +247,7 @@ async def test_a_connection_that_ended_while_it_was_made_is_not_taken_over(
     await client.aclose()
 
 
-async def test_dropping_a_connection_spares_the_one_that_leads_where_it_should(
+async def test_dropping_a_connection_spares_one_to_the_right_server(
     wire: Wire, redis_server: RedisServer
 ) -> None:
     """Waiting calls get the reason, and the next command uses a new connection."""
@@ -279,8 +278,8 @@ async def test_closing_waits_for_the_replies(redis_url: str, redis_server: Redis
 
 
 @pytest.mark.parametrize("place", ["address", "socket", "address with TLS"])
-def test_on_the_loop_that_the_service_runs_on(place: str, tmp_path: Path) -> None:
-    """uvloop has its own transports, and each kind of connection is taken over."""
+def test_connections_work_on_uvloop(place: str, tmp_path: Path) -> None:
+    """The service runs on it. It has its own transports, and each kind of connection is taken over."""
     authority = Authority()
     certificate, key = authority.issue("127.0.0.1").write(tmp_path)
     tls = TlsFiles(certificate, key) if "TLS" in place else None
@@ -306,7 +305,7 @@ def test_on_the_loop_that_the_service_runs_on(place: str, tmp_path: Path) -> Non
         assert [1, 2, 3, 4, 5] == uvloop.run(count(server))
 
 
-async def test_a_connection_that_was_silent_for_long_is_replaced_before_it_is_used(
+async def test_an_idle_connection_is_replaced_before_it_is_used(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The network may have dropped it silently: a command after a pause uses a new connection."""

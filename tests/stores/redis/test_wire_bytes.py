@@ -14,8 +14,8 @@ from ratelimit_service.stores.redis.wire import _Connection, ignore
 
 
 class Clock(SimpleNamespace):
-    """A replacement for the loop: `now` is the time, `due` the time of the next call of `call`, and `soon` is
-    called in the next turn.
+    """A replacement for the event loop: `now` is the time, `due` that of the timer, which calls `call`, and
+    `soon` runs in the next turn.
     """
 
     now: float = 0.0
@@ -37,15 +37,15 @@ class Clock(SimpleNamespace):
         self.soon = call
 
     def strike(self) -> None:
-        """Advance the clock to the time that was requested."""
+        """Advance the clock to the time of the timer."""
         assert self.due is not None
         self.now, self.due = max(self.now, self.due), None
         self.call()
 
 
 class Bench:
-    """A connection without a network: `written` is what went out, `told` what callers were told, `lost`
-    whether it is over.
+    """A connection without a network. `written` are the sent bytes, `told` the results that callers got, and
+    `lost` is true after the end.
     """
 
     def __init__(self, patience: float = 10.0) -> None:
@@ -86,8 +86,8 @@ async def test_a_reply_is_passed_on_when_its_last_byte_has_arrived() -> None:
         assert not bench.connection.busy
 
 
-async def test_what_is_sent_in_one_turn_travels_in_one_write() -> None:
-    """Except for the first one if no reply is awaited: waiting would gain nothing."""
+async def test_commands_of_one_turn_are_sent_in_one_write() -> None:
+    """Except for the first one, if no reply is awaited: a delay would gain nothing."""
     bench = Bench()
     ping = b"*1\r\n$4\r\nPING\r\n"
     bench.send(4)
@@ -102,7 +102,7 @@ async def test_what_is_sent_in_one_turn_travels_in_one_write() -> None:
 
 
 @pytest.mark.parametrize("stream", [b"?what\r\n", b":1\r\n:2\r\n"])
-async def test_what_is_no_reply_ends_the_connection(stream: bytes) -> None:
+async def test_an_unexpected_reply_ends_the_connection(stream: bytes) -> None:
     """Bytes outside the protocol, and a reply that no call waits for: later replies could not be attributed."""
     bench = Bench()
     bench.send()
@@ -133,8 +133,8 @@ async def test_a_connection_that_ends_within_a_callback_fails_the_others() -> No
     assert (1, 1) == (bench.lost, bench.aborted)
 
 
-async def test_patience_begins_anew_with_everything_that_is_heard() -> None:
-    """A server that continues to reply is kept, however many calls wait; one that stops is given up."""
+async def test_each_received_byte_restarts_the_timeout() -> None:
+    """A server that continues to reply is kept, however many calls wait. A silent one is disconnected."""
     bench = Bench(patience=1.0)
     bench.send(3)
     bench.clock.now = 0.9
@@ -146,14 +146,14 @@ async def test_patience_begins_anew_with_everything_that_is_heard() -> None:
     bench.clock.strike()
     assert 2.8 == bench.clock.due
     bench.clock.strike()
-    assert [1] == bench.replies  # it is looked at once more
+    assert [1] == bench.replies  # the timer checks once more
     bench.clock.strike()
     assert [1, "no answer within 1000 ms", "no answer within 1000 ms"] == [
         reply if isinstance(reply, int) else str(reply) for reply in bench.replies
     ]
 
 
-async def test_a_process_that_stood_still_itself_reads_first() -> None:
+async def test_a_process_that_was_suspended_reads_before_it_gives_up() -> None:
     """By the clock the timeout has passed, but the reply has arrived."""
     bench = Bench(patience=1.0)
     bench.send()
