@@ -24,7 +24,7 @@ def change(*edits: Put | Remove | Reset, key: str = "key", at: int = NOW) -> Cha
 
 
 async def current(store: AmendmentStore) -> list[Amendment]:
-    """All that there are, by their ids."""
+    """Return all amendments, sorted by id."""
     news = await store.news(0, "")
     assert news.whole or not news.version
     return sorted(news.put, key=lambda amendment: amendment.id)

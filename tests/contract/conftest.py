@@ -83,7 +83,7 @@ def in_cluster(request: pytest.FixtureRequest) -> tuple[ClusterStore, SetRaw]:
 
 @pytest.fixture(scope="module")
 def redis_sentinels() -> Iterator[RedisSentinels]:
-    """A primary with sentinels, the same for all tests of a module."""
+    """A primary with sentinels, shared by all tests of a module."""
     with RedisSentinels() as sentinels:
         yield sentinels
 

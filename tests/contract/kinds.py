@@ -1,4 +1,4 @@
-"""The kinds of stores: two connections to each, as two replicas have them."""
+"""The kinds of stores: two connections to each, as two replicas would have."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .conftest import NOW
 
 
 def stores_of(request: pytest.FixtureRequest, kind: str) -> list[CounterStore]:
-    """Two of a kind, in an empty Redis."""
+    """Return two stores of one kind, over an empty Redis."""
     if kind == "cluster":
         cluster: RedisCluster = request.getfixturevalue("redis_cluster")
         return [

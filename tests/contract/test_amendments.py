@@ -1,4 +1,4 @@
-"""What every store does with amendments (ports.AmendmentStore)."""
+"""The contract of every store about amendments (ports.AmendmentStore)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MORE = top_up(TARGET, 7, "key", windows=1, since=NOW, author="ana", reason="a ca
 
 @dataclass
 class Amending:
-    """Two connections to one store, as two replicas have them; in memory both are one."""
+    """Two connections to one store, as two replicas would have; in memory, both are the same."""
 
     store: CounterStore
     other: CounterStore
@@ -66,8 +66,8 @@ async def amending(request: pytest.FixtureRequest) -> AsyncIterator[Amending]:
     await other.close()
 
 
-async def test_what_is_put_is_read_back_by_another_replica(amending: Amending) -> None:
-    """Every byte of it; and the version goes up by one for each change, not for each edit."""
+async def test_another_replica_reads_the_amendments_that_were_put(amending: Amending) -> None:
+    """Byte for byte. The version increases by one for each change, not for each edit."""
     assert [] == await current(amending.amendments)
     applied = await amending.amendments.apply(change(Put(ONE), Put(MORE)))
     assert (1, (Edited(ONE.id, None, ONE), Edited(MORE.id, None, MORE)), False) == applied[:3]
@@ -78,9 +78,9 @@ async def test_what_is_put_is_read_back_by_another_replica(amending: Amending) -
     assert [MORE] == await current(amending.other.amendments)
 
 
-async def test_news_are_what_has_happened_after_a_version(amending: Amending) -> None:
-    """A replica that is in step gets nothing, one that is behind the edits, in their last state; a new one
-    everything.
+async def test_news_has_the_edits_since_a_version(amending: Amending) -> None:
+    """A replica that is up to date gets nothing, one that is behind gets the last state of each edited
+    amendment, and a new one gets everything.
     """
     store, other = amending.amendments, amending.other.amendments
     await store.apply(change(Put(ONE), key="1"))
@@ -100,8 +100,8 @@ async def test_news_are_what_has_happened_after_a_version(amending: Amending) ->
     assert News(4, news.stamp) == await other.news(4, news.stamp)
 
 
-async def test_a_version_that_the_store_does_not_have_gets_everything(amending: Amending) -> None:
-    """One that a failover has lost, be its number known or not."""
+async def test_a_replica_with_an_unknown_version_gets_everything(amending: Amending) -> None:
+    """A failover may have lost the version, and its number may be in use again."""
     await amending.amendments.apply(change(Put(ONE), key="1"))
     await amending.amendments.apply(change(Put(TWO), key="2"))
     for version, stamp in ((1, "lost"), (2, "lost"), (7, "lost")):
@@ -109,10 +109,8 @@ async def test_a_version_that_the_store_does_not_have_gets_everything(amending: 
         assert (2, ordered(ONE, TWO), True) == (news.version, ordered(*news.put), news.whole)
 
 
-async def test_a_change_with_the_same_key_changes_nothing_and_returns_the_same(amending: Amending) -> None:
-    """By whichever replica it is sent again, however late, and after a restart; also where something else has
-    changed since.
-    """
+async def test_a_change_is_applied_once_for_each_idempotency_key(amending: Amending) -> None:
+    """Any replica returns the first result, at any time, after a restart, and after other changes."""
     first = await amending.amendments.apply(change(Put(ONE)))
     await amending.amendments.apply(change(Put(ONE._replace(amount=9)), key="other"))
     again = change(Put(ONE._replace(since=NOW + 60)), at=NOW + 60)
@@ -123,8 +121,8 @@ async def test_a_change_with_the_same_key_changes_nothing_and_returns_the_same(a
     assert 2 == len(await amending.amendments.audit())
 
 
-async def test_a_key_that_another_change_had_is_refused(amending: Amending) -> None:
-    """It would else be silently ignored."""
+async def test_the_idempotency_key_of_another_change_is_refused(amending: Amending) -> None:
+    """Otherwise, the change would be silently ignored."""
     await amending.amendments.apply(change(Put(ONE)))
     for other in (change(Put(ONE._replace(amount=6))), change(Remove(ONE.id)), change(Put(ONE), Put(TWO))):
         with pytest.raises(InvalidRequest, match="was that of another change"):
@@ -132,7 +130,7 @@ async def test_a_key_that_another_change_had_is_refused(amending: Amending) -> N
     assert [ONE] == await current(amending.amendments)
 
 
-async def test_a_dry_run_says_what_would_be_replaced_and_writes_nothing(amending: Amending) -> None:
+async def test_a_dry_run_returns_the_replaced_amendments_and_writes_nothing(amending: Amending) -> None:
     await amending.amendments.apply(change(Put(ONE), key="1"))
     would = await amending.amendments.apply(change(Put(ONE._replace(amount=9)), key="2"), dry_run=True)
     assert (1, (Edited(ONE.id, ONE, ONE._replace(amount=9)),)) == would[:2]
@@ -141,9 +139,9 @@ async def test_a_dry_run_says_what_would_be_replaced_and_writes_nothing(amending
     assert not (await amending.amendments.apply(change(Put(ONE._replace(amount=9)), key="2"))).replayed
 
 
-async def test_a_change_that_expects_something_else_changes_nothing(amending: Amending) -> None:
-    """So that two operators who have seen the same do not undo each other; none of its edits comes into
-    force.
+async def test_a_change_is_refused_if_an_amendment_differs_from_the_expected_one(amending: Amending) -> None:
+    """None of its edits is applied, so two operators who have seen the same state do not undo each other's
+    changes.
     """
     store = amending.amendments
     seen = change(Put(TWO), Put(ONE), key="1")._replace(expected=(None, None))
@@ -158,8 +156,8 @@ async def test_a_change_that_expects_something_else_changes_nothing(amending: Am
     assert [1, 6] == sorted(amendment.amount for amendment in await current(store))
 
 
-async def test_edits_of_one_change_see_those_before_them(amending: Amending) -> None:
-    """The same amendment twice."""
+async def test_edits_of_one_change_see_the_earlier_ones(amending: Amending) -> None:
+    """Two edits of the same amendment."""
     other = ONE._replace(amount=9)
     applied = await amending.amendments.apply(change(Put(ONE), Put(other), Remove(ONE.id), Put(ONE)))
     expected = (
@@ -172,8 +170,8 @@ async def test_edits_of_one_change_see_those_before_them(amending: Amending) -> 
     assert [ONE] == await current(amending.amendments)
 
 
-async def test_two_operators_at_once_come_one_after_the_other(amending: Amending) -> None:
-    """All changes are in the audit, each with what it replaced, and the last one is in force."""
+async def test_concurrent_changes_are_applied_one_after_another(amending: Amending) -> None:
+    """All of them are in the audit, each with the amendment that it replaced, and the last one is in force."""
     stores = (amending.amendments, amending.other.amendments)
     changes = [change(Put(ONE._replace(amount=number)), key=f"{number}") for number in range(20)]
     await asyncio.gather(*[stores[number % 2].apply(each) for number, each in enumerate(changes)])
@@ -185,7 +183,7 @@ async def test_two_operators_at_once_come_one_after_the_other(amending: Amending
 
 
 async def test_the_audit_has_author_time_reason_and_change(amending: Amending) -> None:
-    """The latest first; also after a restart."""
+    """The latest change first; also after a restart."""
     store = amending.amendments
     await store.apply(change(Put(ONE), key="1", at=NOW + 1))
     await store.apply(Change("2", "bo", "over\u2028 now".replace("\u2028", ""), (Remove(ONE.id),), NOW + 2))
@@ -196,8 +194,8 @@ async def test_the_audit_has_author_time_reason_and_change(amending: Amending) -
         ] == [tuple(line) for line in audit]
 
 
-async def test_the_audit_is_read_in_pages_that_cut_no_change_in_two(amending: Amending) -> None:
-    """A page goes on until its last change is whole."""
+async def test_a_page_of_the_audit_ends_with_a_whole_change(amending: Amending) -> None:
+    """It may therefore be longer than requested."""
     store = amending.amendments
     for number in range(5):
         target = parse("d", f"team={number}")
@@ -211,9 +209,9 @@ async def test_the_audit_is_read_in_pages_that_cut_no_change_in_two(amending: Am
     assert [] == await store.audit(before=1)
 
 
-async def test_a_reset_is_a_line_of_the_audit_and_done_once(amending: Amending) -> None:
-    """Until it is finished it is still to be done, whoever sends it again; what it then found is not what
-    counts.
+async def test_a_reset_is_in_the_audit_and_done_once(amending: Amending) -> None:
+    """A retry by any replica finds it unfinished until it is finished, with the counters of the first request
+    and not its own.
     """
     reset = Reset(TARGET, "hour", (("{d|team=dba}:hour:x", 7), ("{d|team=dba}:hour:y", None)))
     store = amending.amendments
@@ -231,8 +229,7 @@ async def test_a_reset_is_a_line_of_the_audit_and_done_once(amending: Amending) 
     assert [] == await current(store)
 
 
-async def test_a_reset_is_no_news(amending: Amending) -> None:
-    """Other than that there is another version: limits are as they were."""
+async def test_a_reset_changes_the_version_and_no_amendment(amending: Amending) -> None:
     await amending.amendments.apply(change(Put(ONE), key="1"))
     known = await amending.other.amendments.news(0, "")
     await amending.amendments.apply(change(Reset(TARGET, "", ()), key="2"))
@@ -241,9 +238,11 @@ async def test_a_reset_is_no_news(amending: Amending) -> None:
 
 
 async def test_ten_thousand_amendments_are_put_and_read(amending: Amending) -> None:
-    """A hundred in each change; who is far behind reads all of them, and who is not reads what is new."""
+    """A hundred in each change. A replica that is far behind reads all of them, and one that is not reads the
+    new ones.
+    """
     if "as it is served" in amending.name or "prefix" in amending.name:
-        return  # the same calls as without
+        return  # the calls are the same as in the plain kind
     store, other = amending.amendments, amending.other.amendments
     amendments = [override(parse("d", f"user=u{number}"), number) for number in range(10_000)]
     for at in range(0, 10_000, MOST_EDITS):
@@ -259,8 +258,8 @@ async def test_ten_thousand_amendments_are_put_and_read(amending: Amending) -> N
     ]
 
 
-async def test_there_is_a_bound_and_what_is_there_can_still_be_changed(amending: Amending) -> None:
-    """A change that would go beyond it changes nothing."""
+async def test_a_full_store_refuses_new_amendments_only(amending: Amending) -> None:
+    """A change that would exceed the bound is refused as a whole. Existing amendments can still be changed."""
     store = amending.amendments
     store._most = 3  # type: ignore[attr-defined]
     three = [override(parse("d", f"user={number}"), number) for number in range(3)]
@@ -273,7 +272,7 @@ async def test_there_is_a_bound_and_what_is_there_can_still_be_changed(amending:
 
 
 async def test_the_audit_is_bounded_and_a_replica_further_behind_reads_everything(amending: Amending) -> None:
-    """The oldest lines go first."""
+    """The oldest lines are dropped first."""
     store = amending.amendments
     await store.apply(change(Put(ONE), key="first"))
     known = await store.news(0, "")

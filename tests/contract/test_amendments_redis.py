@@ -1,4 +1,4 @@
-"""Amendments in Redis: what people can read there, and what Redis may refuse."""
+"""Amendments in Redis: a readable format, and the commands and writes that Redis may refuse."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from testing.servers import RedisServer
 
 from .changes import ONE, TWO, change, current, ordered
 
-# What only Redis can show.
+# The keys in Redis.
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ async def redis(redis_server: RedisServer) -> AsyncIterator[tuple[RedisAmendment
     await store.close()
 
 
-async def test_a_person_can_read_it_with_redis_cli(redis: tuple[RedisAmendments, RedisServer]) -> None:
-    """As docs/keys.md says."""
+async def test_amendments_are_readable_with_redis_cli(redis: tuple[RedisAmendments, RedisServer]) -> None:
+    """As docs/keys.md describes."""
     store, server = redis
     await store.apply(change(Put(ONE)))
     assert "1" == server.cli("HGET", "{amendments}:current", "version")
@@ -50,10 +50,10 @@ async def test_a_person_can_read_it_with_redis_cli(redis: tuple[RedisAmendments,
     assert 86_000 < int(server.cli("TTL", key)) <= 86_400
 
 
-async def test_a_kind_that_only_a_later_version_knows_is_skipped_and_counted(
+async def test_an_amendment_of_an_unknown_kind_is_skipped_and_counted(
     redis: tuple[RedisAmendments, RedisServer],
 ) -> None:
-    """The others are in force; so it is where it comes as news."""
+    """A later version of the service may write it. It is also skipped in news, and the others are in force."""
     store, server = redis
     await store.apply(change(Put(ONE)))
     known = await store.news(0, "")
@@ -67,8 +67,8 @@ async def test_a_kind_that_only_a_later_version_knows_is_skipped_and_counted(
     assert (2, (), 1, False) == (news.version, tuple(news.put), news.unreadable, news.whole)
 
 
-async def test_a_hash_that_was_deleted_by_hand_is_noticed(redis: tuple[RedisAmendments, RedisServer]) -> None:
-    """Nothing is in force any more; and the next change has a version that nobody has seen."""
+async def test_a_deleted_hash_is_noticed(redis: tuple[RedisAmendments, RedisServer]) -> None:
+    """No amendment is in force any more, and the next change has a version that no replica knows."""
     store, server = redis
     await store.apply(change(Put(ONE), key="1"))
     known = await store.news(0, "")
@@ -79,10 +79,10 @@ async def test_a_hash_that_was_deleted_by_hand_is_noticed(redis: tuple[RedisAmen
     assert (2, (TWO,)) == (news.version, tuple(news.put))
 
 
-async def test_a_change_while_all_are_read_is_not_missed(
+async def test_a_change_during_a_scan_is_not_missed(
     redis: tuple[RedisAmendments, RedisServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither what is put behind the cursor of the walk nor what is removed before it."""
+    """Neither an amendment that is put behind the cursor, nor one that is removed before it."""
     store, _ = redis
     amendments = [override(parse("d", f"user={number}"), number) for number in range(1_000)]
     for at in range(0, 1_000, MOST_EDITS):
@@ -107,11 +107,11 @@ async def test_a_change_while_all_are_read_is_not_missed(
 
 
 async def test_no_call_takes_long(redis: tuple[RedisAmendments, RedisServer]) -> None:
-    """Neither reading thousands of amendments nor a change of a hundred holds up the counters."""
+    """Reading thousands of amendments does not block the counters; neither does a change of a hundred."""
     store, server = redis
     amendments = [override(parse("d", f"user=u{number}"), number) for number in range(3_000)]
     changes, reads = [], []
-    for beginning in range(0, 3_000, 1_000):  # the best of three: others work on this machine as well
+    for beginning in range(0, 3_000, 1_000):  # the best of three: the machine may be busy
         server.cli("CONFIG", "RESETSTAT")
         for at in range(beginning, beginning + 1_000, MOST_EDITS):
             await store.apply(change(*map(Put, amendments[at : at + MOST_EDITS]), key=f"{at}"))
@@ -124,15 +124,15 @@ async def test_no_call_takes_long(redis: tuple[RedisAmendments, RedisServer]) ->
 
 
 def _microseconds(server: RedisServer) -> float:
-    """Of a script call, in the mean."""
+    """Return the mean duration of a script call in microseconds."""
     line = next(
         line for line in server.cli("INFO", "commandstats").splitlines() if "cmdstat_evalsha:" in line
     )
     return float(line.partition("usec_per_call=")[2].partition(",")[0])
 
 
-async def test_a_user_needs_the_documented_permissions_and_no_others(redis_server: RedisServer) -> None:
-    """docs/compatibility.md has them; without them, the counters go on and the amendments say why not."""
+async def test_amendments_need_exactly_the_documented_permissions(redis_server: RedisServer) -> None:
+    """They are in docs/compatibility.md. Without them, counters still work, and the error has the reason."""
     redis_server.cli("FLUSHALL")
     allowed = (
         "+evalsha +eval +get +set +hget +hmget +hset +hdel +hlen +hscan +xadd +xrange +xrevrange".split()
@@ -154,10 +154,10 @@ async def test_a_user_needs_the_documented_permissions_and_no_others(redis_serve
         redis_server.cli("ACL", "DELUSER", "app")
 
 
-async def test_a_redis_that_takes_no_writes_applies_nothing_of_a_change(
+async def test_a_redis_that_refuses_writes_applies_no_part_of_a_change(
     redis: tuple[RedisAmendments, RedisServer], redis_sentinels: RedisSentinels
 ) -> None:
-    """Full, or a replica: nothing of it is there afterwards, and it can be sent again with its key."""
+    """It is out of memory, or a replica. The change can be sent again with its key."""
     store, server = redis
     server.cli("CONFIG", "SET", "maxmemory", "1")
     try:

@@ -32,8 +32,8 @@ def gated(key: str, amount: int, limit: int, gate: int = Gate.REFUSES | Gate.YIE
     return Hit(key, amount, ttl=3600, limit=limit, gate=gate)
 
 
-async def test_a_count_is_what_was_there_before_the_hit(bench: Bench) -> None:
-    """Of three charges, the first returns 0, the second the first, and the third both."""
+async def test_a_hit_returns_the_previous_count(bench: Bench) -> None:
+    """Of three charges, the first gets 0, the second the first amount, and the third the sum of both."""
     assert [0] == await bench.counts(add(A, 40))
     assert [40] == await bench.counts(add(A, 2))
     assert [42] == await bench.counts(add(A, 1))
@@ -48,8 +48,8 @@ async def test_hits_of_a_batch_are_applied_one_after_another(bench: Bench) -> No
     ] == await bench.hit([add(A, 1), add(A, 2)], [add(A, 3), add(B, 5)], [add(B, 1)])
 
 
-async def test_a_check_reads_and_writes_nothing(bench: Bench) -> None:
-    """It returns the count, and creates no counter."""
+async def test_a_check_returns_the_count_and_writes_nothing(bench: Bench) -> None:
+    """It creates no counter."""
     assert [0] == await bench.counts(add(A, 0))
     assert {} == await bench.store.read_bucket("{d|k=a}")
     await bench.counts(add(A, 7))
@@ -57,7 +57,7 @@ async def test_a_check_reads_and_writes_nothing(bench: Bench) -> None:
 
 
 async def test_a_refund_stops_at_0(bench: Bench) -> None:
-    """A refund of more than was charged leaves 0, and no debt."""
+    """A refund of more than was charged leaves 0, not a negative count."""
     assert [0, 10, 6, 0, 0] == await bench.counts(add(A, 10), add(A, -4), add(A, -100), add(A, -1), add(A, 3))
     assert [3] == await bench.counts(add(A, 0))
 
@@ -69,7 +69,7 @@ async def test_a_refund_to_an_unused_bucket_leaves_no_counter(bench: Bench) -> N
 
 
 async def test_counters_saturate(bench: Bench) -> None:
-    """At 2^53-1, and they are exact up to there."""
+    """At 2^53-1; below that, they are exact."""
     assert [
         0,
         COUNTER_MAX - 1,
@@ -79,8 +79,8 @@ async def test_counters_saturate(bench: Bench) -> None:
     assert [COUNTER_MAX, COUNTER_MAX - 1] == await bench.counts(add(A, -1), add(A, 0))
 
 
-async def test_groups_without_hits_are_answered_too(bench: Bench) -> None:
-    """A request without limits has no hits, alone and among others."""
+async def test_groups_without_hits_get_an_empty_answer(bench: Bench) -> None:
+    """A request without limits has no hits. Its group may be alone in a batch, or among others."""
     assert [[]] == listed(await bench.hit([]))
     assert [[], [0], []] == listed(await bench.hit([], [add(A, 1)], []))
 
@@ -146,10 +146,10 @@ GATES = [
 @pytest.mark.parametrize(
     ("hits", "counts", "left"), [row[1:] for row in GATES], ids=[row[0] for row in GATES]
 )
-async def test_a_refused_group_is_held_back(
+async def test_gated_hits_of_a_refused_group_are_not_counted(
     bench: Bench, hits: list[Hit], counts: list[int], left: dict[str, int], keys: dict[str, str]
 ) -> None:
-    """The whole group decides whether a gated hit is counted, by the counters before it."""
+    """The previous counts of all counters in the group decide."""
     if bench.slotted and keys is IN_THREE_BUCKETS:
         pytest.skip("in a Cluster, a group is one step for each of its buckets")
     assert await bench.counts(*[replace(hit, key=keys[hit.key]) for hit in hits]) == counts
@@ -159,8 +159,8 @@ async def test_a_refused_group_is_held_back(
     assert {keys[key]: count for key, count in left.items()} == held
 
 
-async def test_a_check_over_the_limit_holds_the_others_back(bench: Bench) -> None:
-    """A check refuses its request if the counter is above the limit already."""
+async def test_a_check_over_the_limit_refuses_its_group(bench: Bench) -> None:
+    """A check refuses the group if its counter is above the limit already."""
     await bench.counts(add(A, 11))
     assert [11, ~0] == await bench.counts(gated(A, 0, 10), gated(A_DAY, 3, 10))
 
@@ -174,17 +174,15 @@ async def test_gated_and_plain_groups_keep_their_order_in_a_batch(bench: Bench) 
     ] == await bench.hit([add(A, 10)], [gated(A, 1, 10), gated(A_DAY, 1, 10)], [add(A_DAY, 5)])
 
 
-async def test_a_bucket_is_read_and_no_other(bench: Bench) -> None:
-    """All its windows, and not those of a bucket whose name begins alike."""
+async def test_reading_a_bucket_returns_no_other_bucket(bench: Bench) -> None:
+    """It returns all windows of the bucket, and none of a bucket whose name has the same beginning."""
     other = "{d|k=a*}:hour:2026-11-21T08Z"
     await bench.counts(add(A, 4), add(A_DAY, 5), add(other, 6), add(B, 7))
     assert {A: 4, A_DAY: 5} == await bench.store.read_bucket("{d|k=a}")
 
 
 async def test_counters_are_deleted_by_their_keys(bench: Bench) -> None:
-    """Those and no others; what each held is returned, one that is not there is left out, and what is no
-    number is None.
-    """
+    """The last counts are returned. A missing counter is left out, and a value that is not a number is None."""
     await bench.counts(add(A, 4), add(A_DAY, 5), add(B, 7))
     if bench.name == "redis":
         bench.set_raw(C, "x")
@@ -214,8 +212,8 @@ async def test_a_key_that_is_not_a_counter_fails_its_own_hit(bench: Bench) -> No
     assert [3, 3] == await bench.counts(add(A, 0), add(C, 0))
 
 
-async def test_a_counter_set_by_hand_is_taken_as_it_is(bench: Bench) -> None:
-    """A value that an operator writes with SET counts from then on."""
+async def test_a_counter_that_was_set_by_hand_is_used(bench: Bench) -> None:
+    """Later hits add to the value that an operator writes with SET."""
     bench.set_raw(A, "4211")
     assert [4211, 4212] == await bench.counts(add(A, 1), add(A, 0))
 
@@ -223,8 +221,8 @@ async def test_a_counter_set_by_hand_is_taken_as_it_is(bench: Bench) -> None:
 @pytest.mark.parametrize(
     "text", ["7", "-7", "9" * 19, "9" * 5_000, "-" + "9" * 30, "+7", " 7", "7\n", "1.5", "x", ""]
 )
-async def test_a_check_alone_reads_what_a_check_among_others_does(bench: Bench, text: str) -> None:
-    """Redis answers it with GET, and the others with the script."""
+async def test_a_single_check_returns_the_same_count_as_one_in_a_batch(bench: Bench, text: str) -> None:
+    """Redis handles the one with GET, and the other with the script."""
     if bench.name != "redis":
         pytest.skip("the memory store holds nothing but integers")
     bench.set_raw(A, text)

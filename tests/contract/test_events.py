@@ -1,4 +1,4 @@
-"""What every store does with events on their way to receivers (ports.EventStore)."""
+"""The contract of every store about queued events (ports.EventStore)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Waiting:
     other: EventStore
 
     async def texts(self, replica: str = "a", receiver: str = "ops", most: int = 10) -> list[str]:
-        """What a replica takes for a receiver."""
+        """Return the events that a replica takes for a receiver."""
         store = self.one if replica == "a" else self.other
         return [taken.text for taken in await store.take(receiver, replica, most)]
 
@@ -44,7 +44,7 @@ async def waiting(request: pytest.FixtureRequest) -> AsyncIterator[Waiting]:
         await store.close()
 
 
-async def test_an_event_is_new_once_whoever_emits_it(waiting: Waiting) -> None:
+async def test_an_event_is_new_once_whichever_replica_emits_it(waiting: Waiting) -> None:
     assert await waiting.one.emit("1", "first", KEPT)
     assert not await waiting.other.emit("1", "again", KEPT)
     assert await waiting.other.emit("2", "second", KEPT)
@@ -61,14 +61,14 @@ async def test_each_receiver_gets_each_event_from_one_replica(waiting: Waiting) 
     assert 4 == len(await waiting.texts("b", "finance"))
 
 
-async def test_a_receiver_gets_nothing_from_before_it_was_known(waiting: Waiting) -> None:
+async def test_a_receiver_gets_only_events_emitted_after_it_was_opened(waiting: Waiting) -> None:
     await waiting.one.emit("before", "before", KEPT)
     await waiting.one.open("late")
     await waiting.one.emit("after", "after", KEPT)
     assert ["after"] == await waiting.texts("a", "late")
 
 
-async def test_what_is_done_does_not_wait_any_more(waiting: Waiting) -> None:
+async def test_a_delivered_event_leaves_the_queue(waiting: Waiting) -> None:
     await waiting.one.open("ops")
     assert 0 == await waiting.one.waiting("ops")
     for number in range(3):
@@ -81,7 +81,7 @@ async def test_what_is_done_does_not_wait_any_more(waiting: Waiting) -> None:
     assert 2 == await waiting.other.waiting("ops")
 
 
-async def test_another_replica_takes_over_what_is_not_held(
+async def test_another_replica_takes_over_events_that_are_not_held(
     waiting: Waiting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (in_memory, in_redis):
@@ -92,7 +92,7 @@ async def test_another_replica_takes_over_what_is_not_held(
     assert ["left behind"] == await waiting.texts("b")
 
 
-async def test_the_oldest_is_dropped_for_one_more(waiting: Waiting, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_queue_drops_the_oldest_event(waiting: Waiting, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (in_memory, in_redis):
         monkeypatch.setattr(module, "MOST_EVENTS", 3)
     await waiting.one.open("ops")

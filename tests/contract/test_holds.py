@@ -1,4 +1,4 @@
-"""The contract of every store about holds (core/holds): the memory store and the script do the same."""
+"""The contract of every store about holds (core/holds): the memory store and the script return the same."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ TAKE, CHARGE, RELEASE = hold(Op.TAKE), hold(Op.CHARGE, charge=60), hold(Op.RELEA
 
 
 async def take(bench: Bench, **more: Any) -> int:
-    """Return the result of a check that takes a hold."""
+    """Check with a hold, and return the result of the hold."""
     (_, result) = await bench.counts(window(), hold(Op.TAKE, **more))
     assert isinstance(result, int)
     return result
 
 
-async def test_a_check_is_refused_while_others_hold_the_rest(bench: Bench) -> None:
-    """In one call of the store, and within one batch: each check sees the holds before it."""
+async def test_a_check_is_refused_while_others_hold_the_remaining_budget(bench: Bench) -> None:
+    """All checks are in one batch, and each sees the holds of those before it."""
     outcomes = await bench.hit(*[[window(), TAKE]] * 4)
     assert [[0, 60], [0, 60]] == [list(outcome) for outcome in outcomes[:2]]  # type: ignore[arg-type]
     for outcome in outcomes[2:]:
@@ -47,8 +47,8 @@ async def test_a_check_is_refused_while_others_hold_the_rest(bench: Bench) -> No
         assert (120, 2) == (held_in(result), delay_in(result))
 
 
-async def test_a_charge_ends_a_hold_and_is_in_the_counter_alone(bench: Bench) -> None:
-    """What is held was never in the counter, and the counters of the bucket are all that it shows."""
+async def test_a_charge_replaces_its_hold(bench: Bench) -> None:
+    """Holds are not part of the counter, nor of the counters that a bucket shows."""
     await take(bench)
     assert {} == await bench.store.read_bucket(BUCKET)
     assert [0, 60] == await bench.counts(window(40), CHARGE)
@@ -56,10 +56,10 @@ async def test_a_charge_ends_a_hold_and_is_in_the_counter_alone(bench: Bench) ->
     assert 60 == await take(bench)
 
 
-async def test_an_id_is_charged_once_in_its_bucket(bench: Bench) -> None:
-    """Every window of the bucket is held back the second time, and no other bucket.
+async def test_an_id_is_charged_once_in_each_bucket(bench: Bench) -> None:
+    """A second charge counts in no window of the bucket, and is counted in other buckets.
 
-    After two minutes it is forgotten.
+    The store forgets the id after two minutes.
     """
     charge = hold(Op.CHARGE, charge=40, tokens=60, made=NOW, id="x")
     other = Hit("{d|k=a}b:hour:1", 7, ttl=60) if not bench.slotted else Hit(f"{BUCKET}x", 7, ttl=60)
@@ -71,8 +71,8 @@ async def test_an_id_is_charged_once_in_its_bucket(bench: Bench) -> None:
     assert [40, 0] == await bench.counts(window(40), later)
 
 
-async def test_an_id_releases_its_own_hold_once(bench: Bench) -> None:
-    """A release that comes twice, or before the charge, ends one hold; the charge still counts."""
+async def test_an_id_releases_its_hold_once(bench: Bench) -> None:
+    """A second release, or a charge after the release, ends no other hold. The charge is counted."""
     for _ in range(2):
         await take(bench)
     release = hold(Op.RELEASE, tokens=60, made=NOW, id="x")
@@ -84,7 +84,7 @@ async def test_an_id_releases_its_own_hold_once(bench: Bench) -> None:
 
 
 async def test_holds_expire(bench: Bench) -> None:
-    """The next hit of the bucket counts them, and they lower what later checks set aside."""
+    """The next hit of the bucket reports how many expired. Later checks hold less because of them."""
     for _ in range(2):
         await take(bench)
     result = await take(bench, now=NOW + 60, expiry=NOW + 120)
@@ -92,16 +92,16 @@ async def test_holds_expire(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("gate", [BUDGET, Gate.REFUSES])
-async def test_a_refused_group_holds_nothing(bench: Bench, gate: int) -> None:
-    """Whichever counter refuses it, before or behind the hold."""
+async def test_a_refused_group_takes_no_hold(bench: Bench, gate: int) -> None:
+    """Whichever counter refuses it, before or after the hold."""
     await bench.counts(Hit(DAY, 5, ttl=60))
     full = window(1, 5, DAY, gate)
     assert [0, 0, 5] == await bench.counts(window(), TAKE, full)
     assert 60 == await take(bench)
 
 
-async def test_a_group_refused_because_of_holds_counts_nothing_that_yields(bench: Bench) -> None:
-    """As if a counter had refused it: count_refused: false."""
+async def test_a_group_that_holds_refuse_does_not_count_its_gated_hits(bench: Bench) -> None:
+    """As if a counter had refused it (count_refused: false)."""
     for _ in range(2):
         await take(bench)
     yielding = Hit(DAY, 5, ttl=60, limit=100, gate=Gate.REFUSES | Gate.HOLDS)
@@ -111,8 +111,8 @@ async def test_a_group_refused_because_of_holds_counts_nothing_that_yields(bench
     assert 0 > result
 
 
-async def test_the_size_is_learned(bench: Bench) -> None:
-    """Without a history `otherwise` holds, then the mean of the charges, within the bound."""
+async def test_the_size_of_a_hold_is_learned_from_charges(bench: Bench) -> None:
+    """At first it is `otherwise`, then the mean of the charges, up to the bound."""
     size = Size(0, 0.0, 25, 50)
     assert 25 == await take(bench, size=size)
     for charge in (30, 50):
@@ -121,9 +121,9 @@ async def test_the_size_is_learned(bench: Bench) -> None:
     assert 20 == (await bench.counts(window(0, 10_000), hold(Op.TAKE, size=size._replace(most=20))))[1]
 
 
-async def test_the_marker_of_an_end_releases_unless_the_request_was_refused(bench: Bench) -> None:
-    """The first one shows that gateways send it, and from then on refusals are expected to be followed by
-    one.
+async def test_an_end_marker_releases_a_hold_unless_its_check_was_refused(bench: Bench) -> None:
+    """The first marker shows that the gateway sends them. From then on, each refusal is expected to be
+    followed by one.
     """
     for _ in range(3):
         await take(bench)
@@ -135,8 +135,8 @@ async def test_the_marker_of_an_end_releases_unless_the_request_was_refused(benc
     assert [0, 60] == await bench.counts(window(), release)
 
 
-async def test_a_reset_leaves_holds(bench: Bench) -> None:
-    """Requests in flight go on, and a charge that is sent again counts once."""
+async def test_a_reset_keeps_holds(bench: Bench) -> None:
+    """Requests in flight continue, and a charge that is sent again counts once."""
     charge = hold(Op.CHARGE, charge=40, tokens=60, made=NOW, id="x")
     for _ in range(2):
         await take(bench)
@@ -146,10 +146,10 @@ async def test_a_reset_leaves_holds(bench: Bench) -> None:
     assert [~0, 0] == await bench.counts(window(40), charge)
 
 
-async def test_a_key_that_is_no_hash_holds_nothing(bench: Bench) -> None:
-    """Whatever somebody has written there, counters are counted."""
+async def test_counters_work_if_the_key_of_holds_has_another_type(bench: Bench) -> None:
+    """No hold is taken then."""
     if bench.name == "memory":
-        pytest.skip("nobody writes there")
+        pytest.skip("no other program can write to the memory store")
     bench.set_raw(HELD, "7")
     for _ in range(3):
         await take(bench)

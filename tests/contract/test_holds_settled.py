@@ -1,7 +1,8 @@
-"""Holds where the outcome of a call is unknown, where charges wait in the journal, and where a primary is lost.
+"""Holds after calls with an unknown outcome, while charges are in the journal, and after the loss of a
+primary.
 
-A hold is worth less than a charge: it may be lost, or stay without an owner until its ttl. It is never taken twice,
-and a charge with an id is never counted twice.
+Holds have weaker guarantees than charges: a hold may be lost, or remain until its ttl although its request
+has ended. It is never taken twice, and a charge with an id is never counted twice.
 """
 
 from __future__ import annotations
@@ -40,12 +41,14 @@ PATIENCE = 60
 
 
 class _Lossy:
-    """Mixed into a store: each of `faults` fails a call "before" it reaches Redis, or "after" Redis has applied it."""
+    """A mixin for a store: each of `faults` fails a call "before" it reaches Redis, or "after" Redis has
+    applied it.
+    """
 
     faults: list[str]
 
     def apply(self, batch: Batch, on_applied: OnApplied) -> None:
-        """Apply a batch, or lose it, or its reply."""
+        """Apply a batch, or lose the call or its reply."""
         fault = self.faults.pop(0) if self.faults else ""
         if fault == "before":
             asyncio.get_running_loop().call_soon(on_applied, StoreError("not sent"))
@@ -56,15 +59,15 @@ class _Lossy:
 
 
 class LossyRedis(_Lossy, RedisStore):
-    """A Redis."""
+    """A Redis store that loses calls."""
 
 
 class LossyCluster(_Lossy, ClusterStore):
-    """A Cluster."""
+    """A Cluster store that loses calls."""
 
 
 class Unobserved:
-    """See ports.Observer."""
+    """An observer that ignores everything."""
 
     def decided(self, plan: Plan, decision: Decision) -> None:
         pass
@@ -74,7 +77,7 @@ class Unobserved:
 
 
 class Gateway:
-    """A service over the settling layer, and what a gateway asks it. `now` is its clock."""
+    """A service over the settling layer, with the requests of a gateway. `now` is its clock."""
 
     def __init__(self, below: LossyRedis | LossyCluster) -> None:
         self.now = NOW
@@ -93,14 +96,14 @@ class Gateway:
             return None
 
     async def check(self) -> str:
-        """Return the id of a check that passes."""
+        """Send a check that passes, and return its id."""
         answer = await self.ask(0)
         assert answer is not None
         assert (OK, True) == (answer.code, bool(answer.hold))
         return answer.hold
 
     async def ask_together(self, *requests: Request) -> None:
-        """Ask in one batch, and wait for the answers."""
+        """Send requests in one batch, and return the answers."""
         calls = [_Call(each) for each in requests]
         self._service.submit(calls)
         async with asyncio.timeout(PATIENCE):
@@ -113,11 +116,11 @@ class Gateway:
                 await asyncio.sleep(0.005)
 
     async def used(self) -> int:
-        """Return what the counter has."""
+        """Return the count of the counter."""
         return sum(value or 0 for value in (await self.store.read_bucket(BUCKET)).values())
 
     async def held(self, seconds: int = 0) -> int:
-        """Return what is held, in so many seconds."""
+        """Return the held tokens after some seconds."""
         key = f"{BUCKET}:held"
         return (await self.store.read_holds([key], int(self.now) + seconds)).get(key, 0)
 
@@ -156,8 +159,10 @@ async def gateway(request: pytest.FixtureRequest) -> AsyncIterator[Gateway]:
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])
-async def test_a_charge_whose_outcome_is_unknown_counts_once(gateway: Gateway, fault: str) -> None:
-    """It ends its hold once, and is known when the gateway sends it again, before it is settled or behind."""
+async def test_a_charge_with_an_unknown_outcome_is_counted_once(gateway: Gateway, fault: str) -> None:
+    """It ends its hold once. Its id is recognized when the gateway sends it again, before or after it is
+    settled.
+    """
     name, other = await gateway.check(), await gateway.check()
     gateway.faults.append(fault)
     assert None is await gateway.ask(40, name)
@@ -170,10 +175,10 @@ async def test_a_charge_whose_outcome_is_unknown_counts_once(gateway: Gateway, f
 
 
 @pytest.mark.parametrize(("fault", "held"), [("before", 0), ("after", 60)])
-async def test_a_check_whose_outcome_is_unknown_holds_until_its_ttl_at_most(
+async def test_a_check_with_an_unknown_outcome_holds_until_its_ttl_at_most(
     gateway: Gateway, fault: str, held: int
 ) -> None:
-    """Nobody has its id; it is not sent again, and blocks nobody afterwards."""
+    """No caller has its id, and the service does not send the check again."""
     gateway.faults.append(fault)
     assert None is await gateway.ask(0)
     await gateway.settled()
@@ -184,7 +189,7 @@ async def test_a_check_whose_outcome_is_unknown_holds_until_its_ttl_at_most(
 
 @pytest.mark.parametrize("fault", ["before", "after"])
 async def test_a_batch_that_is_sent_again_takes_one_hold(gateway: Gateway, fault: str) -> None:
-    """Its charge is settled, and with it the check goes to Redis once more."""
+    """The batch also has a charge, which has to be settled; with it, the check goes to Redis again."""
     gateway.faults.append(fault)
     await gateway.ask_together(request(0), request(40, "-"))
     await gateway.settled()
@@ -193,8 +198,8 @@ async def test_a_batch_that_is_sent_again_takes_one_hold(gateway: Gateway, fault
     assert 0 == await gateway.held(60)
 
 
-async def test_a_charge_that_waits_for_longer_than_the_ttl_counts_once(gateway: Gateway) -> None:
-    """Redis was away for 90 seconds, in which the gateway has sent it twice: its id is not forgotten."""
+async def test_a_charge_that_waits_longer_than_the_ttl_is_counted_once(gateway: Gateway) -> None:
+    """Redis is down for 90 seconds, and the gateway sends the charge twice. The id is still known."""
     name = await gateway.check()
     gateway.store.open = True
     for _ in range(2):
@@ -207,8 +212,8 @@ async def test_a_charge_that_waits_for_longer_than_the_ttl_counts_once(gateway: 
     assert 40 == await gateway.used()
 
 
-async def test_a_primary_behind_sentinels_is_killed() -> None:
-    """Its replica has the holds, and the ids that came back; what was charged meanwhile is written there."""
+async def test_a_failover_keeps_holds_and_charged_ids() -> None:
+    """Sentinels promote the replica of a killed primary. Charges made in between are written to it."""
     with RedisSentinels() as sentinels:
         link = Link(timeout=0.5, connect_timeout=0.5)
         gateway = Gateway(LossyRedis(through_sentinels("mymaster", sentinels.addresses(), link)))

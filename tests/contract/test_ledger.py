@@ -1,4 +1,4 @@
-"""The ledger has what was charged, in every store, whatever else happens in the batch (ports.CounterStore)."""
+"""The ledger records every charge, in every store and in any batch (ports.CounterStore)."""
 
 from __future__ import annotations
 
@@ -50,13 +50,15 @@ def refusal() -> Hit:
 
 
 async def entries(bench: Bench) -> dict[str, int]:
-    """Return the entries of bucket a by the hour and the kind, and those of others by their keys."""
+    """Return the entries of bucket a by hour and kind, and those of other buckets by key."""
     found = await entries_in(bench.store, "{d|")
     return {key.removeprefix(BOOK): value for key, value in found.items()}
 
 
 async def test_each_charge_is_in_the_entry_of_its_hour(bench: Bench) -> None:
-    """One by one, and in one batch, which adds up the charges of a counter; each caller sees its own count."""
+    """In separate batches, and in one batch, which merges the charges of a counter. Each caller gets its own
+    count.
+    """
     assert [0] == await bench.counts(recorded(40))
     assert [[40], [42, 0], [42], [45, 5]] == [
         list(outcome)  # type: ignore[arg-type]
@@ -71,15 +73,17 @@ async def test_each_charge_is_in_the_entry_of_its_hour(bench: Bench) -> None:
     assert {"T08Z:charged": 45, "T09Z:charged": 4, f"{of_b}T08Z:charged": 11} == await entries(bench)
 
 
-async def test_a_refund_is_what_was_there_to_give_back(bench: Bench) -> None:
-    """And so what was charged less what was refunded is what the counter has."""
+async def test_the_ledger_records_the_refunded_amount(bench: Bench) -> None:
+    """A refund stops at 0, so charges less refunds always equal the counter."""
     await bench.counts(recorded(10), recorded(-4), recorded(-100), recorded(-1), recorded(3))
     assert {"T08Z:charged": 13, "T08Z:refunded": 10} == await entries(bench)
     assert [3] == await bench.counts(Hit(DAY, 0, ttl=3600))
 
 
-async def test_what_is_not_counted_is_not_recorded(bench: Bench) -> None:
-    """A charge that is held back, one of an id that was charged before, and one whose counter is no number."""
+async def test_a_charge_that_is_not_counted_is_not_recorded(bench: Bench) -> None:
+    """A gated charge of a refused group, a charge with a known id, and a charge of a counter that is not a
+    number.
+    """
     holds = Gate.REFUSES | Gate.HOLDS
     counted = await bench.counts(recorded(11, gate=holds, limit=10))
     assert [~0] == counted
@@ -101,8 +105,8 @@ async def test_what_is_not_counted_is_not_recorded(bench: Bench) -> None:
         assert {"T08Z:charged": 7} == await entries(bench)
 
 
-async def test_refused_requests_are_counted_and_charge_nothing(bench: Bench) -> None:
-    """Among charges to the same book, in any order, and alone; they create no counter, and have no count."""
+async def test_refused_requests_are_recorded_and_charge_nothing(bench: Bench) -> None:
+    """Among charges to the same book in any order, and alone. They create no counter and return no count."""
     _, counts, _ = await bench.hit([refusal()], [recorded(5)], [refusal()])
     assert [0] == counts
     await bench.counts(refusal(), refusal())
@@ -110,22 +114,22 @@ async def test_refused_requests_are_counted_and_charge_nothing(bench: Bench) -> 
     assert {DAY: 5} == await bench.store.read_bucket("{d|k=a}")
 
 
-async def test_groups_that_may_be_held_back_stand_beside_entries(bench: Bench) -> None:
-    """The arguments of both are in one call of the script."""
+async def test_gated_groups_and_ledger_entries_share_a_batch(bench: Bench) -> None:
+    """One call of the script has the arguments of both."""
     gate = Gate.REFUSES | Gate.YIELDS
     yields = Hit("{d|k=a}:hour:2026-11-21T08Z", 1, ttl=3600, limit=0, gate=gate)
     await bench.hit([recorded(5)], [yields, recorded(2, gate=gate, limit=100)], [recorded(1)], [refusal()])
     assert {"T08Z:charged": 6, "T08Z:refused": 1} == await entries(bench)
 
 
-async def test_a_reset_leaves_the_ledger(bench: Bench) -> None:
-    """It is about what is left of a budget, and not about what was spent."""
+async def test_a_reset_keeps_the_ledger(bench: Bench) -> None:
+    """A reset restores the budget; it does not change past spending."""
     await bench.hit([recorded(5)], [refusal()])
     assert {DAY: 5} == await bench.store.delete_counters([DAY])
     assert {"T08Z:charged": 5, "T08Z:refused": 1} == await entries(bench)
 
 
-async def test_entries_saturate(bench: Bench) -> None:
+async def test_ledger_entries_saturate(bench: Bench) -> None:
     """As counters do."""
     for _ in range(3):
         await bench.counts(recorded(COUNTER_MAX))
@@ -133,7 +137,7 @@ async def test_entries_saturate(bench: Bench) -> None:
 
 
 async def test_a_full_memory_store_counts_charges_without_their_entries() -> None:
-    """The budget is worth more than the account of it; what was missed is counted."""
+    """Counting takes precedence over recording. Missing entries are counted."""
     store = MemoryStore(lambda: NOW, size=700)
     done: list[object] = []
     store.hit([[recorded(5)]], done.extend)
@@ -161,7 +165,7 @@ descriptors:
 
 @dataclass
 class Serving:
-    """A service over a store, with a clock that the test moves."""
+    """A service over a store, with a clock that the test sets."""
 
     store: CounterStore
     prefix: str
@@ -235,7 +239,9 @@ async def test_the_sum_of_the_ledger_is_the_sum_of_the_charges(
 
 
 async def listed(serving: Serving, since: int, until: int) -> int:
-    """Return the sum of what operators are shown, over all pages; an entry of several pages counts once."""
+    """Return the sum over all pages of the list for operators, counting an entry that is on several pages
+    once.
+    """
     seen: dict[tuple[str, int, str], int] = {}
     cursor, first = "", True
     while cursor or first:
@@ -252,7 +258,7 @@ async def listed(serving: Serving, since: int, until: int) -> int:
 
 
 async def test_a_rule_without_a_ledger_has_no_entries(serving: Serving) -> None:
-    """Nor has one whose buckets were only checked, or whose clients were let through."""
+    """Neither does a rule with only checks, or with only allowed clients."""
     service = serving.start("hour", "UTC")
     for hits in (5, 5_000, 0):
         await service.should_rate_limit(request(b"plain", b"x", hits))
@@ -261,7 +267,9 @@ async def test_a_rule_without_a_ledger_has_no_entries(serving: Serving) -> None:
 
 
 async def test_a_book_in_redis_lives_as_long_as_the_rule_says(redis_server: RedisServer) -> None:
-    """From its first entry on, which keeps its last one for as long as well; a book without a time to live gets one."""
+    """The time to live is set with the first entry, and is long enough for the last one. A book that has lost
+    it gets it again.
+    """
     store = RedisStore(connect(redis_server.url))
     await store.start()
     bench = Bench(store, "redis", lambda key, value: None)
@@ -273,7 +281,7 @@ async def test_a_book_in_redis_lives_as_long_as_the_rule_says(redis_server: Redi
     await store.close()
 
 
-async def test_entries_in_memory_end_after_they_were_kept() -> None:
+async def test_entries_in_memory_expire_after_the_configured_time() -> None:
     """And not before."""
     now = [0.0]
     store = MemoryStore(lambda: now[0])
@@ -284,8 +292,8 @@ async def test_entries_in_memory_end_after_they_were_kept() -> None:
         assert expected == await entries_in(store, "{d|")
 
 
-async def test_entries_that_redis_refuses_are_noticed(bench: Bench) -> None:
-    """The charge is counted and answered; the log says once what is missing."""
+async def test_entries_that_redis_refuses_are_logged(bench: Bench) -> None:
+    """The charge is counted, and its caller answered. One log line has the reason."""
     if bench.name != "redis":
         pytest.skip("memory has no keys of another type")
     bench.set_raw(BOOK, "not a hash")

@@ -1,4 +1,4 @@
-"""Holds are read as the store itself counts them, and reading sets nothing aside."""
+"""Reading holds returns the amounts that the next check would find, and takes no hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .conftest import NOW, Bench
 
 
 def check(bucket: str, limit: int) -> list[Hit]:
-    """Return the hits of a check on a budget that holds 30 tokens for each."""
+    """Return the hits of a check that takes a hold of 30 tokens."""
     counter = Hit(f"{bucket}:day:2026-11-21", 0, ttl=60, limit=limit, gate=Gate.REFUSES | Gate.BUDGET)
     now = int(NOW)
     hold = HoldHit(
@@ -23,8 +23,10 @@ def check(bucket: str, limit: int) -> list[Hit]:
 
 
 @pytest.mark.parametrize("limit, refused", [(89, True), (90, True), (91, False), (1_000, False)])
-async def test_what_a_check_would_find_is_what_it_finds(bench: Bench, limit: int, refused: bool) -> None:
-    """By what is held and what is used, in every store; as often as it is read."""
+async def test_the_amounts_read_are_those_that_the_next_check_finds(
+    bench: Bench, limit: int, refused: bool
+) -> None:
+    """Held and used tokens, in every store, however often they are read."""
     key = f"{{d|team={limit}}}"
     for _ in range(3):
         await bench.hit(check(key, 1_000))

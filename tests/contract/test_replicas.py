@@ -1,4 +1,4 @@
-"""What every store knows of the replicas that count in it (ports.ReplicaStore)."""
+"""The contract of every store about the replicas that use it (ports.ReplicaStore)."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ end
 
 @dataclass
 class Meeting:
-    """Two connections to one store; `later` lets time pass."""
+    """Two connections to one store. `later` advances the time."""
 
     one: ReplicaStore
     other: ReplicaStore
     later: Callable[[int], Awaitable[None]]
 
     async def generations(self, **standings: Standing) -> dict[str, int]:
-        """Let replicas meet in this order, and return the generation of all."""
+        """Let replicas report in this order, and return the generations of all."""
         found: list[Replica] = []
         for number, (name, standing) in enumerate(standings.items()):
             found = list(await (self.one, self.other)[number % 2].meet(name, standing))
@@ -64,7 +64,7 @@ async def meeting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     assert isinstance(replicas, RedisReplicas)
 
     async def age(seconds: int) -> None:
-        """Redis' own clock cannot be set, so all lines are made older."""
+        """Make all entries older, because the clock of Redis cannot be set."""
         await replicas._run(Evaluation(AGE, (replicas._key,), (seconds,)))
 
     yield Meeting(replicas, stores[1].replicas, age)
@@ -73,7 +73,7 @@ async def meeting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_replicas_see_each_other(meeting: Meeting) -> None:
-    """With what each has in force; nothing is behind before rules are loaded."""
+    """Each sees the versions that the others have. A replica without rules is not behind."""
     await meeting.one.meet("a", A)
     found = {each.id: each for each in await meeting.other.meet("b", Standing("", 7, "é"))}
     assert (A, 1) == (found["a"].standing, found["a"].generation)
@@ -85,17 +85,17 @@ async def test_replicas_see_each_other(meeting: Meeting) -> None:
     assert all(0 <= each.age < 5 for each in found.values())
 
 
-async def test_a_generation_goes_up_where_rules_are_new(meeting: Meeting) -> None:
-    """And replicas that take over the same rules come to the same, in whichever order."""
+async def test_the_generation_increases_with_new_rules(meeting: Meeting) -> None:
+    """Replicas that load the same rules have the same generation, in whichever order they load them."""
     assert {"a": 1, "b": 1} == await meeting.generations(a=A, b=A)
     assert {"a": 2, "b": 1} == await meeting.generations(b=A, a=B)
     assert {"a": 2, "b": 2} == await meeting.generations(b=B)
-    assert {"a": 2, "b": 2, "c": 1} == await meeting.generations(c=A)  # it has the old files still
+    assert {"a": 2, "b": 2, "c": 1} == await meeting.generations(c=A)  # it still has the old files
     assert {"a": 2, "b": 2, "c": 2} == await meeting.generations(c=B)
 
 
-async def test_going_back_is_a_generation_of_its_own(meeting: Meeting) -> None:
-    """So that waiting for it does not end with the replicas that had these rules before."""
+async def test_a_rollback_is_a_new_generation(meeting: Meeting) -> None:
+    """So waiting for it does not end while some replicas have the earlier generation with the same rules."""
     await meeting.generations(a=A, b=A)
     await meeting.generations(a=B, b=B)
     assert {"a": 3, "b": 2} == await meeting.generations(a=A)
@@ -103,8 +103,8 @@ async def test_going_back_is_a_generation_of_its_own(meeting: Meeting) -> None:
     assert {"a": 4, "b": 3} == await meeting.generations(b=A, a=C)
 
 
-async def test_a_replica_is_behind_those_that_are_there(meeting: Meeting) -> None:
-    """Not behind rules that no replica has any more."""
+async def test_a_replica_is_behind_only_running_replicas(meeting: Meeting) -> None:
+    """It is not behind rules that no running replica has."""
     await meeting.one.meet("a", A)
     await meeting.one.meet("b", B)
     await meeting.one.leave("b")
@@ -112,8 +112,8 @@ async def test_a_replica_is_behind_those_that_are_there(meeting: Meeting) -> Non
     assert (1, 0.0) == (alone.generation, alone.behind)
 
 
-async def test_a_replica_that_stops_or_does_not_come_back_is_forgotten(meeting: Meeting) -> None:
-    """At once where it leaves, else after some seconds."""
+async def test_a_replica_that_leaves_or_stops_reporting_is_removed(meeting: Meeting) -> None:
+    """At once if it leaves, and otherwise after some seconds."""
     await meeting.generations(a=A, b=A, c=A)
     await meeting.other.leave("b")
     assert {"a", "c"} == set(await meeting.generations(a=A))
@@ -122,7 +122,7 @@ async def test_a_replica_that_stops_or_does_not_come_back_is_forgotten(meeting: 
 
 
 async def test_old_generations_are_forgotten(meeting: Meeting, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rules that come back after that are new."""
+    """After that, the same rules are a new generation."""
     for module in (in_memory, in_redis):
         monkeypatch.setattr(module, "MOST_GENERATIONS", 2)
     for name in "abc":

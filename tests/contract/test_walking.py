@@ -1,4 +1,4 @@
-"""What every store does for lists of budgets: walking through its keys, and reading counters."""
+"""The contract of every store about lists of budgets: listing keys, and reading counters."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Walking:
         return f"{bucket}:{span_at(window, int(NOW)).label}"  # type: ignore[arg-type]
 
     async def charge(self, **used: int) -> None:
-        """Charge users in the hour and the day."""
+        """Charge users in the hour and in the day."""
         await self.hit({self.key(user.encode(), w): n for user, n in used.items() for w in (HOUR, DAY)})
 
     async def hit(self, used: dict[str, int]) -> None:
@@ -97,8 +97,8 @@ async def walking(request: pytest.FixtureRequest) -> AsyncIterator[Walking]:
         await store.close()
 
 
-async def test_a_walk_returns_every_key_that_begins_so(walking: Walking) -> None:
-    """Those of other domains are not among them, and glob characters mean themselves."""
+async def test_a_walk_returns_every_key_with_the_prefix(walking: Walking) -> None:
+    """Keys of other domains are left out, and glob characters have no special meaning."""
     mine = {walking.key(f"{n}".encode()) for n in range(700)} | {walking.key(b"\xff*[a]")}
     others = {walking.key(b"1", domain="dd"), walking.key(b"1", domain="D")}
     await walking.hit(dict.fromkeys([*mine, *others], 1))
@@ -110,8 +110,8 @@ async def test_a_walk_returns_every_key_that_begins_so(walking: Walking) -> None
     assert set() == await walking.walked(f"{walking.prefix}{{[d]|")
 
 
-async def test_counters_are_read_if_they_are_there(walking: Walking) -> None:
-    """Many at once, in whatever slots they are; those of seconds are in a store of their own."""
+async def test_existing_counters_are_read(walking: Walking) -> None:
+    """Many at once, in any slots. Counters of seconds may be in a separate store."""
     wanted = {walking.key(f"{n}".encode()): n + 1 for n in range(250)}
     wanted[f"{walking.prefix}{{d|second=x}}:second:2026-11-21T01:00:00Z"] = 5
     await walking.hit(wanted)
@@ -120,14 +120,14 @@ async def test_counters_are_read_if_they_are_there(walking: Walking) -> None:
 
 
 async def test_an_unknown_position_is_refused(walking: Walking) -> None:
-    """It comes from a stranger's cursor."""
+    """It comes from a cursor in a request, which may have any content."""
     for position in ("x", "-1", "1e3", "²", "9" * 40, "seconds x", "127.0.0.1:1 x"):
         with pytest.raises(InvalidRequest, match="is not a position"):
             await walking.store.walk("{d|", "", position)
 
 
-async def test_budgets_are_listed_by_what_is_used(walking: Walking) -> None:
-    """With every window, and what amends it; the page after the last one is none."""
+async def test_budgets_are_listed_by_usage(walking: Walking) -> None:
+    """With every window and the amendments. There is no page after the last one."""
     await walking.charge(low=850, over=1000, ok=10, blocked=1)
     target = parse("d", "user=blocked")
     walking.amendments.put(override(target, 0, since=int(NOW), author="ana", reason="r"))
@@ -159,10 +159,8 @@ async def test_budgets_are_listed_by_what_is_used(walking: Walking) -> None:
     await lister.close()
 
 
-async def test_pages_follow_each_other_and_each_budget_is_on_one(walking: Walking) -> None:
-    """By a cursor, which another replica understands as well; a budget that changes in between moves no
-    other.
-    """
+async def test_each_budget_is_on_one_page(walking: Walking) -> None:
+    """Any replica can continue from a cursor. A budget that changes between two pages moves no other."""
     await walking.charge(**{f"user{n:03}": 1 + n for n in range(120)})
     cursor, seen = "", []
     for number in range(20):
@@ -177,7 +175,7 @@ async def test_pages_follow_each_other_and_each_budget_is_on_one(walking: Walkin
 
 
 async def test_one_bucket_is_read_by_its_descriptor(walking: Walking) -> None:
-    """Also where it has counted nothing; and none where no rule limits it."""
+    """Also before it has counted anything. Without a rule there is none."""
     await walking.charge(dba=7)
     lister = walking.lister()
     found = await lister.budget("d", (Entry(b"user", b"dba"),))
@@ -190,8 +188,8 @@ async def test_one_bucket_is_read_by_its_descriptor(walking: Walking) -> None:
     assert None is await lister.budget("nowhere", (Entry(b"user", b"x"),))
 
 
-async def test_counters_that_no_rule_is_for_are_listed_without_a_limit(walking: Walking) -> None:
-    """Of rules that are gone, or of a limit in the request; other keys are left alone."""
+async def test_counters_without_a_rule_are_listed_without_a_limit(walking: Walking) -> None:
+    """Their rule was removed, or the limit was in the request. Other keys are not listed."""
     key = f"{walking.prefix}{{d|gone=x}}:hour:2026-11-21T01Z"
     marker = walking.key(b"dba") + ":warned-80"
     await walking.hit({key: 5, marker: 1, f"{walking.prefix}{{d|no counter": 1})
@@ -202,7 +200,7 @@ async def test_counters_that_no_rule_is_for_are_listed_without_a_limit(walking: 
 
 
 async def test_counters_are_read_while_their_slot_moves(redis_cluster: RedisCluster) -> None:
-    """Wherever each of them is by then: on the old server, on the new one, or by a redirect."""
+    """From the old server, from the new one, or after a redirect."""
     store = ClusterStore(lambda address: at_address(address, Link(timeout=5.0)), redis_cluster.addresses())
     await store.start()
     walking = Walking(store, "", Amendments())
@@ -233,8 +231,8 @@ descriptors:
 """
 
 
-async def test_a_budget_shows_what_is_held_of_it(walking: Walking) -> None:
-    """For as long as it is; a rule without holds shows none."""
+async def test_a_budget_shows_its_holds(walking: Walking) -> None:
+    """Until they expire. A rule without holds shows none."""
     service = RateLimitService(walking.store, Unobserved(), lambda: NOW, Policy(key_prefix=walking.prefix))
     tree = RuleTree(load([read("rules.yaml", HOLDING)]).domains)
     service.use(tree)

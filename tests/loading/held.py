@@ -18,11 +18,11 @@ class HeldFile:
         self._writing: int | None = None
 
     def is_being_read(self) -> bool:
-        """Return whether a process has opened it for reading, and so waits."""
+        """Return whether a process has opened it for reading, and therefore waits."""
         if self._writing is None:
             try:
                 self._writing = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError:  # ENXIO: nobody has
+            except OSError:  # ENXIO: no reader
                 return False
         return True
 
@@ -43,7 +43,7 @@ def children(pid: int) -> set[int]:
     """Return the children of a process. Those of this process include the servers of other tests."""
     found: set[int] = set()
     for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
             found.update(map(int, (task / "children").read_text().split()))
     return found
 

@@ -16,18 +16,18 @@ NOTHING = Contents()
 
 
 def killed() -> Contents:
-    """End as by the kernel, if memory runs out."""
+    """End as if killed by the kernel for lack of memory."""
     os.kill(os.getpid(), signal.SIGKILL)
     return NOTHING
 
 
 def killed_unless(path: Path) -> Contents:
-    """End likewise unless there is a file."""
+    """End in the same way, unless a file exists."""
     return NOTHING if path.exists() else killed()
 
 
 def broken() -> Contents:
-    """Fail with a bug, and with more output about it than fits into a pipe."""
+    """Raise an exception, and print more about it than fits into a pipe."""
     sys.stderr.write("a word, " * 100_000)
     raise RuntimeError("what went wrong")
 
@@ -68,5 +68,5 @@ def busy() -> Contents:
 
 
 def short_of_descriptors() -> Contents:
-    """Fail to open a file, for now."""
+    """Fail to open a file; a retry may succeed."""
     raise InvalidRules([Problem("rules.yaml", 0, "", "cannot be read: Too many open files")], again=True)

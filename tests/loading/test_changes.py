@@ -1,4 +1,4 @@
-"""Changes of several sources: the rules in force afterwards, their sources, and the work for it."""
+"""Changes from several sources: the resulting rules, their sources, and the cost."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def logged() -> Iterator[list[Any]]:
 
 
 def documents(texts: Sequence[str]) -> Contents:
-    """Return the documents of a source. Another process calls this function by its name."""
+    """Return the documents of a source. Another process imports this function by its name."""
     return Contents([read(f"text {place}", text) for place, text in enumerate(texts)])
 
 
@@ -89,8 +89,8 @@ def book() -> Book:
     return Book()
 
 
-async def test_each_source_changes_its_own_domains(book: Book) -> None:
-    """Those of other sources stay."""
+async def test_a_source_changes_only_its_own_domains(book: Book) -> None:
+    """Domains of other sources stay."""
     assert await book.load(rules("f", 1))
     taken = await book.book.change("xds eg", change(rules("a", 2), rules("b", 3)))
     assert ({"a", "b"}, (), True) == (set(taken.accepted), taken.problems, taken.changed)
@@ -102,7 +102,7 @@ async def test_each_source_changes_its_own_domains(book: Book) -> None:
 
 
 async def test_a_domain_with_an_error_keeps_its_last_good_rules(book: Book, logged: list[Any]) -> None:
-    """This is counted and logged both as a failed load, and as a successful one."""
+    """The change counts, and is logged, both as a failed load and as a successful one."""
     await book.book.change("xds eg", change(rules("a", 2), rules("b", 3)))
     taken = await book.book.change("xds eg", change(rules("a", 4), rules("b", "many")))
     assert ({"a"}, ["text 1:1"]) == (
@@ -115,8 +115,8 @@ async def test_a_domain_with_an_error_keeps_its_last_good_rules(book: Book, logg
     assert "the last good rules of these domains" == line["in_force"]
 
 
-async def test_a_change_as_a_whole_is_rejected_for_any_error(book: Book) -> None:
-    """Neither valid domains change, nor are domains removed."""
+async def test_a_change_is_rejected_as_a_whole_for_any_error(book: Book) -> None:
+    """The valid domains stay as they were, and none is removed."""
     await book.book.change("xds eg", change(rules("a", 2), rules("b", 3)))
     taken = await book.book.change("xds eg", change(rules("a", 4), rules("c", "many"), gone="b", whole=True))
     assert (set(), False, {"a": 2, "b": 3}) == (set(taken.accepted), taken.changed, book.in_force())
@@ -151,7 +151,7 @@ async def test_unchanged_domains_are_not_compiled_again(book: Book) -> None:
     assert {"a": 4, "b": 3} == book.in_force()
 
 
-async def test_an_empty_first_change_is_a_configuration_and_an_invalid_one_is_not(book: Book) -> None:
+async def test_an_empty_first_change_makes_the_service_ready_and_an_invalid_one_does_not(book: Book) -> None:
     """A service without rules must not report that it has some."""
     taken = await book.book.change("xds eg", change(rules("a", "many")))
     assert (False, None) == (taken.changed, book.service.tree)
@@ -167,7 +167,7 @@ async def test_a_killed_process_rejects_nothing(book: Book) -> None:
     assert (True, False, {"f": 1}) == (taken.again, taken.changed, book.in_force())
 
 
-async def test_the_metric_is_set_while_any_source_has_problems(book: Book) -> None:
+async def test_the_metric_reports_an_error_while_any_source_has_problems(book: Book) -> None:
     """A good load of one source does not hide the problems of another."""
     await book.book.change("xds eg", change(rules("a", "many")))
     await book.load(rules("f", 1))
@@ -179,7 +179,7 @@ async def test_the_metric_is_set_while_any_source_has_problems(book: Book) -> No
     assert (1, 1) == (book.metric("rejected"), len(book.book.problems))
 
 
-async def test_changes_of_several_sources_at_once_wait_for_each_other(book: Book) -> None:
+async def test_simultaneous_changes_are_applied_one_after_another(book: Book) -> None:
     """No change is lost."""
     await asyncio.gather(
         book.load(rules("f", 1)),
@@ -190,7 +190,7 @@ async def test_changes_of_several_sources_at_once_wait_for_each_other(book: Book
 
 
 def test_combined_rules_keep_the_order_of_their_sources() -> None:
-    """Whichever source changed last."""
+    """Also if the second source changes last."""
     one, other = DomainRules("d", (), source="1"), DomainRules("d", (), source="2")
     combined = Combined({"a": {}, "b": {"d": other}}).with_("a", {"d": one})
     assert ((one,), {}, ["2"]) == (

@@ -13,7 +13,9 @@ from ratelimit_service.runtime.threads import StuckError, Thread
 
 
 class Files:
-    """Files that change at these moments, and loads with these results, whose moments are `loads`."""
+    """Files that change at the given moments, and loads with the given results; `loads` has the moments of
+    the loads.
+    """
 
     def __init__(self, *, changes: set[float], outcomes: list[bool]) -> None:
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""Rules stay the same through the pipe."""
+"""The transfer of rules from the reading process, in pieces."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def assembled(some: Iterable[bytes]) -> Assembly:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_kind_of_rule_stays_the_same(path: Path) -> None:
-    """The whole language, and the warnings."""
+def test_every_kind_of_rule_is_transferred_unchanged(path: Path) -> None:
+    """Every key of the language, and the warnings."""
     rules = loaded(path.read_text("utf-8"))
     again = assembled(pieces.loaded(rules)).result()
     assert [asdict(domain) for domain in rules.domains] == [asdict(domain) for domain in again.domains]
@@ -62,8 +62,8 @@ domain: """
     assert [asdict(domain) for domain in rules.domains] == [asdict(domain) for domain in again.domains]
 
 
-def test_limits_as_data_keep_their_order_and_their_domain() -> None:
-    """And thousands of them are many pieces, each limit a step."""
+def test_limits_from_a_file_keep_their_order_and_their_domain() -> None:
+    """Thousands of limits make many pieces, and each limit is a step."""
     table = "domain,descriptor,limit\n" + "".join(f"d,user=u{number},{number}\n" for number in range(300))
     documents = [read("d.yaml", MANY), csv_text.read("limits.csv", table.encode())]
     rules = load([*documents, read("e.yaml", "domain: e\ndescriptors: []\n")])
@@ -75,8 +75,8 @@ def test_limits_as_data_keep_their_order_and_their_domain() -> None:
     assert [asdict(domain) for domain in rules.domains] == [asdict(domain) for domain in again.domains]
 
 
-def test_many_rules_are_many_pieces_and_a_step_is_one_rule() -> None:
-    """Taking over 10,000 rules can pause after any of them."""
+def test_many_rules_make_many_pieces_and_each_rule_is_a_step() -> None:
+    """So the takeover of 10,000 rules can pause after any of them."""
     apart = list(pieces.loaded(loaded(MANY)))
     assert len(apart) > 5
     assert max(map(len, apart)) < 8_192
@@ -94,7 +94,7 @@ def test_large_metadata_have_a_piece_of_their_own() -> None:
     assert 4 == len(list(pieces.loaded(rules)))
 
 
-def test_refused_rules_are_refused_with_every_problem_and_warning() -> None:
+def test_every_problem_and_warning_is_transferred() -> None:
     """In their order."""
     problems = [Problem("a.yaml", line, "descriptors[0]", f"wrong {line}") for line in range(400)]
     warnings = [Problem("b.yaml", line, "", "noticed") for line in range(3)]
@@ -104,8 +104,8 @@ def test_refused_rules_are_refused_with_every_problem_and_warning() -> None:
     assert (tuple(problems), tuple(warnings)) == (refused.value.problems, refused.value.warnings)
 
 
-def test_it_is_complete_with_the_last_piece_and_not_before() -> None:
-    """A writer that ends earlier has not sent everything."""
+def test_a_transfer_is_complete_with_its_last_piece_only() -> None:
+    """If the writer ends earlier, the transfer is incomplete."""
     *most, last = pieces.loaded(loaded(MANY))
     assembly = assembled(most)
     seen = [assembly.complete]
@@ -116,8 +116,8 @@ def test_it_is_complete_with_the_last_piece_and_not_before() -> None:
 
 
 @pytest.mark.parametrize("where", range(0, 4_000, 97))
-def test_a_damaged_piece_is_invalid_or_has_other_content(where: int) -> None:
-    """Whichever byte is damaged, it raises nothing else."""
+def test_a_damaged_piece_raises_no_unexpected_error(where: int) -> None:
+    """Whichever byte is damaged, the piece is invalid, or is valid with other content."""
     first, *others = pieces.loaded(loaded(MANY))
     damaged = first[:where] + bytes([first[where] ^ 0x55]) + first[where + 1 :]
     try:
@@ -127,7 +127,7 @@ def test_a_damaged_piece_is_invalid_or_has_other_content(where: int) -> None:
 
 
 def test_a_piece_that_is_cut_off_is_invalid() -> None:
-    """After any byte."""
+    """For a cut after any byte."""
     (piece,) = pieces.loaded(loaded("domain: d\ndescriptors: [{key: a}]"))
     for length in range(1, len(piece)):
         try:
@@ -137,7 +137,7 @@ def test_a_piece_that_is_cut_off_is_invalid() -> None:
         assert not assembly.complete
 
 
-def test_a_piece_can_create_only_classes_of_rules() -> None:
+def test_a_piece_can_create_only_the_classes_of_rules() -> None:
     """A pickle can call any function by its name."""
     with pytest.raises(InvalidPieces, match=r"posix\.system"):
         assembled([pickle.dumps((os.system, 0))])

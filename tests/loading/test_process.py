@@ -1,4 +1,4 @@
-"""Another process reads the rules, and this one notices every way in which that can fail."""
+"""Another process reads the rules, and this process detects every way in which that can fail."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ async def until(what: Callable[[], object]) -> None:
 
 
 async def wrong(task: Task, *command: str) -> list[str]:
-    """Return the problems of a task as text."""
+    """Return the problems in the result of a task."""
     with pytest.raises(InvalidRules) as refused:
         await (read_elsewhere(task, command) if command else read_elsewhere(task))
     return [str(problem) for problem in refused.value.problems]
 
 
-async def test_it_reads_what_this_process_would_read(tmp_path: Path) -> None:
-    """The rules, and the warnings."""
+async def test_the_process_reads_the_same_rules_as_this_one(tmp_path: Path) -> None:
+    """With the same warnings."""
     path = tmp_path / "rules.yaml"
     path.write_text(RULES)
     here, there = reading(path).rules(), await read_elsewhere(reading(path))
@@ -89,7 +89,7 @@ async def test_files_are_found_from_the_same_directory_and_in_the_same_way(
     assert ["config/rules:1", "rules:1"] == found
 
 
-async def test_it_applies_the_settings_of_the_task(tmp_path: Path) -> None:
+async def test_the_process_applies_the_settings_of_the_task(tmp_path: Path) -> None:
     """MERGE_DOMAIN_CONFIG, BUDGET_DOMAINS and MANIFEST_DOMAIN."""
     paths = [tmp_path / "a.yaml", tmp_path / "b.yaml"]
     for path, key in zip(paths, "ab", strict=True):
@@ -118,8 +118,8 @@ async def test_errors_in_files_are_the_same_as_in_this_process(tmp_path: Path) -
     assert 3 == len(here.value.problems)
 
 
-async def test_it_has_low_priority_and_is_killed_first(tmp_path: Path) -> None:
-    """It has a low priority, is killed first if memory runs out, and receives no Ctrl-C."""
+async def test_the_process_has_low_priority_and_is_killed_first(tmp_path: Path) -> None:
+    """It is the first to be killed when memory runs out. It receives no Ctrl-C."""
     properties = tmp_path / "properties"
     await read_elsewhere(Task(partial(reads.described, properties)))
     about = json.loads(properties.read_text())
@@ -130,8 +130,8 @@ async def test_it_has_low_priority_and_is_killed_first(tmp_path: Path) -> None:
     assert own == json.loads(properties.read_text())["priority"]
 
 
-async def test_it_inherits_only_its_pipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a socket that is inheritable, nor a secret."""
+async def test_the_process_inherits_only_its_pipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It inherits neither an inheritable socket nor the secrets in the environment."""
     monkeypatch.setenv("REDIS_AUTH", "secret")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     properties = tmp_path / "properties"
@@ -145,7 +145,7 @@ async def test_it_inherits_only_its_pipes(tmp_path: Path, monkeypatch: pytest.Mo
     assert str(Path.cwd()) == about["directory"]
 
 
-async def test_it_imports_no_server(tmp_path: Path) -> None:
+async def test_the_process_does_not_import_the_server(tmp_path: Path) -> None:
     """Every reload waits for its imports."""
     properties = tmp_path / "properties"
     await read_elsewhere(Task(partial(reads.described, properties)))
@@ -162,7 +162,7 @@ async def test_it_imports_no_server(tmp_path: Path) -> None:
 
 
 async def test_a_killed_process_is_a_problem_of_the_load(logged: list[Any]) -> None:
-    """Reported beside errors in files."""
+    """It is reported in the same way as an error in a file."""
     assert [
         "configuration: could not be read: the process that reads it was ended by SIGKILL, as happens if memory runs out. "
         "A retry follows soon, and when a file changes"
@@ -190,13 +190,13 @@ async def test_a_file_that_does_not_answer_is_reported_by_name(
     assert before == children(os.getpid())
 
 
-async def test_a_process_that_works_may_take_long() -> None:
+async def test_a_process_that_is_working_does_not_time_out() -> None:
     """On a busy machine, a process with low priority may take minutes."""
     assert Loaded((), ()) == await read_elsewhere(Task(reads.busy), hurry=True, patience=1.0)
 
 
-async def test_the_process_reports_whether_a_retry_may_succeed() -> None:
-    """It may run out of file descriptors, too."""
+async def test_the_process_reports_when_a_retry_may_succeed() -> None:
+    """For example, when it runs out of file descriptors."""
     with pytest.raises(InvalidRules) as refused:
         await read_elsewhere(Task(reads.short_of_descriptors))
     assert refused.value.again
@@ -205,7 +205,7 @@ async def test_the_process_reports_whether_a_retry_may_succeed() -> None:
 async def test_a_lack_of_file_descriptors_for_pipes_is_a_problem_of_the_load(
     monkeypatch: pytest.MonkeyPatch, logged: list[Any]
 ) -> None:
-    """With the last file descriptors, a process can be started, but its pipes cannot be connected."""
+    """The last file descriptors are enough to start a process, but not to connect its pipes."""
 
     async def refuse(*_: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
@@ -251,7 +251,7 @@ def test_a_cancelled_load_leaves_no_process_and_no_pipe(
 
 
 async def test_a_bug_in_the_process_is_a_problem_of_the_load(logged: list[Any]) -> None:
-    """The log has the end of its traceback, however long that is."""
+    """The log has the end of the traceback, however long the traceback is."""
     (problem,) = await wrong(Task(reads.broken))
     assert "ended early, with code 1" in problem
     (line,) = logged
@@ -298,7 +298,7 @@ async def test_a_process_that_ends_before_its_work_cannot_be_started(logged: lis
 
 
 def writing(data: bytes) -> str:
-    """Return a program that writes this, and ends when its stdin does."""
+    """Return a program that writes these bytes, and ends when its stdin does."""
     return f"import os; os.write(1, {data!r}); os.read(0, 100); os.read(0, 1); os.read(0, 1)"
 
 
@@ -320,8 +320,8 @@ async def test_a_process_that_sends_invalid_data_is_killed(data: bytes, logged: 
     assert others == children(os.getpid())
 
 
-async def test_a_process_that_sends_a_part_is_a_problem_of_the_load(logged: list[Any]) -> None:
-    """It had begun, so processes can be started."""
+async def test_an_incomplete_transfer_is_a_problem_of_the_load(logged: list[Any]) -> None:
+    """The process had begun to send, so processes can be started."""
     program = "import os; os.write(1, bytes(4) + bytes([0, 0, 1, 0]) + b'half')"
     (problem,) = await wrong(Task(reads.killed), "-c", program)
     assert "ended early, with code 0" in problem
@@ -343,11 +343,11 @@ async def test_a_cancelled_load_kills_the_process(tmp_path: Path) -> None:
 
 
 async def test_no_pipe_and_no_process_is_left_behind(tmp_path: Path, logged: list[Any]) -> None:
-    """Whatever the result."""
+    """Whatever the result of the load."""
     path = tmp_path / "rules.yaml"
     path.write_text(RULES)
     await read_elsewhere(reading(path))
-    gc.collect()  # what other tests left
+    gc.collect()  # remains of other tests
     before = open_files(), children(os.getpid())
     await read_elsewhere(reading(path))
     for read in (reads.killed, reads.broken):

@@ -159,7 +159,7 @@ def amounts(tree: RuleTree) -> list[int]:
 
 
 async def is_read(held: HeldFile, others: set[int]) -> int:
-    """Return a process beside `others` when it has begun to read a file."""
+    """Wait for a process that is not among `others` to read a file, and return it."""
     async with asyncio.timeout(PATIENCE):
         while not held.is_being_read():
             await asyncio.sleep(0.005)
@@ -185,7 +185,7 @@ async def test_the_first_load_has_normal_priority(tmp_path: Path, monkeypatch: p
     assert {get_ident()} == set(book.observed.threads)
 
 
-# Where no process can be started
+# Without a process
 
 
 @pytest.fixture
@@ -224,11 +224,11 @@ async def test_the_document_is_freed_without_the_collector(alone: None) -> None:
     assert [None] == [root() for root in reader.roots]
 
 
-# Those after it
+# Later loads
 
 
-async def test_rules_that_change_are_read_by_another_process(book: Book) -> None:
-    """All services use them. Nothing is done in a thread."""
+async def test_changed_rules_are_read_by_another_process(book: Book) -> None:
+    """All services get the same rules. This process does nothing in a thread."""
     held, others = HeldFile(book.path), children(os.getpid())
     loading = asyncio.create_task(book.book.load())
     child = await is_read(held, others)
@@ -266,9 +266,7 @@ async def test_rules_change_in_one_step(book: Book, monkeypatch: pytest.MonkeyPa
     assert await loading
     assert {before, book.tree} == seen
     assert (30, [before] * 30) == (len(book.tree.rules), book.observed.in_force[1:])
-    assert (
-        2 == book.observed.replaced
-    )  # what is kept of the rules before is released, at the first load as well
+    assert 2 == book.observed.replaced  # the previous rules, after the first load as well
 
 
 async def test_no_garbage_is_collected_while_rules_are_taken_over(book: Book) -> None:
@@ -293,7 +291,7 @@ def alive() -> dict[str, int]:
 
 async def test_replaced_rules_are_freed_without_the_collector(book: Book) -> None:
     """They are frozen, so a cycle in them would never be freed."""
-    book.observed.service = None  # which would remember those before
+    book.observed.service = None  # would keep the previous rules alive
     gc.collect()
     gc.disable()
     before = alive()
@@ -346,7 +344,7 @@ def test_replaced_rules_are_released_in_small_steps(monkeypatch: pytest.MonkeyPa
     assert (1, 2 * 201 + 1 + 100) == (max(at_each_step), sum(at_each_step) + gone)
 
 
-# When it goes wrong
+# Failures
 
 
 @pytest.mark.parametrize("text, problem", [(BROKEN, "rules.yaml:1"), ("", "the file is empty")])
@@ -365,8 +363,8 @@ async def test_a_change_that_cannot_be_loaded_changes_nothing(
     assert ((), [6, 9]) == (book.book.problems, amounts(book.tree))
 
 
-async def test_a_reader_that_is_killed_changes_nothing_and_the_next_one_loads(book: Book) -> None:
-    """As by the kernel, if memory runs out."""
+async def test_a_killed_reader_changes_nothing_and_the_next_load_succeeds(book: Book) -> None:
+    """As if killed by the kernel for lack of memory."""
     held, others = HeldFile(book.path), children(os.getpid())
     loading = asyncio.create_task(book.book.load())
     os.kill(await is_read(held, others), signal.SIGKILL)
@@ -380,7 +378,7 @@ async def test_a_reader_that_is_killed_changes_nothing_and_the_next_one_loads(bo
 
 
 async def test_a_stop_while_rules_are_read_leaves_no_process(book: Book) -> None:
-    """And the garbage collector is on."""
+    """The garbage collector is on afterwards."""
     held, others = HeldFile(book.path), children(os.getpid())
     loading = asyncio.create_task(book.book.load())
     await is_read(held, others)

@@ -12,7 +12,7 @@ from ratelimit_service.loading.slices import Pace, at_once, in_slices
 
 
 def counting(to: int, done: list[int]) -> Generator[None, None, str]:
-    """Return steps with a text as their result."""
+    """Return a generator that appends the number of each step to `done`, and returns a text."""
     for number in range(to):
         done.append(number)
         yield
@@ -20,7 +20,7 @@ def counting(to: int, done: list[int]) -> Generator[None, None, str]:
 
 
 async def test_all_steps_run_in_order_and_return_their_result() -> None:
-    """In slices, and at once."""
+    """In slices and without."""
     sliced: list[int] = []
     whole: list[int] = []
     assert ("done", "done") == (await in_slices(counting(50, sliced)), at_once(counting(50, whole)))
@@ -28,7 +28,7 @@ async def test_all_steps_run_in_order_and_return_their_result() -> None:
 
 
 async def test_other_tasks_run_after_each_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If a slice is shorter than any step, after each step."""
+    """If every step takes longer than a slice, after each step."""
     monkeypatch.setattr(slices, "SLICE", 0.0)
     monkeypatch.setattr(slices, "BREATH", 0.0)
     done: list[int] = []
@@ -55,7 +55,7 @@ async def test_no_other_task_runs_within_a_slice(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_an_exception_in_a_step_is_raised() -> None:
-    """As by a function call."""
+    """As in a function call."""
 
     def failing() -> Generator[None, None, None]:
         yield
