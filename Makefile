@@ -43,7 +43,7 @@ wheel: .venv/dev.stamp ## Build dist/: the source, and a wheel with nghttp2 (fet
 	@PYTHON=.venv/bin/python sh tools/need_native.sh
 	@PYTHON=.venv/bin/python NGHTTP2_SOURCE='$(NGHTTP2_SOURCE)' sh tools/make_wheel.sh dist && ls dist
 
-wheels: .venv-release/release.stamp ## Build wheels for every Python, glibc and musl, with cibuildwheel; needs docker.
+wheels: engine .venv-release/release.stamp ## Build wheels for every Python, glibc and musl, with cibuildwheel; needs docker or podman.
 	@sh tools/nghttp2_source.sh >/dev/null
 	@.venv-release/bin/python -m cibuildwheel --platform linux --output-dir dist
 
@@ -184,7 +184,11 @@ build/compiled.stamp: .venv/native.stamp $(shell find ratelimit_service -name '*
 	@.venv-xds/bin/python -m pip --quiet --disable-pip-version-check --no-input install --require-hashes -r $<
 	@touch $@
 
-.PHONY: screenshots redis prometheus browser h2load base sdks helm kinds control-plane collector actionlint
+# First, so that a machine without containers gets its one sentence before anything is installed.
+engine:
+	@sh tools/need_engine.sh
+
+.PHONY: screenshots engine redis prometheus browser h2load base sdks helm kinds control-plane collector actionlint
 redis:
 	@sh tools/need_redis.sh
 

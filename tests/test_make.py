@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -76,6 +77,43 @@ def steps(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
+    ("ports", "printed"),
+    [
+        (
+            {},
+            {
+                "gRPC on 8081,",
+                "http://localhost:6070/",
+                "localhost:8080/json",
+                "localhost:9090/metrics",
+                "team=dba --hits 40\n",
+            },
+        ),
+        (
+            {"GRPC_PORT": "1", "PORT": "2", "PROMETHEUS_ADDR": "127.0.0.1:3", "DEBUG_PORT": "4"},
+            {
+                "gRPC on 1, HTTP on 2, metrics on 3, debug on 127.0.0.1:4.",
+                "localhost:2/json",
+                "localhost:3/metrics",
+            }
+            | {"--hits 40 --server localhost:1\n", "budgets --server localhost:4\n", "http://localhost:4/"},
+        ),
+    ],
+    ids=["the defaults", "others"],
+)
+def test_what_to_try_has_the_ports_that_are_served(ports: dict[str, str], printed: set[str]) -> None:
+    said = subprocess.run(
+        ["sh", "tools/try_next.sh"],
+        cwd=REPOSITORY,
+        env={"PATH": "/usr/bin:/bin", **ports},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert set() == {each for each in printed if each not in said}
+
+
+@pytest.mark.parametrize(
     ("names", "printed"),
     [("a b c", "[2/3] building b\n"), ("a c", "building b\n"), ("", "building b\n")],
     ids=["of three", "of other steps", "of none"],
@@ -90,3 +128,60 @@ def test_a_step_is_printed_to_stderr_with_its_number(names: str, printed: str) -
         check=True,
     )
     assert ("", printed) == (done.stdout, done.stderr)
+
+
+def container_engine(directory: Path, name: str, code: int) -> str:
+    """Put a program that ends with a code where commands are looked up, and return that path."""
+    program = directory / name
+    program.write_text(f"#!/bin/sh\nexit {code}\n")
+    program.chmod(0o755)
+    return str(directory)
+
+
+@pytest.mark.parametrize(
+    ("installed", "variable", "missing"),
+    [
+        ("", "", "docker is not installed"),
+        ("docker", "", "`docker info` fails: its daemon does not run, or this user may not use it"),
+        ("docker", "podman; create_args: --tty", "podman is not installed"),
+    ],
+    ids=["no docker", "docker without a daemon", "no podman"],
+)
+def test_wheels_without_containers_is_one_sentence_before_anything_is_installed(
+    tmp_path: Path, installed: str, variable: str, missing: str
+) -> None:
+    path = container_engine(tmp_path, installed or "other", 1)
+    for name in ("make", "sh", "find"):
+        found = shutil.which(name)
+        assert found
+        (tmp_path / name).symlink_to(found)
+    lock_is_new = ["--what-if", "requirements-release.lock"]
+    done = subprocess.run(
+        [tmp_path / "make", "--no-print-directory", *lock_is_new, "PYTHON=no-python", "wheels"],
+        cwd=REPOSITORY,
+        env={"PATH": path, "CIBW_CONTAINER_ENGINE": variable},
+        capture_output=True,
+        text=True,
+    )
+    first, *rest = done.stderr.splitlines()
+    assert first == (
+        f"make wheels needs docker, or podman with CIBW_CONTAINER_ENGINE=podman, and {missing}; "
+        "`make wheel` builds one wheel, for this Python and platform, without containers"
+    )
+    assert [line for line in rest if not line.startswith("make: ***")] == []
+    assert done.returncode != 0 and done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"), [("docker", ""), ("podman", "podman")], ids=["docker", "podman"]
+)
+def test_an_engine_that_answers_is_enough(tmp_path: Path, name: str, variable: str) -> None:
+    path = container_engine(tmp_path, name, 0)
+    done = subprocess.run(
+        [shutil.which("sh") or "/bin/sh", "tools/need_engine.sh"],
+        cwd=REPOSITORY,
+        env={"PATH": path, "CIBW_CONTAINER_ENGINE": variable},
+        capture_output=True,
+        text=True,
+    )
+    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)

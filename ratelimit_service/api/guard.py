@@ -71,11 +71,11 @@ class Guard:
         role = self.tokens.role_of(bearer[1]) if bearer else None
         if role is None:
             self._refuse(request)
-            detail = (
-                "the token is not valid"
-                if bearer
-                else "the header Authorization must be `Bearer`, a space and the token"
-            )
+            detail = "the header Authorization must be `Bearer`, a space and the token"
+            if bearer:
+                detail = "the token is not valid"
+                if not (self.tokens.admin.wanted or self.tokens.read.wanted):
+                    detail += ": the service was started with neither ADMIN_TOKEN nor READ_TOKEN"
             challenge = (("www-authenticate", f'{_CHALLENGE[0][1]}, error="invalid_token"'),)
             raise Refused(UNAUTHORIZED, detail, headers=challenge)
         return role

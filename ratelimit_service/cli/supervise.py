@@ -15,7 +15,7 @@ import structlog
 
 from ..assembly import find_files, places_of, sources_of
 from ..core.errors import StartError
-from ..listening.addresses import Address, SocketPath, why
+from ..listening.addresses import PLAINTEXT, Address, SocketPath, why
 from ..loading import following
 from ..loading.task import Task
 from ..observe.line_writer import lock_between_processes
@@ -85,17 +85,17 @@ def _shared(settings: Settings) -> Iterator[_Shared]:
     host = settings.grpc_host.strip("[]")
     reserved: list[socket.socket] = []
 
-    def port(number: int) -> str:
-        reserved.append(Address(host, number).reserve("gRPC"))
+    def port(number: int, what: str) -> str:
+        reserved.append(Address(host, number).reserve(what))
         return str(reserved[-1].getsockname()[1])
 
     ports = {}
     path: SocketPath | None = None
     try:
         if settings.grpc_plaintext_port is not None:
-            ports["GRPC_PLAINTEXT_PORT"] = port(settings.grpc_plaintext_port)
+            ports["GRPC_PLAINTEXT_PORT"] = port(settings.grpc_plaintext_port, PLAINTEXT)
         if not settings.grpc_uds:
-            ports["GRPC_PORT"] = port(settings.grpc_port)
+            ports["GRPC_PORT"] = port(settings.grpc_port, "gRPC")
             yield _Shared(ports, None)
             return
         if settings.grpc_transport == "grpcio" or native_server(required=False) is None:

@@ -65,7 +65,7 @@ class Address(NamedTuple):
                 return socket.create_server(place, family=family, backlog=backlog, reuse_port=shared)
             return self._listen_everywhere(backlog, shared)
         except OSError as error:
-            raise StartError(f"cannot listen for {what} on {self}: {why(error)}") from None
+            raise StartError(f"cannot listen for {what} on {self}: {why(error, what)}") from None
 
     def _listen_everywhere(self, backlog: int | None, shared: bool) -> socket.socket:
         place = ("", self.port)
@@ -99,17 +99,36 @@ class Address(NamedTuple):
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         except OSError as error:
             bound.close()
-            raise StartError(f"cannot listen for {what} on {self}: {why(error)}") from None
+            raise StartError(f"cannot listen for {what} on {self}: {why(error, what)}") from None
         return bound
 
 
-def why(error: OSError) -> str:
+PLAINTEXT = "plaintext gRPC"
+"""The name of the second gRPC port in errors."""
+
+_CHOSEN_BY = {
+    "gRPC": "GRPC_PORT",
+    PLAINTEXT: "GRPC_PLAINTEXT_PORT",
+    "HTTP": "PORT",
+    "debug HTTP": "DEBUG_PORT",
+    "metrics": "PROMETHEUS_ADDR",
+}
+"""The setting of each port of the service, by its name in errors."""
+
+
+def why(error: OSError, what: str = "") -> str:
     """Return the reason of an error of listening, without the address that Python's text repeats."""
     if error.errno == errno.EADDRINUSE:
-        return "is the port taken?"
+        return taken(what)
     # An unknown name and a path that is too long have no errno of the system.
     known = error.errno if not isinstance(error, socket.gaierror) else None
     return os.strerror(known) if known else error.strerror or str(error)
+
+
+def taken(what: str) -> str:
+    """Return the reason if a port is in use, with the setting that chooses another one for `what`, if there is one."""
+    setting = _CHOSEN_BY.get(what)
+    return f"is the port taken? Choose another with {setting}" if setting else "is the port taken?"
 
 
 class SocketPath:

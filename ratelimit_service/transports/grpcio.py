@@ -17,7 +17,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from ..core.errors import Overloaded, RateLimitServiceError, StartError
 from ..core.trace_context import TRACEPARENT, TRACESTATE, Sent, sent_in
-from ..listening.addresses import Address, SocketPath
+from ..listening.addresses import PLAINTEXT, Address, SocketPath, taken
 from ..listening.certificates import Certificates, is_for
 from ..runtime.health import SERVICE_NAME, Health
 from ..service import RateLimitService
@@ -100,7 +100,7 @@ class GrpcioServer:
         )
         self._listen()
         if self.plaintext:
-            self.plaintext = self._listen_at(self.plaintext, None)
+            self.plaintext = self._listen_at(self.plaintext, None, PLAINTEXT)
         # "" stands for the process, which is SERVING until it drains: a liveness probe must not restart it
         # while Redis is down.
         await self._health_service.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -119,18 +119,18 @@ class GrpcioServer:
                 raise StartError(f"cannot listen for gRPC on {address}: is the path too long?")
             self._path.publish()
             return
-        self.address = self._listen_at(address, self._options.certificates)
+        self.address = self._listen_at(address, self._options.certificates, "gRPC")
 
-    def _listen_at(self, address: str, certificates: Certificates | None) -> str:
+    def _listen_at(self, address: str, certificates: Certificates | None, what: str) -> str:
         """Open a port, and return its address. Raises StartError."""
         wanted = Address.of(address)
         if not self._options.shared:
             # Try the address first: grpc gives no reason if it cannot listen, and is content with one of two
             # address families.
-            wanted.listen("gRPC").close()
+            wanted.listen(what).close()
         port = self._open("[::]:" + str(wanted.port) if wanted.is_every else _numeric(wanted), certificates)
         if not port:
-            raise StartError(f"cannot listen for gRPC on {address}: is the port taken?")
+            raise StartError(f"cannot listen for {what} on {address}: {taken(what)}")
         return str(wanted._replace(port=port))
 
     def _open(self, address: str, certificates: Certificates | None) -> int:

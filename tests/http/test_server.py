@@ -73,7 +73,10 @@ async def test_a_taken_port_is_reported_in_one_line() -> None:
         number = taken.getsockname()[1]
         with pytest.raises(StartError) as raised:
             await HttpPort(hello, "127.0.0.1", number, "metrics").start()
-    assert f"cannot listen for metrics on 127.0.0.1:{number}: is the port taken?" == str(raised.value)
+    assert (
+        f"cannot listen for metrics on 127.0.0.1:{number}: is the port taken? Choose another with PROMETHEUS_ADDR"
+        == str(raised.value)
+    )
 
 
 async def test_a_foreign_address_is_reported_in_one_line() -> None:

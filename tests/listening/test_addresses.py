@@ -177,7 +177,9 @@ async def test_a_port_that_is_taken_for_one_family_is_taken(
         port = taken.getsockname()[1]
         with pytest.raises(StartError) as raised:
             await serve(GrpcOptions(f"[::]:{port}"), transport)
-    assert f"cannot listen for gRPC on [::]:{port}: is the port taken?" == str(raised.value)
+    assert f"cannot listen for gRPC on [::]:{port}: is the port taken? Choose another with GRPC_PORT" == str(
+        raised.value
+    )
 
 
 @pytest.mark.parametrize(

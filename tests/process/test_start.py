@@ -49,16 +49,17 @@ def taken() -> Iterator[int]:
     ("variable", "value", "what"),
     [
         ("GRPC_PORT", "{}", "gRPC"),
+        ("GRPC_PLAINTEXT_PORT", "{}", "plaintext gRPC"),
         ("PORT", "{}", "HTTP"),
         ("DEBUG_PORT", "{}", "debug HTTP"),
         ("PROMETHEUS_ADDR", "127.0.0.1:{}", "metrics"),
     ],
-    ids=["gRPC", "HTTP", "debug", "metrics"],
+    ids=["gRPC", "plaintext", "HTTP", "debug", "metrics"],
 )
 def test_a_taken_port_is_reported_in_a_line(
     config: str, taken: int, variable: str, value: str, what: str
 ) -> None:
-    """The ports that were open are closed again, and the process ends."""
+    """The line names the variable that chooses another port; those that were open are closed, and the process ends."""
     environment = {
         "BACKEND_TYPE": "memory",
         "CONFIG_PATH": config,
@@ -67,7 +68,9 @@ def test_a_taken_port_is_reported_in_a_line(
         "LOG_LEVEL": "error",
         variable: value.format(taken),
     }
-    said = f"cannot listen for {what} on 127.0.0.1:{taken}: is the port taken?\n"
+    said = (
+        f"cannot listen for {what} on 127.0.0.1:{taken}: is the port taken? Choose another with {variable}\n"
+    )
     assert (1, "", said) == run("serve", environment=environment)
 
 

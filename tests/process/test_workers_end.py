@@ -188,7 +188,10 @@ def test_a_worker_that_cannot_start_says_why_and_the_service_ends(config: str, r
     with taken_port() as port:
         ended = refused(config, redis_url, PORT=port, HOST="127.0.0.1", LOG_FORMAT="json")
     assert 1 == ended.code
-    assert f"cannot listen for HTTP on 127.0.0.1:{port}: is the port taken?" in ended.err.splitlines()
+    assert (
+        f"cannot listen for HTTP on 127.0.0.1:{port}: is the port taken? Choose another with PORT"
+        in ended.err.splitlines()
+    )
     assert '"@message": "a worker cannot start: the service ends", "worker": 0, "code": 1' in ended.err
 
 

@@ -34,9 +34,9 @@ def test_a_port_that_is_taken_stops_the_start(config: str, redis_url: str) -> No
             *[{"WORKERS": "1", "GRPC_TRANSPORT": each} for each in ("grpcio", "native")],
         ]
         ended = [refused(config, redis_url, **given, **other) for other in others]
-    assert [(1, f"cannot listen for gRPC on 127.0.0.1:{port}: is the port taken?")] * 3 == [
-        (each.code, each.err.splitlines()[-1]) for each in ended
-    ]
+    assert [
+        (1, f"cannot listen for gRPC on 127.0.0.1:{port}: is the port taken? Choose another with GRPC_PORT")
+    ] * 3 == [(each.code, each.err.splitlines()[-1]) for each in ended]
 
 
 def test_workers_share_a_unix_socket(config: str, redis_url: str, tmp_path: Path) -> None:

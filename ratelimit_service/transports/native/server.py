@@ -14,7 +14,7 @@ import ssl
 from typing import TYPE_CHECKING, ClassVar
 
 from ...core.errors import StartError
-from ...listening.addresses import Address, SocketPath, why
+from ...listening.addresses import PLAINTEXT, Address, SocketPath, why
 from ...runtime.health import Health
 from ..contract import OnAnswered, ignore_answered
 from ._http2 import Call, library_version
@@ -84,7 +84,7 @@ class NativeServer:
         """Open the ports. Raises StartError if one cannot be opened."""
         plaintext = None
         if self.plaintext:
-            plaintext = Address.of(self.plaintext).listen("gRPC", _BACKLOG, shared=self.options.shared)
+            plaintext = Address.of(self.plaintext).listen(PLAINTEXT, _BACKLOG, shared=self.options.shared)
         try:
             listening = self._listen()
         except StartError:

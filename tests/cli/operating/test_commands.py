@@ -272,10 +272,11 @@ def test_what_does_not_work_is_one_line_and_a_code(
     assert said in ended.err
 
 
+@pytest.mark.parametrize("token", ["", "some-token-0123456789"], ids=["no token", "a token"])
 def test_a_service_without_a_token_for_changes_is_named_as_the_cause(
-    command: Command, tmp_path: Path
+    command: Command, tmp_path: Path, token: str
 ) -> None:
-    """A token of the caller would not help, so the message does not ask for one."""
+    """Neither a token nor another one would help, so the message does not ask for one."""
     (tmp_path / "rules.yaml").write_text(RULES)
     environment = {
         "BACKEND_TYPE": "memory",
@@ -284,7 +285,15 @@ def test_a_service_without_a_token_for_changes_is_named_as_the_cause(
         "DEBUG_HOST": "127.0.0.1",
     }
     with Service(environment) as service:
-        code, out, err = command("top-up", "budgets", "team=x", "5", *BECAUSE, RATELIMIT_SERVER=service.debug)
+        code, out, err = command(
+            "top-up",
+            "budgets",
+            "team=x",
+            "5",
+            *BECAUSE,
+            RATELIMIT_SERVER=service.debug,
+            RATELIMIT_TOKEN=token,
+        )
     assert (5, "", True, False) == (
         code,
         out,
