@@ -23,9 +23,9 @@ from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
-from testing.ledger import TREE, charge
+from testing.exact_load import TREE, charge
 from testing.proxy import Proxy
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 
 CALLERS = 50
 SECONDS = 3.0

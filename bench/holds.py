@@ -25,7 +25,7 @@ from ratelimit_service.core.holds.ids import HoldIds
 from ratelimit_service.core.holds.state import LEARN, Holds
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import OK, Decision, Descriptor, Entry, Request
-from ratelimit_service.core.planning import Plan
+from ratelimit_service.core.plan import Plan
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read

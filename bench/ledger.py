@@ -20,7 +20,7 @@ from typing import Any
 
 import redis
 
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.service import COMMAND, Service
 
 from .machine import cpu_seconds

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from . import capacity, others
+from . import capacity, upstream_comparison
 from .goals import goals
 from .machine import QUIET
 from .plots import Bar, Line, bars, lines
@@ -100,7 +100,7 @@ def quietness(results: Results) -> str:
 
 def others_table(results: Results) -> str:
     """Return the comparison with envoyproxy/ratelimit."""
-    return f"{table(*others.rows(results))}\n\n{others.note(results)}"
+    return f"{table(*upstream_comparison.rows(results))}\n\n{upstream_comparison.note(results)}"
 
 
 def goals_table(results: Results) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from . import report
 from .machine import Meter, describe, load_average
-from .measuring import Bench
+from .measurement import Bench
 from .messages import rules, rules_for_others
 from .results import Results, Run
 from .scenarios import Scenario, selected

@@ -11,9 +11,14 @@ from functools import partial
 
 from testing.service import REPOSITORY
 
-from . import books
+from . import reconciliation
 from .machine import resident_bytes
-from .measuring import Bench, closed, opened, run_of
+from .measurement import (
+    Bench,
+    closed,
+    opened,
+    run_of,
+)
 from .messages import CONSTANT, FOUR_BY_TWO, expected, write_rules
 from .replay_client import replay
 from .results import NARROW, SINGLE, WIDE, Results, Shape, named
@@ -163,8 +168,8 @@ def _idle(bench: Bench) -> None:
     """Measure one caller, which waits for each answer."""
     with served("native", "redis", bench.directory, environment=AS_DEPLOYED) as server:
         done = replay(server, "charge", SINGLE, bench.seconds)
-        books.wait_until_idle(server)
-        books.check_exactly(server, expected("charge", done.sent))
+        reconciliation.wait_until_idle(server)
+        reconciliation.check_exactly(server, expected("charge", done.sent))
         bench.keep(run_of("idle/native/redis", server, "charge", SINGLE, done))
 
 
@@ -177,7 +182,7 @@ def _hostile(bench: Bench, attack: str) -> None:
         with subprocess.Popen(command, cwd=REPOSITORY) as attacking:
             done = replay(server, "charge", SINGLE, bench.seconds)
             attacking.wait()
-        books.wait_until_idle(server)
+        reconciliation.wait_until_idle(server)
         beside = f"charge, beside {attack.replace('_', ' ')}"
         bench.keep(run_of(f"hostile/{attack}", server, beside, SINGLE, done))
 
@@ -247,9 +252,11 @@ def _envoy(bench: Bench) -> None:
         gateway(limiter, bench.directory) as (server, envoy),
     ):
         done = replay(server, "gateway", WIDE, bench.minute, rate=most / 2)
-        books.wait_until_idle(limiter)
+        reconciliation.wait_until_idle(limiter)
         seen = statistics(envoy)
-        charged = sum(used for (bucket, _), used in books.in_redis(limiter).items() if bucket[0] == "team")
+        charged = sum(
+            used for (bucket, _), used in reconciliation.in_redis(limiter).items() if bucket[0] == "team"
+        )
         run = run_of("envoy/native/redis", server, "gateway", WIDE, done)
         run.offered = most / 2
         run.extra = {
@@ -272,7 +279,7 @@ def _million(bench: Bench) -> None:
         before = resident_bytes(pid)
         done = replay(server, "cold:cold", WIDE, 0, many=bench.million, warm_up=0)
         after = resident_bytes(pid)
-        books.check_exactly(server, expected("cold:cold", done.sent))
+        reconciliation.check_exactly(server, expected("cold:cold", done.sent))
         run = run_of("million/native/memory", server, "cold", WIDE, done)
         run.extra |= {
             "buckets": sum(done.sent),

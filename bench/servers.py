@@ -17,8 +17,8 @@ import httpx
 from redis import Redis
 
 from testing.envoy import EnvoyProcess
-from testing.fleets import RedisCluster
-from testing.servers import RedisServer, free_port
+from testing.redis_fleets import RedisCluster
+from testing.redis_servers import RedisServer, free_port
 from testing.service import Service, port_of
 from testing.waiting import wait_for
 
@@ -100,7 +100,7 @@ def series(service: Service) -> int:
 def nothing(transport: str) -> Iterator[Server]:
     """A server that decides nothing."""
     with subprocess.Popen(
-        [sys.executable, "-m", "bench.nothing", transport], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        [sys.executable, "-m", "bench.empty_servers", transport], stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as process:
         try:
             assert process.stdout is not None

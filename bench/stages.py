@@ -27,7 +27,7 @@ from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import RateLimitServiceError
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Decision, Hit, Request
-from ratelimit_service.core.planning import Plan
+from ratelimit_service.core.plan import Plan
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.observers import Observers
@@ -39,9 +39,9 @@ from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.transports.codec import Codec, Decode, make_encode
 
+from .empty_servers import DECISION
 from .machine import SERVER_CORE, pin
 from .messages import DOMAIN, LIMIT, TEAMS, requests, rules
-from .nothing import DECISION
 from .servers import ROOT, as_installed
 
 STAGES = ("decode", "match and plan", "store", "decide", "observe", "encode")

@@ -18,12 +18,12 @@ from types import FrameType
 
 from rich.console import Console
 
-from .keeping import to_try, traffic
+from .interactive import to_try, traffic
 from .outcome import Wrong
+from .output import Stage, stage_for
 from .parts import TEAMS, Parts
-from .playing import Player
 from .scenes import TITLES, play
-from .stage import Stage, stage_for
+from .steps import Player
 
 LOG_LINES = 10
 """Lines of the service's log to show after a failure."""

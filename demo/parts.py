@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 
 from testing.envoy import EnvoyProcess
-from testing.servers import RedisServer
+from testing.mock_llm import MockLlm
+from testing.redis_servers import RedisServer
 from testing.service import Ended, Service, port_of, run
-from testing.upstream import MockLlm
 
 from .identities import Company, Mesh
 from .outcome import expect

@@ -11,12 +11,19 @@ import httpx
 
 from testing.waiting import wait_for
 
-from .books import DBA, LENGTHS, PAYMENTS, SEARCH, SUPPORT, start_of
+from .budgets import (
+    DBA,
+    LENGTHS,
+    PAYMENTS,
+    SEARCH,
+    SUPPORT,
+    start_of,
+)
 from .callers import Caller
 from .identities import Company
 from .outcome import Wrong, expect
 from .parts import SMALL, Parts
-from .playing import CHARGE, Player
+from .steps import CHARGE, Player
 
 _JITTER = 5
 """Seconds that REFUSAL_RETRY_JITTER may add to a retry-after."""

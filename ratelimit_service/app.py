@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from .amending.following import EVERY, Follower
+from .amending.follower import EVERY, Follower
 from .amending.operations import Operations
 from .amending.secret import SharedSecret, hold_ids
 from .assembly import (
@@ -29,27 +29,33 @@ from .core.amendments.index import Amendments
 from .core.errors import StoreError
 from .deciding import make_service, make_tracing
 from .http_ports import HttpPorts
-from .loading import following
+from .inspection.refusals import Refusals
+from .loading import reloading
 from .loading.rulebook import Rulebook
 from .loading.slices import in_slices
 from .observe.decision_log import decision_log
 from .observe.line_writer import LineWriter
 from .observe.metrics import Metrics
-from .observe.standing import StandingBuckets
+from .observe.named_buckets import NamedBuckets
 from .observe.tables import Sample
 from .observe.tracking import Tracker
 from .runtime import garbage
 from .runtime.health import Health
 from .runtime.tasks import Background
 from .runtime.threads import StuckError, Thread
-from .seeing.refusals import Refusals
 from .service import FORM, RateLimitService
 from .settings.table import Settings
 from .sources import files
 from .steering import keep_events, make_events, make_observers, make_views
 from .stores.layers.layer import without_early_answers
-from .workers.member import Addresses, Alone, Member, Opening, Siblings
 from .workers.metrics import SharedMetrics
+from .workers.worker_link import (
+    Addresses,
+    Alone,
+    Opening,
+    Siblings,
+    WorkerLink,
+)
 
 if TYPE_CHECKING:
     from .control_planes import ControlPlanes
@@ -75,7 +81,7 @@ class App:
     """One running service, or with a `member`, one of its workers."""
 
     def __init__(
-        self, settings: Settings, log_writer: LineWriter | None = None, member: Member | None = None
+        self, settings: Settings, log_writer: LineWriter | None = None, member: WorkerLink | None = None
     ) -> None:
         self._member = member
         self.siblings: Siblings = member or Alone()
@@ -119,7 +125,7 @@ class App:
         self._secret = SharedSecret(ids, self.store.amendments, lambda: self.service.tree)
         if self.watch is not None:
             self.metrics.watch("ratelimit_service_store_deadline_missed", lambda: self.service.missed)
-        self._standing = StandingBuckets(tracker, time.time, settings.track_max_buckets, patient.read_holds)
+        self._standing = NamedBuckets(tracker, time.time, settings.track_max_buckets, patient.read_holds)
         self._unobserved = RateLimitService(patient, self._standing, time.time, policy, amendments=amendments)
         services = (self.service, self._unobserved)
         self.amended = Follower(self.store.amendments, amendments, services, lambda: self.service.tree)
@@ -226,7 +232,7 @@ class App:
         if watcher is not None:
             self.background.keep(
                 "rules",
-                lambda: following.follow(watcher.changed, self._load, self._files, again=self.rulebook.again),
+                lambda: reloading.follow(watcher.changed, self._load, self._files, again=self.rulebook.again),
             )
         serving = {
             "grpc": self.grpc.address,
@@ -326,7 +332,7 @@ class App:
 
     async def _watcher(self) -> files.Watcher:
         try:
-            return await self._files.do(partial(files.Watcher, self._find), following.ANSWERS_WITHIN)
+            return await self._files.do(partial(files.Watcher, self._find), reloading.ANSWERS_WITHIN)
         except StuckError as error:
             self._log.error("the files of the rules do not answer", error=str(error))
             return files.Watcher(self._find, seen=())  # any file counts as changed once they answer

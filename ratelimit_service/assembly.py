@@ -16,7 +16,7 @@ from .core.answers.refusal import Spread
 from .core.bounds import RequestBounds
 from .core.errors import StartError
 from .core.matching.tree import RuleTree
-from .core.planning import FailureMode, Policy
+from .core.plan import FailureMode, Policy
 from .core.prepared import Jitter
 from .core.windows.blocks import length
 from .deadlines import Patience
@@ -43,14 +43,14 @@ from .transports.options import GrpcOptions
 if TYPE_CHECKING:
     from .stores.redis.cluster import ClusterStore
     from .stores.redis.server import RedisStore
-    from .stores.redis.watch import RedisWatch
+    from .stores.redis.watchdog import RedisWatchdog
     from .tracing.tracing import Tracing
 
 
 def make_store(
     settings: Settings,
     observe: Callable[[float], None] = lambda seconds: None,
-    watch: RedisWatch | None = None,
+    watch: RedisWatchdog | None = None,
     show: Callable[[str, Callable[[], float]], None] = lambda metric, read: None,
     background: Background | None = None,
     tracing: Tracing | None = None,
@@ -69,7 +69,7 @@ def make_store(
             show("ratelimit_service_memory_snapshot_failures", partial(getattr, memory, "failures"))
         return memory
     # redis-py takes long to import, and the memory store does not need it.
-    from .stores.layers.seconds import SecondsApart
+    from .stores.layers.per_second import PerSecondStore
     from .stores.layers.settling import SettlingStore
 
     layers: list[SettlingStore] = []
@@ -86,7 +86,7 @@ def make_store(
     store = settled(redis_store(settings, observe, background))
     if settings.redis_persecond:
         seconds = settled(redis_store_for_seconds(settings, observe, background), keeps_days=False)
-        store = SecondsApart(store, seconds)
+        store = PerSecondStore(store, seconds)
     metric = "ratelimit_service_store_"
     show(f"{metric}failures", lambda: sum(layer.failures for layer in layers))
     show(f"{metric}circuit_open", lambda: any(layer.open for layer in layers))
@@ -196,13 +196,13 @@ def _redis_store(
             return RedisStore(at, observe, prefix)
 
 
-def make_watch(settings: Settings, tree: Callable[[], RuleTree | None]) -> RedisWatch | None:
+def make_watch(settings: Settings, tree: Callable[[], RuleTree | None]) -> RedisWatchdog | None:
     """Return the watch over Redis; None with the memory store. `tree` returns the rules in force."""
     if settings.backend_type == "memory":
         return None
-    from .stores.redis.watch import RedisWatch
+    from .stores.redis.watchdog import RedisWatchdog
 
-    return RedisWatch(time.time, lambda: counts_for_days(tree()))
+    return RedisWatchdog(time.time, lambda: counts_for_days(tree()))
 
 
 def counts_for_days(tree: RuleTree | None) -> bool:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import structlog
 
-from .api.shapes import ControlPlane
-from .api.shapes import ControlPlanes as Shown
-from .api.shown import moment_or_null
+from .api.response_types import ControlPlane
+from .api.response_types import ControlPlanes as Shown
+from .api.serializers import moment_or_null
 from .assembly import source_of
 from .core.errors import InvalidRules, Problem, StartError
 from .core.text import printable
-from .loading import following
+from .loading import reloading
 from .loading.rulebook import Rulebook
 from .observe.tables import Sample
 from .observe.version import version
@@ -33,7 +33,7 @@ from .sources.xds.follower import Follower, Options
 from .sources.xds.link import connect
 from .sources.xds.overlays import Overlays, by_domain
 from .sources.xds.server import Server, Tls
-from .sources.xds.standing import Standing
+from .sources.xds.status import ControlPlaneStatus
 
 _LARGEST = 64 << 20
 """The most bytes of a set if XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES is 0."""
@@ -107,7 +107,7 @@ class ControlPlanes:
             watcher = files.Watcher(self._overlay_files, seen=())
             background.keep(
                 "overlays",
-                lambda: following.follow(
+                lambda: reloading.follow(
                     watcher.changed, self._load_overlays, self._thread, again=self._again
                 ),
             )
@@ -154,7 +154,7 @@ class ControlPlanes:
         """Read the overlays. Return whether to try again although no file changes."""
         try:
             documents, problems, _ = await self._thread.do(
-                partial(files.read, self._overlay_files, "overlays"), following.ANSWERS_WITHIN
+                partial(files.read, self._overlay_files, "overlays"), reloading.ANSWERS_WITHIN
             )
         except InvalidRules as error:
             self._refuse(error.problems)
@@ -192,7 +192,7 @@ class ControlPlanes:
         self._unused = unused
 
 
-def _shown(standing: Standing) -> ControlPlane:
+def _shown(standing: ControlPlaneStatus) -> ControlPlane:
     return {
         "server": printable(standing.server),
         "connected": standing.connected,

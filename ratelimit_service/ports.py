@@ -13,7 +13,7 @@ from .core.amendments.model import Applied, AuditLine, Change, News
 from .core.decision import Count
 from .core.errors import Problem, RateLimitServiceError, StoreError
 from .core.model import Decision, Hit
-from .core.planning import Plan
+from .core.plan import Plan
 from .core.rules.document import Read
 
 Clock = Callable[[], float]
@@ -158,7 +158,7 @@ class CounterStore(Protocol):
         ...
 
 
-class Standing(NamedTuple):
+class InForce(NamedTuple):
     """What a replica has in force. `digest` is that of its rules, empty before the first are loaded."""
 
     digest: str = ""
@@ -172,7 +172,7 @@ class Replica(NamedTuple):
     """A replica in the register; `age` is the seconds since it last reported."""
 
     id: str
-    standing: Standing
+    standing: InForce
     generation: int
     """The generation of its rules: 0 before the first are loaded."""
     age: float = 0.0
@@ -187,7 +187,7 @@ class ReplicaStore(Protocol):
     generation. All replicas with the same rules get the same number.
     """
 
-    async def meet(self, name: str, standing: Standing) -> Sequence[Replica]:
+    async def meet(self, name: str, standing: InForce) -> Sequence[Replica]:
         """Register what a replica has in force, and return all replicas, including itself. Raises StoreError."""
         ...
 

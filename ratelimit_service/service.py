@@ -19,14 +19,14 @@ from .core.answers.refusal import Refusals, Spread
 from .core.decision import Count, decide, decide_without_counts
 from .core.errors import InternalError, RateLimitServiceError, StoreError
 from .core.gates import Gate
-from .core.holds.foreseeing import foresee
 from .core.holds.ids import HoldIds
+from .core.holds.preview import foresee
 from .core.holds.results import issue, note, results, undone
 from .core.ledger.hit import refused
 from .core.matching.tree import RuleTree
 from .core.model import OK, Decision, Hit, Request
+from .core.plan import Plan, Policy
 from .core.planner import Planner
-from .core.planning import Plan, Policy
 from .core.prepared import Jitter
 from .core.trace_context import Sent
 from .deadlines import Deadlines, Patience

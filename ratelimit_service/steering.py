@@ -7,19 +7,24 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from .amending.following import Follower
+from .amending.follower import Follower
 from .api.changes import Changes
+from .api.endpoint_methods import Api, Parts, no_control_planes
 from .api.guard import Guard
 from .api.handler import ApiHandler
 from .api.previews import Previews
-from .api.shapes import ControlPlane, ControlPlanes, StoreStatus
+from .api.response_types import ControlPlane, ControlPlanes, StoreStatus
 from .api.tokens import Token, Tokens
-from .api.views import Api, Parts, no_control_planes
 from .core.amendments.index import Amendments
 from .core.errors import StartError
 from .core.matching.tree import RuleTree
 from .core.rules.prices import read_model_prices
 from .http.messages import Handler
+from .inspection.listing import Lister
+from .inspection.prices import Prices
+from .inspection.refusals import Refusals
+from .inspection.replicas import Registry
+from .inspection.views import Views
 from .loading.rulebook import Rulebook
 from .observe.decision_log import DecisionLog
 from .observe.metrics import Metrics
@@ -27,16 +32,11 @@ from .observe.observers import Observers
 from .observe.tables import Sample
 from .observe.thresholds import Thresholds
 from .observe.tracking import Tracker
-from .ports import CounterStore, Standing
+from .ports import CounterStore, InForce
 from .runtime.tasks import Background
-from .seeing.listing import Lister
-from .seeing.prices import Prices
-from .seeing.refusals import Refusals
-from .seeing.replicas import Registry
-from .seeing.views import Views
 from .service import RateLimitService
 from .settings.table import Settings
-from .workers.member import Siblings
+from .workers.worker_link import Siblings
 
 if TYPE_CHECKING:
     from .app import App
@@ -64,8 +64,8 @@ def make_views(
 
     release = version("ratelimit-service")
 
-    def standing() -> Standing:
-        return Standing(rulebook.digest, follower.version, release)
+    def standing() -> InForce:
+        return InForce(rulebook.digest, follower.version, release)
 
     lister = Lister(store, amendments, tree, settings.cache_key_prefix, settings.near_limit_ratio)
     registry = Registry(store.replicas, standing, name)
@@ -173,11 +173,13 @@ def make_events(app: App, settings: Settings, store: CounterStore) -> Events | N
     """Return the events, or None if there is no receiver. Raises StartError."""
     if not settings.events_webhook_url and not settings.events_webhooks:
         return None
-    from .events.configured import Configured  # imports YAML, which only a service with receivers needs
+    from .events.current_receivers import (
+        CurrentReceivers,  # imports YAML, which only a service with receivers needs
+    )
     from .events.events import Events
 
     events = Events(
-        Configured(
+        CurrentReceivers(
             settings.events_webhook_url, settings.events_webhook_secret_file, settings.events_webhooks
         ),
         store.events,

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import pytest
 
-from .collector import Collector
+from .otlp_collector import Collector
 from .service import REPOSITORY, Serving, port_of
 
 BINARY = REPOSITORY / "build" / "collector"

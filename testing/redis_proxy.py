@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .envoy import EnvoyProcess
-from .servers import RedisServer
+from .redis_servers import RedisServer
 
 
 class RedisProxy:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from testing.fleets import RedisCluster
-from testing.servers import RedisServer
+from testing.redis_fleets import RedisCluster
+from testing.redis_servers import RedisServer
 
 # No deadline, and nothing is too slow: how long an example takes depends on what else the machine does. The
 # same examples at each run, so that a change is what makes a test fail; `make fuzz` goes and looks for

@@ -18,7 +18,7 @@ from ratelimit_service.core.holds.state import Holds
 from ratelimit_service.core.matching import keys
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Decision, Descriptor, Entry, Hit, Override, Request, Status
-from ratelimit_service.core.planning import Plan, Policy
+from ratelimit_service.core.plan import Plan, Policy
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.ports import Observer, OnOutcomes
 from ratelimit_service.service import RateLimitService
@@ -69,7 +69,7 @@ def nonce(number: int) -> bytes:
 
 
 class Limiter:
-    """A RateLimitService for tests. `now` is its clock, and `policy` the settings of core/planning.py.
+    """A RateLimitService for tests. `now` is its clock, and `policy` the settings of core/plan.py.
 
     `spread` is added to each retry-after.
     """

@@ -14,7 +14,7 @@ import pytest
 
 from ratelimit_service.core.errors import RateLimitServiceError, StoreError
 from ratelimit_service.core.model import Code, Decision, Hit, Request
-from ratelimit_service.core.planning import FailureMode, Policy
+from ratelimit_service.core.plan import FailureMode, Policy
 from ratelimit_service.deadlines import Patience
 from ratelimit_service.ports import OnOutcomes
 from ratelimit_service.service import RateLimitService

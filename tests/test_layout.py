@@ -40,7 +40,7 @@ ALLOWED = {
         "ports": "the store that events wait in",
         "runtime": "supervised tasks",
     },
-    "seeing": {
+    "inspection": {
         "core": "budgets, and the rules and amendments that make them",
         "loading": "sorts and joins thousands in slices",
         "ports": "the store whose counters are listed",
@@ -99,7 +99,7 @@ ALLOWED = {
         "http": "requests and responses",
         "ports": "the clock",
         "loading": "long lists in slices",
-        "seeing": "budgets and what is used of them",
+        "inspection": "budgets and what is used of them",
         "runtime": "the health that it shows, reports of exceptions, and a thread for files that do not answer",
         "settings": "what a usable token is",
     },

@@ -33,7 +33,7 @@ from ratelimit_service.core.model import (
     Unit,
     Window,
 )
-from ratelimit_service.core.planning import FailureMode, Plan, Policy
+from ratelimit_service.core.plan import FailureMode, Plan, Policy
 from ratelimit_service.ports import OnOutcomes, Outcome
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.stores.memory import MemoryStore

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 from textwrap import indent
 
-from ratelimit_service.api import page as api_page
+from ratelimit_service.api import reference as api_page
 from ratelimit_service.observe import catalogue_page
 from ratelimit_service.settings.table import documented
 from ratelimit_service.settings.unsupported import UNNEEDED, UNSUPPORTED

@@ -23,7 +23,7 @@ import uvloop
 
 from . import report
 from .http1 import Provider
-from .play import Play, Soaked
+from .schedule import Play, Soaked
 
 
 async def soak(seconds: float, rate: float, transport: str, scratch: Path) -> Soaked:

@@ -16,7 +16,7 @@ import httpx
 import yaml
 
 from testing.certificates import Authority
-from testing.servers import RedisServer, free_port
+from testing.redis_servers import RedisServer, free_port
 from testing.service import ConfigMapMount, Service
 
 from ..machine import resident_bytes

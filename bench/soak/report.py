@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from .callers import ABORTED, JSON, STREAM
 from .parts import Replica
-from .play import Soaked
+from .schedule import Soaked
 
 BEGIN, END = "<!-- measured by `make soak` -->\n", "<!-- end -->"
 WARM_UP = 300.0

@@ -1,7 +1,7 @@
 """The operations on limits while the service runs: override, top up, remove, reset, preview and audit.
 
 Every change is written to the store first, with its author and reason. It then comes into force here at once,
-and on the other replicas when they poll the store (following.py). The API and the command line use this
+and on the other replicas when they poll the store (follower.py). The API and the command line use this
 module, and nothing below it.
 """
 
@@ -39,7 +39,7 @@ from ..core.matching.tree import Match
 from ..core.model import Entry, Hit
 from ..core.windows.blocks import name as window_name
 from ..ports import Clock, CounterStore, Outcome
-from .following import Follower, InStep, Tree
+from .follower import Follower, InStep, Tree
 from .resetting import reset
 
 MOST_AUDITED = 1_000

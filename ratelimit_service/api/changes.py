@@ -22,9 +22,9 @@ from ..core.amendments.records import to_json
 from ..core.amendments.target import Target, parse
 from ..core.budgets.bucket import Budget
 from ..core.errors import InvalidRequest
-from ..core.moments import moment
+from ..core.rfc3339 import moment
 from ..ports import Clock
-from . import asked, shapes, shown
+from . import request_types, response_types, serializers
 from .previews import MOST_SHOWN, Affected, Previews, SetToZero, entries_of
 from .problems import NOT_FOUND, UNCONFIRMED, UNUSABLE, Refused
 from .tokens import Token
@@ -54,25 +54,25 @@ class Changes:
         self._admin = admin
         self._now = now
 
-    async def override(self, body: asked.OverrideBody, key: str | None) -> shapes.Changed:
+    async def override(self, body: request_types.OverrideBody, key: str | None) -> response_types.Changed:
         """Override a limit."""
         by = _by(body, key)
         return await self._change(by, [self._override(by, body, body.amount)], body, key)
 
-    async def top_up(self, body: asked.TopUpBody, key: str | None) -> shapes.Changed:
+    async def top_up(self, body: request_types.TopUpBody, key: str | None) -> response_types.Changed:
         """Top a limit up."""
         by = _by(body, key)
         return await self._change(by, [self._top_up(by, body, body.amount)], body, key)
 
-    async def unblock(self, body: asked.UnblockBody, key: str | None) -> shapes.Changed:
+    async def unblock(self, body: request_types.UnblockBody, key: str | None) -> response_types.Changed:
         """Remove the override for a target."""
         return await self._change(_by(body, key), [_unblock(body)], body, key)
 
-    async def remove(self, body: asked.RemoveBody, key: str | None) -> shapes.Changed:
+    async def remove(self, body: request_types.RemoveBody, key: str | None) -> response_types.Changed:
         """Remove an amendment."""
         return await self._change(_by(body, key), [self._remove(body.id)], body, key)
 
-    async def several(self, body: asked.ChangesBody, key: str | None) -> shapes.Changed:
+    async def several(self, body: request_types.ChangesBody, key: str | None) -> response_types.Changed:
         """Make several changes in one."""
         by = _by(body, key)
         planned = []
@@ -87,7 +87,7 @@ class Changes:
                 ) from None
         return await self._change(by, planned, body, key)
 
-    def _planned(self, by: By, place: int, item: asked.ChangeItem) -> _Planned:
+    def _planned(self, by: By, place: int, item: request_types.ChangeItem) -> _Planned:
         """Return one change of several. Raises InvalidRequest."""
         if item.verb == "remove":
             if item.id is None or item.domain is not None or item.descriptor is not None:
@@ -106,14 +106,18 @@ class Changes:
         # The key is part of a top-up's id: two for the same descriptor in one change are two.
         return self._top_up(by._replace(key=f"{by.key}#{place}"), item, item.amount)
 
-    def _override(self, by: By, wanted: asked.OverrideBody | asked.ChangeItem, amount: int) -> _Planned:
+    def _override(
+        self, by: By, wanted: request_types.OverrideBody | request_types.ChangeItem, amount: int
+    ) -> _Planned:
         target = parse(wanted.domain or "", wanted.descriptor or "")
         window, until = wanted.window or "", _second(wanted.until)
         return _Planned(
             self._operations.make_override(by, target, amount, window=window, until=until), target
         )
 
-    def _top_up(self, by: By, wanted: asked.TopUpBody | asked.ChangeItem, amount: int) -> _Planned:
+    def _top_up(
+        self, by: By, wanted: request_types.TopUpBody | request_types.ChangeItem, amount: int
+    ) -> _Planned:
         target = parse(wanted.domain or "", wanted.descriptor or "")
         window, until, windows = wanted.window or "", _second(wanted.until), wanted.windows or 0
         edit = self._operations.make_top_up(by, target, amount, window=window, until=until, windows=windows)
@@ -123,7 +127,7 @@ class Changes:
         found = self._operations.amendment(name)
         return _Planned(Remove(name), None if found is None else found.target)
 
-    async def reset(self, body: asked.ResetBody, key: str | None) -> shapes.Changed:
+    async def reset(self, body: request_types.ResetBody, key: str | None) -> response_types.Changed:
         """Set counters to 0."""
         by = _by(body, key)
         target = parse(body.domain, body.descriptor)
@@ -139,7 +143,7 @@ class Changes:
             return self._changed(applied, body, key)
         return await self._preview(applied, body, key, [target], SetToZero(body.window or ""))
 
-    async def _reset_before(self, by: By, target: Target, body: asked.ResetBody) -> list[Target]:
+    async def _reset_before(self, by: By, target: Target, body: request_types.ResetBody) -> list[Target]:
         """Return the buckets that an earlier call with the same key has reset: other buckets may match by now."""
         with suppress(InvalidRequest):
             # Without an earlier call, this dry run succeeds, and the long audit is not searched.
@@ -153,8 +157,8 @@ class Changes:
         return [one.target for one in reversed(found) if _covers(target, one, body.window or "")]
 
     async def _change(
-        self, by: By, planned: Sequence[_Planned], body: asked.ChangeBody, key: str | None
-    ) -> shapes.Changed:
+        self, by: By, planned: Sequence[_Planned], body: request_types.ChangeBody, key: str | None
+    ) -> response_types.Changed:
         edits = [one.edit for one in planned]
         seen = await self._operations.apply(by, edits, dry_run=True)
         if seen.replayed:
@@ -180,11 +184,11 @@ class Changes:
     async def _preview(
         self,
         seen: Applied,
-        body: asked.ChangeBody,
+        body: request_types.ChangeBody,
         key: str | None,
         targets: Sequence[Target],
         change: Sequence[Put | Remove] | SetToZero,
-    ) -> shapes.Changed:
+    ) -> response_types.Changed:
         until = int(self._now()) + VALID
         exceptions: dict[str, Amendment] = {}
         for edited in seen.edits:
@@ -205,12 +209,12 @@ class Changes:
             "budgets": self._previews.shown(Affected(list(budgets.values()), count), change),
             "affected": max(count, len(budgets)),
             "affected_partial": partial,
-            "exceptions": [shown.amendment(one) for one in [*exceptions.values()][:MOST_EXCEPTIONS]],
+            "exceptions": [serializers.amendment(one) for one in [*exceptions.values()][:MOST_EXCEPTIONS]],
             "confirmation": self._confirmation(body, [edited.before for edited in seen.edits], until),
             "confirm_by": moment(until),
         }
 
-    def _check(self, body: asked.ChangeBody, before: Sequence[Amendment | None]) -> None:
+    def _check(self, body: request_types.ChangeBody, before: Sequence[Amendment | None]) -> None:
         """Raise Refused unless the request carries the confirmation of its preview."""
         preview = "send it with dry_run: true, then with the confirmation in the answer"
         if body.confirmation is None:
@@ -227,7 +231,9 @@ class Changes:
                 f"the confirmation is for another request, or another change came first: {preview}",
             )
 
-    def _confirmation(self, body: asked.ChangeBody, before: Sequence[Amendment | None], until: int) -> str:
+    def _confirmation(
+        self, body: request_types.ChangeBody, before: Sequence[Amendment | None], until: int
+    ) -> str:
         fields = body._replace(dry_run=False, confirmation=None)._asdict()
         seen = [to_json(one) for one in before if one is not None]
         text = json.dumps([type(body).__name__, fields, seen, until], sort_keys=True)
@@ -235,13 +241,15 @@ class Changes:
         digest = hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256")
         return f"{until}.{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
 
-    def _changed(self, applied: Applied, body: asked.ChangeBody, key: str | None) -> shapes.Changed:
+    def _changed(
+        self, applied: Applied, body: request_types.ChangeBody, key: str | None
+    ) -> response_types.Changed:
         return {
             "dry_run": body.dry_run,
             "replayed": applied.replayed,
             "version": applied.version,
             "key": key,
-            "edits": [shown.edit(edited) for edited in applied.edits],
+            "edits": [serializers.edit(edited) for edited in applied.edits],
             "budgets": [],
             "affected": None,
             "affected_partial": False,
@@ -259,15 +267,15 @@ def _covers(target: Target, done: Reset, window: str) -> bool:
     )
 
 
-def _by(body: asked.ChangeBody, key: str | None) -> By:
+def _by(body: request_types.ChangeBody, key: str | None) -> By:
     return By(body.author, body.reason, key or new_key())
 
 
 def _second(text: str | None) -> int:
-    return 0 if text is None else shown.second_of(text)
+    return 0 if text is None else serializers.second_of(text)
 
 
-def _unblock(body: asked.UnblockBody | asked.ChangeItem) -> _Planned:
+def _unblock(body: request_types.UnblockBody | request_types.ChangeItem) -> _Planned:
     target = parse(body.domain or "", body.descriptor or "")
     return _Planned(Remove(override(target, 0, window=body.window or "").id), target)
 

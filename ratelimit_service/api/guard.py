@@ -1,4 +1,4 @@
-"""Who may send a request: its token, its peer, and no page of another site (http/sites.py).
+"""Who may send a request: its token, its peer, and no page of another site (http/request_origin.py).
 
 Reading without a token needs a peer on loopback, and the name of a loopback address in Host.
 """
@@ -11,10 +11,10 @@ import time
 import structlog
 
 from ..http.messages import Request
-from ..http.sites import is_local, on_loopback, wrong_site
+from ..http.request_origin import is_local, on_loopback, wrong_site
 from ..ports import Clock
-from .pace import Pace
 from .problems import FORBIDDEN, TOO_MANY, UNAUTHORIZED, Refused
+from .throttle import Throttle
 from .tokens import Role, Tokens
 
 READS, READS_AT_ONCE = 100, 300
@@ -39,9 +39,9 @@ class Guard:
     def __init__(self, tokens: Tokens, clock: Clock = time.monotonic) -> None:
         self.tokens = tokens
         self._clock = clock
-        self._reads = {role: Pace(READS, READS_AT_ONCE, clock) for role in Role}
-        self._writes = Pace(WRITES, WRITES_AT_ONCE, clock)
-        self._failures = Pace(FAILURES, FAILURES_AT_ONCE, clock)
+        self._reads = {role: Throttle(READS, READS_AT_ONCE, clock) for role in Role}
+        self._writes = Throttle(WRITES, WRITES_AT_ONCE, clock)
+        self._failures = Throttle(FAILURES, FAILURES_AT_ONCE, clock)
         self._failed = 0
         self._logged = float("-inf")
         self._log = structlog.get_logger("ratelimit_service.api")

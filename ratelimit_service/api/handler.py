@@ -9,15 +9,15 @@ from typing import Any
 from ..core.amendments.model import LONGEST_NAME
 from ..core.errors import InvalidRequest, RateLimitServiceError
 from ..http.messages import IncompleteBody, Request, Response
-from ..http.strict import strict_json
+from ..http.strict_json import strict_json
 from ..runtime.exceptions import report
-from . import asked, problems
+from . import problems, request_types
+from .endpoint_methods import Api
 from .endpoints import ENDPOINTS, IDEMPOTENCY_KEY, PREFIX, Endpoint
 from .guard import Guard
 from .problems import Refused
 from .schema import Wrong, read_object, read_query
 from .tokens import Role
-from .views import Api
 
 LARGEST_BODY = 65_536
 """Bytes."""
@@ -92,7 +92,7 @@ class ApiHandler:
         if endpoint.method == "GET":
             answer = await run(read_query(endpoint.takes, request.query), role)
             return answer
-        read_query(asked.Nothing, request.query)
+        read_query(request_types.Nothing, request.query)
         body: Any = read_object(endpoint.takes, await _body_of(request))
         if endpoint.changes:
             answer = await run(body, _idempotency_key(request, body))

@@ -11,9 +11,9 @@ from ..core.amendments.target import Target, exactly
 from ..core.budgets.bucket import Budget, budget
 from ..core.errors import InvalidRequest
 from ..core.model import Entry
-from ..seeing.query import Query
-from ..seeing.views import Views
-from . import shapes, shown
+from ..inspection.query import Query
+from ..inspection.views import Views
+from . import response_types, serializers
 
 MOST_SHOWN = 20
 """Buckets that a preview shows."""
@@ -77,11 +77,14 @@ class Previews:
             raise InvalidRequest(f"there is nothing to reset: no bucket matches {target.text}")
         return targets
 
-    def shown(self, found: Affected, change: Sequence[Edit] | SetToZero) -> list[shapes.BeforeAndAfter]:
+    def shown(
+        self, found: Affected, change: Sequence[Edit] | SetToZero
+    ) -> list[response_types.BeforeAndAfter]:
         """Return the first of these buckets before and after a change."""
         known = [one for one in found.budgets if one.rule is not None and not one.hashed][:MOST_SHOWN]
         return [
-            {"before": shown.budget(one), "after": shown.budget(self._after(one, change))} for one in known
+            {"before": serializers.budget(one), "after": serializers.budget(self._after(one, change))}
+            for one in known
         ]
 
     def _after(self, before: Budget, change: Sequence[Edit] | SetToZero) -> Budget:

@@ -12,7 +12,7 @@ import structlog
 from ..core.errors import StartError
 from ..ports import Clock
 from ..runtime.threads import StuckError
-from ..runtime.watched import WatchedFile
+from ..runtime.watched_file import WatchedFile
 from ..settings.api import LONGEST, SHORTEST, usable_token
 
 _MOST_BYTES = 4_096

@@ -29,7 +29,7 @@ from ..settings.unsupported import unsupported
 from ..sources import files
 
 if TYPE_CHECKING:
-    from ..workers.member import Member
+    from ..workers.worker_link import WorkerLink
 
 _MOST_OF_THE_LOG = 4 * 1024 * 1024
 """Bytes of the log that may wait to be written."""
@@ -45,7 +45,7 @@ def serve(
     environ: Mapping[str, str],
     options: Mapping[str, str],
     ignored: Sequence[str] = (),
-    member: Member | None = None,
+    member: WorkerLink | None = None,
 ) -> None:
     """Run the service, or one of its workers, until a signal stops it.
 
@@ -107,7 +107,7 @@ def _run(
         raise SystemExit(code)
 
 
-async def _serve(settings: Settings, writer: LineWriter, member: Member | None = None) -> int:
+async def _serve(settings: Settings, writer: LineWriter, member: WorkerLink | None = None) -> int:
     from ..app import App
 
     await App(settings, writer, member).run()

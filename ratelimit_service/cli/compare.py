@@ -18,8 +18,8 @@ from ..proto.ratelimit_pb2 import RateLimitRequest
 from ..runtime import garbage
 from ..sources.xds.server import Tls as ClientTls
 from .ask import Tls, channel, target
-from .comparison import beside, generated
-from .comparison.recorded import Recording
+from .comparison import generated_requests, processes
+from .comparison.recorded_requests import Recording
 from .comparison.replay import replay
 from .comparison.report import Report
 from .comparison.tee import Target
@@ -67,7 +67,7 @@ def compare_replayed(
             recording = Recording(lines, str(recorded))
             requests = itertools.islice(recording, many)
         else:
-            requests = generated.requests(generated.load(rules), many or 1_000, seed)
+            requests = generated_requests.requests(generated_requests.load(rules), many or 1_000, seed)
         try:
             replay(requests, theirs, ours, report, timeout=services.timeout, checks_only=checks_only)
         finally:
@@ -116,10 +116,10 @@ def compare_mirrored(
     ours = target(services.ours)
     if services.ours_tls is not None:
         services.ours_tls.check()
-    return beside.run(
-        beside.Port(listening(target(listen)), tls),
+    return processes.run(
+        processes.Port(listening(target(listen)), tls),
         theirs,
-        beside.Ours(lambda: _aio_channel(ours, services.ours_tls), services.timeout),
+        processes.Ours(lambda: _aio_channel(ours, services.ours_tls), services.timeout),
         report,
         every=every,
         notify=notify,

@@ -24,7 +24,7 @@ from .arguments import (
 )
 from .command import Command
 from .operating.arguments import EXIT_CODES, add_server
-from .operating.changes import change
+from .operating.change_options import change
 from .operating.options import COMMANDS as OPERATING
 
 _MOST_HITS = 2**64 - 1

@@ -16,7 +16,7 @@ import structlog
 from ..assembly import find_files, places_of, sources_of
 from ..core.errors import StartError
 from ..listening.addresses import PLAINTEXT, Address, SocketPath, why
-from ..loading import following
+from ..loading import reloading
 from ..loading.task import Task
 from ..observe.line_writer import lock_between_processes
 from ..runtime import cpus, garbage
@@ -26,9 +26,9 @@ from ..settings.table import Settings
 from ..settings.types import AUTO
 from ..sources import files
 from ..transports.choice import native_server
-from ..workers.member import Hello
 from ..workers.rules import SharedRules
 from ..workers.supervisor import Supervisor
+from ..workers.worker_link import Hello
 
 _BACKLOG = 1_024
 
@@ -145,13 +145,13 @@ async def _follow(settings: Settings, rules: SharedRules) -> None:
     """Load the rules, and load them again whenever their files change."""
     thread, find = Thread("looking for changes of the rules"), find_files(settings)
     try:
-        watcher = await thread.do(partial(files.Watcher, find), following.ANSWERS_WITHIN)
+        watcher = await thread.do(partial(files.Watcher, find), reloading.ANSWERS_WITHIN)
     except StuckError as error:
         log = structlog.get_logger("ratelimit_service")
         log.error("the files of the rules do not answer", error=str(error))
         watcher = files.Watcher(find, seen=())  # any file counts as changed once they answer
     again = await rules.load()
-    await following.follow(watcher.changed, rules.load, thread, again=again)
+    await reloading.follow(watcher.changed, rules.load, thread, again=again)
 
 
 def _task(settings: Settings) -> Task:

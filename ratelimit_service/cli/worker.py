@@ -17,15 +17,15 @@ def main() -> None:
     """Serve until the supervisor ends this process, or ends itself."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # see __main__.py
     garbage.disable()
-    from ..workers.member import Hello, Member
     from ..workers.worker import LENGTH
+    from ..workers.worker_link import Hello, WorkerLink
     from . import commands
 
     end = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(end.fileno(), False)
     hello: Hello = pickle.loads(_received(end, int.from_bytes(_received(end, LENGTH), "big")))  # noqa: S301  # from our parent
     try:
-        commands.serve(os.environ, hello.options, member=Member(hello, end))
+        commands.serve(os.environ, hello.options, member=WorkerLink(hello, end))
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -37,7 +37,13 @@ from .model import (
     TallyValues,
     UseValues,
 )
-from .planning import FailureMode, Plan, PlannedDescriptor, PlannedWindow, Policy
+from .plan import (
+    FailureMode,
+    Plan,
+    PlannedDescriptor,
+    PlannedWindow,
+    Policy,
+)
 from .windows.blocks import length
 
 Count = int | StoreError

@@ -150,7 +150,7 @@ class Rule:
     """Whether a charge above `max_charge` counts nothing and is refused, instead of counting `max_charge`."""
     source: str = ""
     original: Rule | None = None
-    """The rule of the configuration that this one is a copy of, with other limits (amendments/amended.py)."""
+    """The rule of the configuration that this one is a copy of, with other limits (amendments/amended_rules.py)."""
     watched: bool = field(init=False)
     """Whether its use is reported: by `warn_at` or `track`."""
 

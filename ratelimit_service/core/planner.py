@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
-from .amendments.amended import Held
+from .amendments.amended_rules import DescriptorAmendments
 from .amendments.index import UNAMENDED, Amendments
 from .bounds import RequestBounds
+from .cache import MIB, BoundedCache
 from .errors import InvalidRequest, NotReady
 from .holds.ids import HoldIds
 from .holds.planning import Holding, elsewhere, has_seconds, release, with_ends
@@ -26,10 +27,15 @@ from .matching import keys
 from .matching.overrides import overridden, override_limit
 from .matching.tree import Domain, Match, RuleTree
 from .model import Descriptor, Request, Rule
-from .planning import Notes, Plan, PlannedDescriptor, Policy, descriptor_text
+from .plan import (
+    Notes,
+    Plan,
+    PlannedDescriptor,
+    Policy,
+    descriptor_text,
+)
 from .prepared import Jitter, LimitedDescriptor, PreparedRequest, weight_of_prepared
-from .recent import MIB, Recent
-from .shared import Windows
+from .rule_windows import Windows
 from .text import either, show
 
 _PREPARED_BYTES = 8 * MIB
@@ -40,7 +46,7 @@ _PLANS_BYTES = 2 * MIB
 _FREE, _FREE_QUOTA = PlannedDescriptor(), PlannedDescriptor(quota=True)
 _REPLACED, _REPLACED_QUOTA = PlannedDescriptor(replaced=True), PlannedDescriptor(quota=True, replaced=True)
 
-_NOT_HELD: Mapping[int, Held] = {}
+_NOT_HELD: Mapping[int, DescriptorAmendments] = {}
 """What amends a request that nothing amends: one object, because most requests are so."""
 
 _METADATA_ONLY = Notes()
@@ -72,7 +78,9 @@ class Planner:
         self._policy = policy
         self._jitter = jitter
         self._windows = Windows(policy)
-        self._prepared: Recent[bytes, PreparedRequest] = Recent(_PREPARED_BYTES, weight_of_prepared)
+        self._prepared: BoundedCache[bytes, PreparedRequest] = BoundedCache(
+            _PREPARED_BYTES, weight_of_prepared
+        )
         self._second = 0
         self._weight_of_plans = 0
         self._plans: dict[int, Plan] = {}
@@ -208,7 +216,7 @@ class Planner:
     def _refuses(self, rule: Rule) -> bool:
         return not (rule.shadow or rule.quota or self._policy.quota_mode)
 
-    def _held(self, request: Request) -> Mapping[int, Held]:
+    def _held(self, request: Request) -> Mapping[int, DescriptorAmendments]:
         """Return what amends each descriptor of a request, by the index of the descriptor."""
         domain = self._tree.domains.get(request.domain) if self._tree is not None else None
         data = domain.limits if domain is not None else None
@@ -221,7 +229,7 @@ class Planner:
                 entries = domain.entries_of_bucket(entries)
             stack = self._amendments.find(request.domain, entries, data)
             if stack is not UNAMENDED:
-                found[index] = Held(stack, descriptor.override)
+                found[index] = DescriptorAmendments(stack, descriptor.override)
         return found or _NOT_HELD
 
     def _notes(self, request: Request, domain: Domain | None) -> Notes | None:

@@ -1,7 +1,7 @@
 """The fields of C of prepared requests, where this module is compiled."""
 
-from ratelimit_service.core.planning cimport Plan, PlannedDescriptor
-from ratelimit_service.core.shared cimport RuleWindows, SharedHit
+from ratelimit_service.core.plan cimport Plan, PlannedDescriptor
+from ratelimit_service.core.rule_windows cimport RuleWindows, SharedHit
 
 
 cdef class LimitedDescriptor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from .amendments.amended import BLOCKED, Held, block_of
+from .amendments.amended_rules import BLOCKED, DescriptorAmendments, block_of
 from .gates import Gate
 from .holds.hit import HoldHit
 from .holds.planning import End, Holding, HoldRequest, PlannedHold, has_seconds, hold_key, plan_holds
@@ -13,8 +13,8 @@ from .ledger.entries import Record
 from .ledger.entries import record as where
 from .matching.overrides import OVERRIDE_SOURCE
 from .model import COUNTER_MAX, Descriptor, Hit, Request, Rule, StatKey
-from .planning import Notes, Plan, PlannedDescriptor
-from .shared import RuleWindows, SharedHit, Windows
+from .plan import Notes, Plan, PlannedDescriptor
+from .rule_windows import RuleWindows, SharedHit, Windows
 
 Jitter = Callable[[], int]
 """Seconds that a new counter outlives its window, so that counters do not all expire at once."""
@@ -61,7 +61,7 @@ class PreparedRequest:
         self,
         windows: Windows,
         descriptors: Sequence[PlannedDescriptor | LimitedDescriptor],
-        held: Mapping[int, Held],
+        held: Mapping[int, DescriptorAmendments],
         denial: str = "",
         *,
         known_domain: bool = True,

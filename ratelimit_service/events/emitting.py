@@ -18,7 +18,7 @@ from ..core.amendments.model import AuditLine
 from ..core.budgets.forecasting import Foreseen
 from ..core.errors import StoreError
 from ..core.model import Rule, Use
-from ..core.moments import moment
+from ..core.rfc3339 import moment
 from ..ports import Clock, EventStore
 from .model import (
     AMENDED,

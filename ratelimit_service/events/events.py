@@ -14,7 +14,7 @@ from ..core.matching.tree import RuleTree
 from ..core.text import printable
 from ..ports import AmendmentStore, Clock, EventStore
 from ..runtime.tasks import Background
-from .configured import Configured
+from .current_receivers import CurrentReceivers
 from .delivery import Delivery
 from .emitting import Emitter
 
@@ -47,7 +47,7 @@ class Events:
 
     def __init__(
         self,
-        configured: Configured,
+        configured: CurrentReceivers,
         store: EventStore,
         amendments: AmendmentStore,
         version: Callable[[], int],

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ..core.moments import moment
+from ..core.rfc3339 import moment
 from ..core.text import fit
 
 THRESHOLD = "ratelimit.budget.threshold"

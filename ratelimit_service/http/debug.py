@@ -15,10 +15,10 @@ from ..core.ordering import in_order
 from ..core.text import printable, show
 from ..core.windows.calendars import WEEKDAYS
 from .messages import Handler, Request, Response, text
-from .pages import Pages
+from .request_origin import known_host
 from .routes import get, routes
-from .sites import known_host
 from .static import BELOW, VARY, Page, wants_html
+from .streamed_pages import StreamedPages
 
 _UNLIMITED = Limit(0, Window(Unit.UNKNOWN))
 """The limit that upstream shows for an unlimited rule."""
@@ -45,7 +45,7 @@ def debug_app(
     files. `api` answers everything below /api/. With it, `/` is a page for browsers, and a list for other
     clients.
     """
-    pages = Pages()
+    pages = StreamedPages()
     page = Page()
 
     async def index(request: Request) -> Response:

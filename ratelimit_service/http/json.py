@@ -20,7 +20,7 @@ from ..core.trace_context import sent_in
 from ..proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ..service import RateLimitService
 from .messages import IncompleteBody, Request, Response, text
-from .strict import strict_json
+from .strict_json import strict_json
 
 LARGEST_BODY = 1_048_576
 """Bytes."""

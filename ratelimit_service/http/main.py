@@ -6,8 +6,8 @@ from ..runtime.health import Health
 from ..service import RateLimitService
 from .json import Codec, JsonEndpoint
 from .messages import Handler, Request, Response, text
+from .request_origin import no_browser_from_elsewhere
 from .routes import routes
-from .sites import no_browser_from_elsewhere
 
 
 def main_app(service: RateLimitService, health: Health, codec: Codec) -> Handler:

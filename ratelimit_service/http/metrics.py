@@ -8,8 +8,8 @@ from typing import Protocol
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from .messages import Handler, Request, Response
-from .pages import Pages
 from .routes import get, routes
+from .streamed_pages import StreamedPages
 
 
 class Exposition(Protocol):
@@ -22,7 +22,7 @@ class Exposition(Protocol):
 
 def metrics_app(metrics: Callable[[], Awaitable[Exposition]], path: str = "/metrics") -> Handler:
     """Return the handler of the metrics at `path`. `metrics` returns those of all workers."""
-    pages = Pages()
+    pages = StreamedPages()
 
     async def scrape(request: Request) -> Response:
         return pages.page((await metrics()).chunks(), CONTENT_TYPE_PLAIN_0_0_4)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..core.errors import InvalidRules
-from ..core.rules.apart import load_apart
 from ..core.rules.digest import with_digest
 from ..core.rules.document import Contents, Read
+from ..core.rules.per_domain import load_per_domain
 from ..core.rules.reader import Loaded, load
 
 
@@ -29,7 +29,7 @@ class Task(NamedTuple):
         """Read and check the rules. Unless `apart`, raises InvalidRules with all problems."""
         documents, problems, warnings = self.read()
         if self.apart:
-            loaded = load_apart(
+            loaded = load_per_domain(
                 documents, problems, merge_domains=self.merge_domains, budget_domains=self.budget_domains
             )
             return _hashed(loaded._replace(warnings=(*warnings, *loaded.warnings)))

@@ -18,8 +18,8 @@ from typing import Any
 import structlog
 
 from ..core.model import Code, Decision, Descriptor, Request, Tally
-from ..core.moments import moment
-from ..core.planning import Plan, PlannedDescriptor
+from ..core.plan import Plan, PlannedDescriptor
+from ..core.rfc3339 import moment
 from ..core.text import excerpt, fit
 from ..core.windows.blocks import name as window_name
 from .line_writer import LineWriter, to_stdout

@@ -6,7 +6,7 @@ from heapq import heappop, heappush
 
 from ..core.holds.hit import Op, expired_in, tokens_in
 from ..core.model import TALLY_USES, USE_AFTER, USE_END, USE_KEY, USE_LIMIT, Decision, Limit, Rule
-from ..core.planning import Plan
+from ..core.plan import Plan
 from .labels import rule_labels
 from .tables import Histogram, Table, counters
 

@@ -27,7 +27,7 @@ from ..core.model import (
     Rule,
     Window,
 )
-from ..core.planning import Plan, PlannedDescriptor
+from ..core.plan import Plan, PlannedDescriptor
 from .catalogue import BY_NAME, CATALOGUE
 from .charges import Charges
 from .columns import (

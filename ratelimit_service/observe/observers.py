@@ -23,10 +23,10 @@ from ..core.model import (
     Use,
     UseValues,
 )
-from ..core.planning import Plan
+from ..core.plan import Plan
 from .decision_log import DecisionLog
 from .metrics import Metrics
-from .once import OncePerWindow
+from .once_per_window import OncePerWindow
 from .thresholds import Thresholds
 from .tracking import Tracker
 

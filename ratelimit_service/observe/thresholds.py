@@ -20,7 +20,7 @@ from ..core.errors import StoreError
 from ..core.matching import keys
 from ..core.model import Hit, Limit, Rule, Tally, Use
 from ..ports import CounterStore, Outcome
-from .once import OncePerWindow
+from .once_per_window import OncePerWindow
 
 MOST_IN_FLIGHT = 1_000
 """The most claims in flight; further crossings are lost."""

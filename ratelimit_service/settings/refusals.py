@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from ..core.answers.dialects import DIALECTS
 from ..core.answers.refusal import HEADERS
-from ..core.planning import FULL, MINIMAL
+from ..core.plan import FULL, MINIMAL
 from .field import setting
 from .holds import HoldSettings
 from .types import Duration, choice, some_of

@@ -10,8 +10,8 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, field
 
-from ..core.recent import MIB, Recent
-from .moments import Moment
+from ..core.cache import MIB, BoundedCache
+from .batch_age import Moment
 
 REGISTER_TTL = 3_600
 """Seconds for which Redis keeps a register. A batch that is not settled within half of this time counts as
@@ -46,7 +46,7 @@ class Lanes:
     def __init__(self) -> None:
         self.name = uuid.uuid4().hex[:12]
         """The prefix of the names of its lanes."""
-        self._free: Recent[Place, list[Lane]] = Recent(_FREE_LANES_BYTES, _weight)
+        self._free: BoundedCache[Place, list[Lane]] = BoundedCache(_FREE_LANES_BYTES, _weight)
         self._made = 0
         self.number = 0
         """The number of the batch that was sent last."""

@@ -19,9 +19,9 @@ from ..core.ledger.entries import REFUNDED, REFUSED, is_of_ledger
 from ..core.model import COUNTER_MAX, HELD_BACK, Hit
 from ..ports import Clock, OnOutcomes, Outcome, Walked
 from .amendments import MemoryAmendments
+from .cursors import read_number
 from .events import MemoryEvents
 from .holds import AllHolds, apply_holds
-from .positions import read_number
 from .replicas import MemoryReplicas
 from .shards import MASK, SHARDS, SHIFT, Copy, Shards
 

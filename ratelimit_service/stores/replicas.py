@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..ports import Clock, Replica, Standing
+from ..ports import Clock, InForce, Replica
 
 GONE_AFTER = 10
 """Seconds after its last report until a replica is removed."""
@@ -33,9 +33,9 @@ class MemoryReplicas:
         self._clock = clock
         self._last = 0
         self._generations: dict[str, tuple[int, float]] = {}
-        self._replicas: dict[str, tuple[Standing, int, float]] = {}
+        self._replicas: dict[str, tuple[InForce, int, float]] = {}
 
-    async def meet(self, name: str, standing: Standing) -> Sequence[Replica]:
+    async def meet(self, name: str, standing: InForce) -> Sequence[Replica]:
         """Register what a replica has in force, and return all (ports.ReplicaStore.meet)."""
         now = self._clock()
         _, before, _ = self._replicas.get(name, (standing, 0, now))

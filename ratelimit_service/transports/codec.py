@@ -16,6 +16,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from ..core.bounds import DEFAULT_BOUNDS, RequestBounds
+from ..core.cache import MIB, BoundedCache
 from ..core.errors import InvalidRequest
 from ..core.holds.entries import NO_ENTRIES, HoldEntries
 from ..core.matching.tree import RuleTree
@@ -36,11 +37,10 @@ from ..core.model import (
     Override,
     Request,
 )
-from ..core.recent import MIB, Recent
 from ..core.text import header_text
 from ..proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
 from .answers import hold_metadata, signal_fields
-from .counting import check
+from .request_size import check
 from .wire import Entries
 
 try:
@@ -110,8 +110,8 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS, hold_entries: HoldEntrie
 
     It is a closure, because attributes would make it a fifth slower.
     """
-    requests: Recent[bytes, Request] = Recent(_REQUESTS_BYTES, _weight_of_request)
-    forms: Recent[bytes, _Form] = Recent(_FORMS_BYTES, lambda key, form: form.weight)
+    requests: BoundedCache[bytes, Request] = BoundedCache(_REQUESTS_BYTES, _weight_of_request)
+    forms: BoundedCache[bytes, _Form] = BoundedCache(_FORMS_BYTES, lambda key, form: form.weight)
     newest, older = requests.newest, requests.get
     newest_form, older_form = forms.newest, forms.get
     id_mark, done_mark = _marks(hold_entries)
@@ -231,8 +231,8 @@ def _override(limit: Any) -> Override:
 def make_encode() -> Encode:
     """Return a function that encodes decisions."""
     # By the id of the Limit, which stays unique because the value refers to the Limit.
-    limits: Recent[int, _EncodedLimit] = Recent(_LIMITS_BYTES, _weight_of_limit)
-    headers: Recent[tuple[Header, ...], bytes] = Recent(_HEADERS_BYTES, _weight_of_headers)
+    limits: BoundedCache[int, _EncodedLimit] = BoundedCache(_LIMITS_BYTES, _weight_of_limit)
+    headers: BoundedCache[tuple[Header, ...], bytes] = BoundedCache(_HEADERS_BYTES, _weight_of_headers)
     newest_limit = limits.newest
 
     def encode(decision: Decision) -> bytes:
@@ -315,7 +315,7 @@ class _EncodedLimit:
         """A reference, so that no other object gets its id."""
 
 
-def _encode_limit(limits: Recent[int, _EncodedLimit], limit: Limit, reset: int) -> _EncodedLimit:
+def _encode_limit(limits: BoundedCache[int, _EncodedLimit], limit: Limit, reset: int) -> _EncodedLimit:
     tail = _reset(reset)
     encoded = limits.get(id(limit))
     if encoded is not None and len(encoded.tail) == len(tail):
@@ -355,7 +355,7 @@ def _weight_of_headers(headers: tuple[Header, ...], encoded: bytes) -> int:
     return 300 + 4 * len(encoded)
 
 
-def _encode_headers(encoded: Recent[tuple[Header, ...], bytes], headers: tuple[Header, ...]) -> bytes:
+def _encode_headers(encoded: BoundedCache[tuple[Header, ...], bytes], headers: tuple[Header, ...]) -> bytes:
     response = RateLimitResponse()
     for name, value in headers:
         # `value`, because Envoy does not read `raw_value` here.

@@ -11,7 +11,7 @@ from ..observe.metrics import Metrics
 from ..observe.tables import Sample
 from ..observe.tracking import Tracker
 from .link import LinkError
-from .member import METRICS, Member, Scrape
+from .worker_link import METRICS, Scrape, WorkerLink
 
 
 class SharedMetrics:
@@ -20,7 +20,7 @@ class SharedMetrics:
     Without a `member`, this process is the only worker.
     """
 
-    def __init__(self, metrics: Metrics, tracker: Tracker, member: Member | None, most: int) -> None:
+    def __init__(self, metrics: Metrics, tracker: Tracker, member: WorkerLink | None, most: int) -> None:
         self._metrics = metrics
         self._tracker = tracker
         self._member = member

@@ -17,9 +17,14 @@ import structlog
 
 from ..observe.merging import departed
 from .link import LinkError
-from .member import Addresses, Hello, Opening, Scrape
 from .rules import SharedRules
 from .worker import Worker
+from .worker_link import (
+    Addresses,
+    Hello,
+    Opening,
+    Scrape,
+)
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.2, 30.0
 """Seconds before a worker that has ended is restarted, at first and at most; they double each time."""

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from .link import Failed, Link, LinkError
-from .member import METRICS, Hello
+from .worker_link import METRICS, Hello
 
 COMMAND = ("-P", "-m", f"{__package__.rpartition('.')[0]}.cli.worker")
 """The arguments of Python. -P keeps the working directory from being searched for packages; PYTHONPATH replaces it."""

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from ratelimit_service.amending.following import Follower
+from ratelimit_service.amending.follower import Follower
 from ratelimit_service.amending.operations import By, Operations, new_key
 from ratelimit_service.core.amendments.index import MOST_STEPS
 from ratelimit_service.core.amendments.model import Amendment, Edited, Put, Remove

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from .desk import Desk, open_desk
+from .served_api import Desk, open_desk
 
 
 @pytest.fixture

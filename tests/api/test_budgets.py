@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from .desk import ADMIN, Desk, bearer, edits_of
+from .served_api import (
+    ADMIN,
+    Desk,
+    bearer,
+    edits_of,
+)
 
 
 def uses(budget: dict[str, Any]) -> dict[str, tuple[int, int, str]]:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from .desk import ADMIN, Desk, bearer, edits_of
+from .served_api import (
+    ADMIN,
+    Desk,
+    bearer,
+    edits_of,
+)
 
 
 async def test_an_override_is_in_force_once_the_response_is_sent(desk: Desk) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from ratelimit_service.api.shapes import ControlPlane, ControlPlanes
+from ratelimit_service.api.response_types import ControlPlane, ControlPlanes
 from ratelimit_service.steering import most_troubled
 
-from .desk import Desk
+from .served_api import Desk
 
 
 def seen(*overlay_problems: str, **more: Any) -> ControlPlanes:

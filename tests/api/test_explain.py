@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from ratelimit_service.ports import Standing
+from ratelimit_service.ports import InForce
 from tests.limiter import descriptor
 
-from .desk import Desk, open_desk
+from .served_api import Desk, open_desk
 
 
 async def explained(desk: Desk, target: str, hits: int = 0, **body: Any) -> dict[str, Any]:
@@ -105,13 +105,13 @@ async def test_replicas_are_listed_with_the_versions_that_they_have(desk: Desk) 
             for each in first["replicas"]
         ],
     )
-    await desk.limiter.store.replicas.meet("there", Standing("an-older-hash", 0, "0.1.0"))
+    await desk.limiter.store.replicas.meet("there", InForce("an-older-hash", 0, "0.1.0"))
     second = await desk.get("/replicas")
     assert (False, ["here", "there"]) == (
         second["in_step"],
         [each["id"] for each in second["replicas"]],
     )
-    await desk.limiter.store.replicas.meet("there", Standing("a-hash", 0, "0.1.0"))
+    await desk.limiter.store.replicas.meet("there", InForce("a-hash", 0, "0.1.0"))
     assert (await desk.get("/replicas"))["in_step"]
 
 

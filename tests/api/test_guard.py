@@ -12,7 +12,13 @@ from ratelimit_service.api import guard
 from ratelimit_service.api.problems import Refused
 from ratelimit_service.http.messages import Request
 
-from .desk import ADMIN, READ, Desk, bearer, open_desk
+from .served_api import (
+    ADMIN,
+    READ,
+    Desk,
+    bearer,
+    open_desk,
+)
 
 CHANGE = {"domain": "d", "descriptor": "team=dba", "amount": 7, "reason": "launch"}
 

@@ -14,7 +14,7 @@ from ratelimit_service.core.amendments.model import Put, override
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import NotReady, Problem, StoreError
 
-from .desk import ADMIN, Desk, bearer
+from .served_api import ADMIN, Desk, bearer
 
 
 async def test_status_has_the_state_of_the_replica_and_the_role_of_the_caller(desk: Desk) -> None:
@@ -245,6 +245,6 @@ async def test_listing_thousands_of_amendments_does_not_delay_calls(desk: Desk) 
 
 
 def _page(limit: int) -> Any:
-    from ratelimit_service.api.asked import PageOfAmendments
+    from ratelimit_service.api.request_types import PageOfAmendments
 
     return PageOfAmendments(limit=limit)

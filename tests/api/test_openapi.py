@@ -16,7 +16,7 @@ from ratelimit_service.api.endpoints import ENDPOINTS, Endpoint
 from ratelimit_service.api.openapi import description
 from testing.service import Service
 
-from .desk import ADMIN, RULES, bearer
+from .served_api import ADMIN, RULES, bearer
 
 
 @pytest.fixture(scope="module")

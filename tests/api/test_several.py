@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .desk import Desk, edits_of
+from .served_api import Desk, edits_of
 
 
 async def send(desk: Desk, changes: list[Any], status: int = 200, **more: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.core.amendments.test_planning import ASKED, DENYING, RULES, TABLE, answer_text
 
-from .desk import Desk, open_desk
+from .served_api import Desk, open_desk
 
 
 def limits(budget: dict[str, Any]) -> dict[str, tuple[int, int]]:

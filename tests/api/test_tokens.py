@@ -99,7 +99,7 @@ async def test_the_token_stays_valid_while_its_file_hangs(
     tokens = Tokens(Token("ADMIN_TOKEN", file=str(file), clock=clock), Token("READ_TOKEN"))
     file.unlink()
     os.mkfifo(file)
-    monkeypatch.setattr("ratelimit_service.runtime.watched._ANSWERS_WITHIN", 0.05)
+    monkeypatch.setattr("ratelimit_service.runtime.watched_file._ANSWERS_WITHIN", 0.05)
     with capture_logs() as logged:
         assert Role.ADMIN is await role(tokens, clock, FIRST)
     assert ["a file does not answer: the token before stays valid"] == [line["event"] for line in logged]

@@ -27,7 +27,7 @@ from ratelimit_service.core.rules.prices import read_model_prices
 from ratelimit_service.core.windows.dates import start_of
 from ratelimit_service.sources.yaml_text import read as read_yaml
 
-from .desk import Desk, open_desk
+from .served_api import Desk, open_desk
 
 RULES = """
 domain: d

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from ratelimit_service.core.model import Entry
-from ratelimit_service.seeing.refusals import Refusal
+from ratelimit_service.inspection.refusals import Refusal
 
-from .desk import Desk
+from .served_api import Desk
 
 
 def elsewhere(number: int) -> Refusal:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import capacity, others, report
+from bench import capacity, report, upstream_comparison
 from bench.goals import Goal, goals
 from bench.messages import FOUR_BY_TWO
 from bench.results import NARROW, SINGLE, WIDE, Latency, Results, Run, Shape, named, percentile
@@ -146,10 +146,10 @@ def test_others_are_compared_by_units_and_the_table_says_of_which_run(
         run(named("native", "redis", "mixed", WIDE), rate=15_000.0),
         run(named("grpcio", "redis", "mixed", WIDE), rate=500.0),
     ]
-    _, mixed, cold, *_ = others.rows(results := Results(MACHINE, [*runs, *targets]))
+    _, mixed, cold, *_ = upstream_comparison.rows(results := Results(MACHINE, [*runs, *targets]))
     assert expected == list(mixed)
     assert ("new buckets", "–", "–", "2.0", "–") == cold
-    assert note in others.note(results)
+    assert note in upstream_comparison.note(results)
 
 
 @pytest.mark.parametrize("highest, met", [(105.0, "yes"), (106.0, "**no**")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.measuring import Bench
+from bench.measurement import Bench
 from bench.results import Results
 from bench.run import DOCS
 from bench.scenarios import selected

@@ -15,7 +15,7 @@ from bench.soak import report
 from bench.soak.callers import ABORTED, ABORTED_COST, JSON, STREAM, Books, Callers, Failure
 from bench.soak.http1 import Client, Provider
 from bench.soak.parts import METRICS, Replica, Sample
-from bench.soak.play import Fault, Soaked
+from bench.soak.schedule import Fault, Soaked
 from testing.service import Service
 
 MIB = 2**20

@@ -11,10 +11,10 @@ from unittest.mock import patch
 
 import pytest
 
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.service import Ended, Service, inherited
 
-from .running import run
+from .command_runner import run
 
 DOMAIN = "cli"
 

@@ -11,8 +11,8 @@ from ratelimit_service.core.amendments.model import override, top_up
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.decision import decide_without_counts
 from ratelimit_service.core.model import Request
+from ratelimit_service.core.plan import FailureMode, Policy
 from ratelimit_service.core.planner import MOST_EXPLAINED, Planner
-from ratelimit_service.core.planning import FailureMode, Policy
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
 from ratelimit_service.transports.codec import make_encode
 from tests.limiter import MIDNIGHT, Limiter, descriptor

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from testing.servers import free_port
+from testing.redis_servers import free_port
 from testing.service import Ended, Service
 
 from .conftest import DOMAIN, Command

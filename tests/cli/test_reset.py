@@ -12,8 +12,8 @@ from typing import Protocol
 import pytest
 
 from ratelimit_service.stores.redis.slots import slot_of
-from testing.fleets import RedisCluster
-from testing.servers import RedisServer, free_port
+from testing.redis_fleets import RedisCluster
+from testing.redis_servers import RedisServer, free_port
 from testing.service import Ended, Service
 
 from .conftest import DOMAIN, Command

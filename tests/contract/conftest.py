@@ -19,8 +19,8 @@ from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
 from ratelimit_service.stores.redis.slots import slot_of
 from ratelimit_service.stores.snapshot import KeptMemoryStore
-from testing.fleets import RedisCluster, RedisSentinels
-from testing.servers import RedisServer
+from testing.redis_fleets import RedisCluster, RedisSentinels
+from testing.redis_servers import RedisServer
 
 NOW = 1_795_249_200.0
 

@@ -6,14 +6,14 @@ import pytest
 
 from ratelimit_service.ports import CounterStore
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
-from ratelimit_service.stores.layers.seconds import SecondsApart
+from ratelimit_service.stores.layers.per_second import PerSecondStore
 from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis.client import Link, at_address, connect, through_sentinels
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
-from testing.fleets import RedisCluster, RedisSentinels
-from testing.servers import RedisServer
+from testing.redis_fleets import RedisCluster, RedisSentinels
+from testing.redis_servers import RedisServer
 
 from .conftest import NOW
 
@@ -42,7 +42,8 @@ def stores_of(request: pytest.FixtureRequest, kind: str) -> list[CounterStore]:
     stores = [RedisStore(connect(server.url)) for _ in range(2)]
     if kind == "redis, as it is served":
         return [
-            SecondsApart(CoalescingStore(SettlingStore(store)), MemoryStore(lambda: NOW)) for store in stores
+            PerSecondStore(CoalescingStore(SettlingStore(store)), MemoryStore(lambda: NOW))
+            for store in stores
         ]
     return list(stores)
 

@@ -16,7 +16,7 @@ from ratelimit_service.amending.secret import hold_ids
 from ratelimit_service.core.errors import RateLimitServiceError, StoreError
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import OK, Decision, Descriptor, Entry, Request
-from ratelimit_service.core.planning import Plan
+from ratelimit_service.core.plan import Plan
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.service import Answer, RateLimitService
 from ratelimit_service.sources.yaml_text import read
@@ -25,8 +25,8 @@ from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.redis.client import Link, at_address, connect, through_sentinels
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
-from testing.fleets import RedisCluster, RedisSentinels
-from testing.servers import RedisServer
+from testing.redis_fleets import RedisCluster, RedisSentinels
+from testing.redis_servers import RedisServer
 from testing.waiting import wait_for
 
 from .conftest import NOW

@@ -16,17 +16,17 @@ from ratelimit_service.core.holds.hit import HoldHit, Op
 from ratelimit_service.core.ledger.entries import CHARGED, REFUNDED, REFUSED, Period, read_entry, record
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import COUNTER_MAX, Code, Descriptor, Entry, Hit, Request
-from ratelimit_service.core.planning import Policy
+from ratelimit_service.core.plan import Policy
 from ratelimit_service.core.rules.reader import load
+from ratelimit_service.inspection.usage import Usage
 from ratelimit_service.ports import CounterStore
-from ratelimit_service.seeing.usage import Usage
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
-from testing.ledger import entries_in
-from testing.servers import RedisServer
+from testing.exact_load import entries_in
+from testing.redis_servers import RedisServer
 from tests.limiter import Unobserved
 
 from .conftest import NOW, Bench

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ratelimit_service.core.gates import Gate
-from ratelimit_service.core.holds.foreseeing import foresee
 from ratelimit_service.core.holds.hit import HoldHit, Op, Size
+from ratelimit_service.core.holds.preview import foresee
 from ratelimit_service.core.model import Hit
 
 from .conftest import NOW, Bench

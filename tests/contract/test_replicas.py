@@ -7,16 +7,21 @@ from dataclasses import dataclass
 
 import pytest
 
-from ratelimit_service.ports import CounterStore, Replica, ReplicaStore, Standing
+from ratelimit_service.ports import (
+    CounterStore,
+    InForce,
+    Replica,
+    ReplicaStore,
+)
 from ratelimit_service.stores import replicas as in_memory
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis import replicas as in_redis
-from ratelimit_service.stores.redis.evaluation import Evaluation, script
+from ratelimit_service.stores.redis.background_scripts import Evaluation, script
 from ratelimit_service.stores.redis.replicas import RedisReplicas
 
 from .kinds import KINDS, stores_of
 
-A, B, C = (Standing(name * 64, 1, "1.0") for name in "abc")
+A, B, C = (InForce(name * 64, 1, "1.0") for name in "abc")
 
 AGE = script(b"""
 local all = redis.call('HGETALL', KEYS[1])
@@ -37,7 +42,7 @@ class Meeting:
     other: ReplicaStore
     later: Callable[[int], Awaitable[None]]
 
-    async def generations(self, **standings: Standing) -> dict[str, int]:
+    async def generations(self, **standings: InForce) -> dict[str, int]:
         """Let replicas report in this order, and return the generations of all."""
         found: list[Replica] = []
         for number, (name, standing) in enumerate(standings.items()):
@@ -75,9 +80,9 @@ async def meeting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 async def test_replicas_see_each_other(meeting: Meeting) -> None:
     """Each sees the versions that the others have. A replica without rules is not behind."""
     await meeting.one.meet("a", A)
-    found = {each.id: each for each in await meeting.other.meet("b", Standing("", 7, "é"))}
+    found = {each.id: each for each in await meeting.other.meet("b", InForce("", 7, "é"))}
     assert (A, 1) == (found["a"].standing, found["a"].generation)
-    assert (Standing("", 7, "é"), 0, 0.0) == (
+    assert (InForce("", 7, "é"), 0, 0.0) == (
         found["b"].standing,
         found["b"].generation,
         found["b"].behind,
@@ -126,6 +131,6 @@ async def test_old_generations_are_forgotten(meeting: Meeting, monkeypatch: pyte
     for module in (in_memory, in_redis):
         monkeypatch.setattr(module, "MOST_GENERATIONS", 2)
     for name in "abc":
-        await meeting.generations(a=Standing(name))
-    assert {"a": 3, "b": 2} == await meeting.generations(b=Standing("b"), a=Standing("c"))
-    assert 4 == (await meeting.generations(new=Standing("a")))["new"]
+        await meeting.generations(a=InForce(name))
+    assert {"a": 3, "b": 2} == await meeting.generations(b=InForce("b"), a=InForce("c"))
+    assert 4 == (await meeting.generations(new=InForce("a")))["new"]

@@ -14,19 +14,19 @@ from ratelimit_service.core.errors import InvalidRequest
 from ratelimit_service.core.matching import keys
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Descriptor, Entry, Hit, Request
-from ratelimit_service.core.planning import Policy
+from ratelimit_service.core.plan import Policy
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.core.windows.blocks import span_at
+from ratelimit_service.inspection.listing import Lister
+from ratelimit_service.inspection.query import Query
 from ratelimit_service.ports import CounterStore
-from ratelimit_service.seeing.listing import Lister
-from ratelimit_service.seeing.query import Query
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis.client import Link, at_address
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.slots import slot_of
-from testing.fleets import RedisCluster
+from testing.redis_fleets import RedisCluster
 from tests.limiter import Unobserved
 
 from .conftest import NOW

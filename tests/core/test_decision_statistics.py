@@ -18,8 +18,8 @@ from ratelimit_service.core.model import (
     Unit,
     Window,
 )
+from ratelimit_service.core.plan import Policy
 from ratelimit_service.core.planner import Planner
-from ratelimit_service.core.planning import Policy
 from ratelimit_service.observe.metrics import Metrics
 
 POLICY = Policy(near_limit_ratio=0.8)

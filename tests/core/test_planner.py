@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ratelimit_service.core.cache import MIB
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Descriptor, Entry, Request
+from ratelimit_service.core.plan import Plan, PlannedWindow, Policy
 from ratelimit_service.core.planner import Planner
-from ratelimit_service.core.planning import Plan, PlannedWindow, Policy
-from ratelimit_service.core.recent import MIB
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources.yaml_text import read
 from tests.limiter import MIDNIGHT, Asked, Limiter, decision_text

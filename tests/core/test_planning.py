@@ -10,7 +10,7 @@ import pytest
 from ratelimit_service.core.errors import InvalidRequest, NotReady, RateLimitServiceError
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import COUNTER_MAX, Descriptor, Hit, Override, Request, Unit
-from ratelimit_service.core.planning import Policy
+from ratelimit_service.core.plan import Policy
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from ..e2e.conftest import Unique
-from .holding import PatientLlm
+from .envoy_with_holds import PatientLlm
 
 
 @pytest.fixture(scope="session")

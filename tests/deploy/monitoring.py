@@ -16,7 +16,7 @@ import httpx
 import pytest
 import yaml
 
-from testing.servers import free_port
+from testing.redis_servers import free_port
 from testing.service import REPOSITORY
 from testing.waiting import wait_for
 

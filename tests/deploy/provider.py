@@ -11,7 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from testing.upstream import MockLlm
+from testing.mock_llm import MockLlm
 from testing.waiting import wait_for
 
 COMPLETIONS, MESSAGES = "/v1/chat/completions", "/v1/messages"

@@ -11,7 +11,7 @@ from typing import Protocol
 import grpc
 import pytest
 
-from testing.servers import RedisServer, free_port
+from testing.redis_servers import RedisServer, free_port
 from testing.service import Service
 
 from ..e2e.conftest import Counters, Unique, in_one_minute

@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from testing.clocked import ClockedService
+from testing.in_process_service import ClockedService
 from testing.service import calling
 from testing.waiting import wait_for
 
 from .agentgateway import FOLDER, AgentGateway, policy_of
-from .holding import NOON
+from .envoy_with_holds import NOON
 
 RULES = """
 domain: token-budgets

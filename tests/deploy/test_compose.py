@@ -22,7 +22,7 @@ from ratelimit_service.core.rules.reader import load
 from ratelimit_service.settings.table import documented
 from ratelimit_service.sources.yaml_text import read
 from testing.envoy import EnvoyProcess, validated
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.service import REPOSITORY, Service, port_of
 
 from ..e2e.conftest import Counters, Gateway, Unique, in_one_minute

@@ -22,12 +22,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from ratelimit_service.proto import ratelimit_pb2 as pb
-from testing.servers import RedisServer, free_port
+from testing.redis_servers import RedisServer, free_port
 from testing.service import FREE_PORTS, LOG, PATIENT, REPOSITORY, ConfigMapMount, Service, calling, port_of
 from testing.waiting import wait_for
 
 from ..e2e.conftest import Unique
-from ..loading.held import children
+from ..loading.blocking_file import children
 from .dockerfile import Context, parse
 from .image import Image, build
 

@@ -13,10 +13,10 @@ import yaml
 from starlette.requests import Request
 from starlette.responses import Response
 
-from testing.clocked import ClockedService
 from testing.envoy import EnvoyProcess
+from testing.in_process_service import ClockedService
+from testing.mock_llm import MockLlm
 from testing.service import REPOSITORY, port_of
-from testing.upstream import MockLlm
 from testing.waiting import wait_for
 
 pytestmark = pytest.mark.e2e

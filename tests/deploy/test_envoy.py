@@ -25,7 +25,7 @@ from ratelimit_service.core.model import Entry
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources.yaml_text import read
 from testing.envoy import EnvoyProcess, validated
-from testing.servers import RedisServer, free_port
+from testing.redis_servers import RedisServer, free_port
 from testing.service import REPOSITORY, Service, port_of
 from testing.waiting import wait_for
 

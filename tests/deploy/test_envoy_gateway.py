@@ -25,10 +25,10 @@ from ratelimit_service.proto import ratelimit_pb2 as pb
 from ratelimit_service.settings.table import load_settings
 from ratelimit_service.settings.unsupported import unsupported
 from testing.certificates import Authority
-from testing.control_planes import Served
-from testing.servers import RedisServer, free_port
+from testing.mock_llm import MockLlm
+from testing.redis_servers import RedisServer, free_port
 from testing.service import METHOD, Service, calling, port_of
-from testing.upstream import MockLlm
+from testing.threaded_control_plane import ThreadedControlPlane
 from testing.waiting import wait_for
 
 from ..docs.documents import load_text
@@ -88,7 +88,7 @@ def certificates(authority: Authority, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
-def plane(authority: Authority, certificates: Path) -> Iterator[Served]:
+def plane(authority: Authority, certificates: Path) -> Iterator[ThreadedControlPlane]:
     """Envoy Gateway's control plane: TLS 1.3, and a client certificate is asked for."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -96,11 +96,11 @@ def plane(authority: Authority, certificates: Path) -> Iterator[Served]:
     context.load_verify_locations(cadata=authority.pem.decode())
     context.verify_mode = ssl.CERT_REQUIRED
     context.set_alpn_protocols(["h2"])
-    with Served(context) as served:
+    with ThreadedControlPlane(context) as served:
         yield served
 
 
-def environment(certificates: Path, plane: Served, redis: str, **more: str) -> dict[str, str]:
+def environment(certificates: Path, plane: ThreadedControlPlane, redis: str, **more: str) -> dict[str, str]:
     """That of Envoy Gateway's container, with places and ports of this machine."""
     mounted = {name: value.replace("/certs/", f"{certificates}/") for name, value in ENVIRONMENT.items()}
     return {
@@ -114,7 +114,7 @@ def environment(certificates: Path, plane: Served, redis: str, **more: str) -> d
 
 
 @pytest.fixture(scope="module")
-def service(certificates: Path, plane: Served, redis_server: RedisServer) -> Iterator[Service]:
+def service(certificates: Path, plane: ThreadedControlPlane, redis_server: RedisServer) -> Iterator[Service]:
     """The service that Envoy Gateway starts, with the rules of all policies here that are its."""
     settings = environment(certificates, plane, redis_server.address)
     with Service({**settings, "BUDGET_DOMAINS": LISTENER}) as service:
@@ -303,7 +303,7 @@ def test_rules_outlast_a_restart_without_a_control_plane(
     certificates: Path, authority: Authority, redis_server: RedisServer, tmp_path: Path
 ) -> None:
     """By XDS_CACHE_DIR, which values.yaml mounts a directory for."""
-    with Served() as plane:
+    with ThreadedControlPlane() as plane:
         settings = environment(certificates, plane, redis_server.address, XDS_CACHE_DIR=str(tmp_path))
         settings |= {"CONFIG_GRPC_XDS_SERVER_USE_TLS": "false", "GRPC_SERVER_USE_TLS": "false"}
         plane.send(*TOKENS.resources)
@@ -340,7 +340,7 @@ def quotas(
     (only,) = pod["spec"]["containers"]
     configured = {each["name"]: each["value"] for each in only["env"]}
     started: dict[bool, Service] = {}
-    with Served() as plane:
+    with ThreadedControlPlane() as plane:
         plane.do(lambda served: setattr(served, "nodes", {"envoy-ai-gateway-ratelimit"}))
         plane.send(quota(QUOTA))
 
@@ -490,7 +490,7 @@ def test_the_overlay_is_for_descriptors_that_the_quota_has() -> None:
 @in_one_minute
 def test_one_service_serves_both_gateways(
     certificates: Path,
-    plane: Served,
+    plane: ThreadedControlPlane,
     redis_server: RedisServer,
     authority: Authority,
     llm: MockLlm,
@@ -507,7 +507,7 @@ def test_one_service_serves_both_gateways(
     for backend in BACKENDS:
         counters.reset(quota_bucket(backend))
     port = free_port()
-    with Served() as quotas:
+    with ThreadedControlPlane() as quotas:
         quotas.do(lambda served: setattr(served, "nodes", {"envoy-ai-gateway-ratelimit"}))
         quotas.send(quota(QUOTA))
         ours = {

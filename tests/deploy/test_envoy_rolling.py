@@ -20,7 +20,7 @@ import yaml
 from ratelimit_service.settings.table import load_settings
 from ratelimit_service.settings.types import read_duration
 from testing.envoy import EnvoyProcess
-from testing.servers import RedisServer, free_port
+from testing.redis_servers import RedisServer, free_port
 from testing.service import Service
 from testing.waiting import PATIENCE
 

@@ -12,9 +12,9 @@ import httpx
 import kubernetes_validate
 import pytest
 
-from testing.servers import RedisServer
+from testing.mock_llm import MockLlm
+from testing.redis_servers import RedisServer
 from testing.service import Service, port_of
-from testing.upstream import MockLlm
 
 from ..docs.documents import load_text
 from ..e2e.conftest import Counters, Unique, in_one_minute

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from testing.certificates import Authority
-from testing.servers import free_port
+from testing.redis_servers import free_port
 from testing.service import REPOSITORY, Service, port_of
 
 CHECK = REPOSITORY / "deploy" / "image" / "healthcheck.py"

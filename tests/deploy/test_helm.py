@@ -20,7 +20,7 @@ import yaml
 from testing.service import REPOSITORY
 
 from ..docs.documents import blocks
-from .charted import plain
+from .chart_objects import plain
 from .helm import CHART, EXAMPLES, README, helm, objects, parsed, templated, written
 from .kustomize import OLDEST, OVERLAYS, objects_of, rendered
 from .test_kubernetes import as_the_operator_reads

@@ -10,13 +10,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from testing.clocked import ClockedService
-from testing.servers import RedisServer
+from testing.in_process_service import ClockedService
+from testing.redis_servers import RedisServer
 from testing.service import Service, calling
 from testing.waiting import wait_for
 
 from ..e2e.conftest import Counters
-from .holding import (
+from .envoy_with_holds import (
     LARGE,
     NOON,
     RULES,

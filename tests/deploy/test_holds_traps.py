@@ -18,13 +18,13 @@ import httpx
 import pytest
 import yaml
 
-from testing.clocked import ClockedService
 from testing.envoy import EnvoyProcess
+from testing.in_process_service import ClockedService
 from testing.proxy import Proxy
 from testing.waiting import wait_for
 
 from ..docs.documents import section
-from .holding import (
+from .envoy_with_holds import (
     FILE,
     LARGE,
     NOON,

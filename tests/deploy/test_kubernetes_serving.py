@@ -16,8 +16,8 @@ import structlog
 
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
-from ratelimit_service.stores.redis.watch import RedisWatch
-from testing.servers import RedisServer
+from ratelimit_service.stores.redis.watchdog import RedisWatchdog
+from testing.redis_servers import RedisServer
 from testing.service import ConfigMapMount, Service, calling, run
 from testing.waiting import wait_for
 
@@ -127,7 +127,7 @@ async def test_the_service_has_nothing_to_say_against_this_redis(conf: str) -> N
     """It persists its counters and evicts none; a Redis without redis.conf causes warnings."""
     with redis_as_deployed() if conf == "as deployed" else RedisServer() as redis:
         store = RedisStore(connect(redis.url))
-        watch = RedisWatch(time.time, lambda: True)
+        watch = RedisWatchdog(time.time, lambda: True)
         watch.add(store)
         with structlog.testing.capture_logs() as logs:
             assert await watch.check()

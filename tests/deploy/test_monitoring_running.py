@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from testing.envoy import EnvoyProcess
-from testing.servers import RedisServer, free_port
+from testing.redis_servers import RedisServer, free_port
 from testing.service import Caller, Service, calling, port_of
 from testing.waiting import wait_for
 

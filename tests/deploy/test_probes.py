@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from testing.control_plane import limit, resource
-from testing.control_planes import Served
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.service import Service, calling
+from testing.threaded_control_plane import ThreadedControlPlane
 from testing.waiting import wait_for
 
 from .envoy_gateway import ENVIRONMENT, container
@@ -68,7 +68,9 @@ WAITING = {"envoy-ai-gateway", "kubernetes"}
 """Those whose start waits for the first rules."""
 
 
-def here(deployed: Deployed, plane: Served, redis: RedisServer, cache: Path | str) -> dict[str, str]:
+def here(
+    deployed: Deployed, plane: ThreadedControlPlane, redis: RedisServer, cache: Path | str
+) -> dict[str, str]:
     """The environment, with places and ports of this machine, and without TLS."""
     taken_away = {"GRPC_PORT", "PORT", "DEBUG_PORT", "DEBUG_HOST", "HOST", "GRPC_HOST"}
     kept = {name: value for name, value in deployed.environment.items() if name not in taken_away}
@@ -97,7 +99,7 @@ def test_a_control_plane_that_comes_late_costs_no_restart(name: str, redis_serve
     Later, an outage of the control plane changes nothing.
     """
     deployed = DEPLOYED[name]
-    with Served() as plane:
+    with ThreadedControlPlane() as plane:
         plane.stop()
         with (
             Service(here(deployed, plane, redis_server, "")) as service,
@@ -128,7 +130,7 @@ def test_a_saved_set_makes_a_pod_ready_without_a_control_plane(
 ) -> None:
     """A restarted container finds it in its emptyDir."""
     deployed = DEPLOYED[name]
-    with Served() as plane:
+    with ThreadedControlPlane() as plane:
         settings = here(deployed, plane, redis_server, tmp_path)
         plane.send(RULES)
         with Service(settings) as service:
@@ -147,7 +149,7 @@ def test_a_saved_set_makes_a_pod_ready_without_a_control_plane(
 def test_a_start_without_rules_is_repeated_after_ten_minutes(name: str, redis_server: RedisServer) -> None:
     """Kubelet shows the pod as not ready until then, and its log says why."""
     deployed = DEPLOYED[name]
-    with Served() as plane:
+    with ThreadedControlPlane() as plane:
         plane.stop()
         with Service(here(deployed, plane, redis_server, "")) as service:
             pod = Kubelet(deployed.container, service, deployed.named)

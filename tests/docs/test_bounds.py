@@ -6,34 +6,34 @@ from inspect import signature
 from typing import Any
 
 from ratelimit_service import control_planes
-from ratelimit_service.api import asked as api_asked
 from ratelimit_service.api import handler as api_handler
+from ratelimit_service.api import request_types as api_asked
 from ratelimit_service.core import bounds, planner, trace_context
-from ratelimit_service.core.amendments.amended import AmendedRules
+from ratelimit_service.core.amendments.amended_rules import AmendedRules
 from ratelimit_service.core.answers import statkeys
 from ratelimit_service.core.answers.refusal import Refusals
+from ratelimit_service.core.cache import BoundedCache
 from ratelimit_service.core.holds import hit as hold_hit
 from ratelimit_service.core.holds import ids as hold_ids
 from ratelimit_service.core.holds import state as hold_state
 from ratelimit_service.core.matching import keys
+from ratelimit_service.core.plan import Policy
 from ratelimit_service.core.planner import Planner
-from ratelimit_service.core.planning import Policy
-from ratelimit_service.core.recent import Recent
 from ratelimit_service.events import emitting
 from ratelimit_service.http import connection as http_connection
-from ratelimit_service.http import json, pages, turns
+from ratelimit_service.http import json, streamed_pages, turns
 from ratelimit_service.loading import slices
 from ratelimit_service.observe import (
     decision_log,
     line_writer,
     logs,
-    once,
-    standing,
+    named_buckets,
+    once_per_window,
     tables,
     thresholds,
     tracking,
 )
-from ratelimit_service.observe.once import OncePerWindow
+from ratelimit_service.observe.once_per_window import OncePerWindow
 from ratelimit_service.runtime import descriptors
 from ratelimit_service.settings import xds
 from ratelimit_service.settings.table import documented
@@ -54,7 +54,7 @@ PAGE = ROOT / "docs" / "bounds.md"
 DEFAULTS = {setting.name: setting.default for setting in documented()}
 
 
-def weight(cache: Recent[Any, Any]) -> str:
+def weight(cache: BoundedCache[Any, Any]) -> str:
     """The bound of a cache, in bytes."""
     return f"{cache._most}"
 
@@ -105,7 +105,7 @@ BOUNDS = {
     "connections to an HTTP port": f"{descriptors._MOST_HTTP}",
     "bytes of the headers of an HTTP request": f"{http_connection._LARGEST_HEAD}",
     "lines of the head of an HTTP request": f"{http_connection._MOST_LINES}",
-    "pages (/metrics, /stats, /rlconfig) that a port is sending": f"{pages.MOST_AT_ONCE}",
+    "pages (/metrics, /stats, /rlconfig) that a port is sending": f"{streamed_pages.MOST_AT_ONCE}",
     "requests": f"{codec._REQUESTS_BYTES}",
     "forms": f"{codec._FORMS_BYTES}",
     "amended rules": weight(AmendedRules()._rules),
@@ -206,12 +206,12 @@ def test_the_steps_on_the_page_are_those_of_the_code() -> None:
         f"{peers._BURIED_AT_ONCE} in a turn",
         f"{health._REPORTS_AT_ONCE} in a turn",
         f"slices of {slices.SLICE * 1_000:g} ms",
-        f"{pages._LINES:,} lines at a time",
+        f"{streamed_pages._LINES:,} lines at a time",
         f"{memory._SWEPT_AT_ONCE} for each call",
         f"in {shards.SHARDS} shards",
-        f"{once._FORGOTTEN_AT_ONCE} for each that is reported",
+        f"{once_per_window._FORGOTTEN_AT_ONCE} for each that is reported",
         f"{tracking._EXAMINED:,} are examined",
-        f"{standing._BATCH} at a time",
+        f"{named_buckets._BATCH} at a time",
         f"{journal._MOST_HITS_AT_ONCE:,} hits in a call",
     ]
     assert [] == [step for step in steps if step not in text]

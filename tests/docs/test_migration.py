@@ -24,7 +24,7 @@ from ratelimit_service.settings.unsupported import UNNEEDED, UNSUPPORTED
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 
 from ..settings.test_upstream import UPSTREAM
 from .documents import DOCS, NOW, Table, section, tables

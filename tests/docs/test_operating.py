@@ -8,7 +8,7 @@ import shlex
 from unittest.mock import patch
 
 from testing.service import Service, inherited
-from tests.cli.running import run
+from tests.cli.command_runner import run
 
 from .documents import DOCS, ROOT
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.waiting import wait_for
 
 from .documents import DOCS, ROOT

@@ -44,7 +44,7 @@ from ratelimit_service.observe.tracking import Tracker
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.transports import codec
 
-from ..cli.running import run
+from ..cli.command_runner import run
 from ..observe.replica import text_of
 from .documents import (
     BUDGETS,

@@ -15,7 +15,7 @@ from ratelimit_service.sources.xds.reading import parts_of, reading
 from ratelimit_service.sources.yaml_text import read
 from testing.control_plane import limit, resource
 
-from ..sources.xds.sets import received
+from ..sources.xds.rule_sets import received
 from ..sources.xds.test_translate import placeless
 from .documents import DOCS, blocks
 

@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from testing.envoy import Envoy
-from testing.servers import RedisServer
+from testing.mock_llm import MockLlm
+from testing.redis_servers import RedisServer
 from testing.service import REPOSITORY, Service, port_of
-from testing.upstream import MockLlm
 from testing.waiting import wait_for
 
 HERE = Path(__file__).parent

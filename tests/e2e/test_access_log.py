@@ -9,10 +9,10 @@ import httpx
 import pytest
 import yaml
 
-from ratelimit_service.cli.comparison.recorded import Recording
+from ratelimit_service.cli.comparison.recorded_requests import Recording
 from testing.envoy import TEMPLATE, EnvoyProcess
+from testing.mock_llm import MockLlm
 from testing.service import Service, port_of
-from testing.upstream import MockLlm
 from testing.waiting import wait_for
 
 from ..docs.documents import DOCS, section

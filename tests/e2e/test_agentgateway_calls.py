@@ -15,7 +15,7 @@ import pytest
 from google.protobuf import text_format
 
 from ratelimit_service.proto import ratelimit_pb2 as pb
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.service import METHOD, Service
 
 from .conftest import EXAMPLES, Counters, Unique, in_one_minute

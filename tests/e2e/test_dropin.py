@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from ratelimit_service.proto import ratelimit_pb2 as pb
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.service import ConfigMapMount, Service
 from testing.waiting import wait_for
 

@@ -11,9 +11,9 @@ import pytest
 from ratelimit_service.proto import ratelimit_pb2 as pb
 from testing.certificates import Authority
 from testing.control_plane import limit, resource
-from testing.control_planes import Served
 from testing.envoy import EnvoyProcess
 from testing.service import Caller, Service, calling, port_of
+from testing.threaded_control_plane import ThreadedControlPlane
 from testing.waiting import wait_for
 
 from .envoy_gateway import Match, Route, Rule, Translation, bootstrap, translate
@@ -353,7 +353,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     certificate, key = authority.issue("*.envoy-gateway-system").write(directory, "service")
     routes = [route for shape in SHAPES.values() for route in shape.routes]
     translation = translate(routes)
-    with Served() as plane:
+    with ThreadedControlPlane() as plane:
         plane.send(*translation.resources())
         environment = {
             "BACKEND_TYPE": "memory",
@@ -430,7 +430,7 @@ def test_two_rules_with_one_cidr_take_no_other_domain_down() -> None:
         "value": "10.0.0.0/8",
         "descriptors": [limit("remote_address", 5)],
     }
-    with Served() as plane:
+    with ThreadedControlPlane() as plane:
         plane.send(
             resource("bad/gw/http", {"key": "route", "value": "route", "descriptors": [cidr, deep]}),
             resource("good/gw/http", limit("team", 5)),
@@ -467,7 +467,7 @@ def quota(caller: Caller, backend: str, model: str, hits: int | None) -> tuple[i
 def test_a_quota_of_envoy_ai_gateway_is_charged_at_the_end_and_refuses_the_next_call() -> None:
     """Its own test has a quota of 10: a call of 20 tokens makes 21, and the next one is refused (22)."""
     leaf = limit("model_name_override", 10, "hour", value="llama-3")
-    with Served() as plane:
+    with ThreadedControlPlane() as plane:
         plane.send(
             resource(
                 "ai-gateway-quota",

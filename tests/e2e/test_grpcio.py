@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from testing.servers import RedisServer
+from testing.mock_llm import MockLlm
+from testing.redis_servers import RedisServer
 from testing.service import Service
-from testing.upstream import MockLlm
 
 from .conftest import HERE, Gateway, Unique, gateway_before
 

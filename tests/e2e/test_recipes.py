@@ -16,10 +16,10 @@ import httpx
 import pytest
 import yaml
 
-from testing.clocked import ClockedService
 from testing.envoy import TEMPLATE, EnvoyProcess
+from testing.in_process_service import ClockedService
+from testing.mock_llm import MockLlm
 from testing.service import REPOSITORY, port_of
-from testing.upstream import MockLlm
 from testing.waiting import wait_for
 
 from ..deploy.agentgateway import AgentGateway, Descriptor, Policy

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from testing.servers import RedisServer
+from testing.mock_llm import MockLlm
+from testing.redis_servers import RedisServer
 from testing.service import Service, calling
-from testing.upstream import MockLlm
 
 from .conftest import EXAMPLES, Gateway, Unique, gateway_before, in_one_minute, this_minute
 

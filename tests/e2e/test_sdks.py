@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import pytest
 
-from testing.clocked import ClockedService
 from testing.envoy import Envoy
+from testing.in_process_service import ClockedService
+from testing.mock_llm import MockLlm
 from testing.service import calling, port_of
-from testing.upstream import MockLlm
 
 from .conftest import Unique
 from .sdks import Outcome, Sdk, anthropic_python, javascript, openai_python

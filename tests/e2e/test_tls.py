@@ -13,8 +13,8 @@ import yaml
 
 from testing.certificates import Authority
 from testing.envoy import Envoy
+from testing.mock_llm import MockLlm
 from testing.service import REPOSITORY, Service, port_of
-from testing.upstream import MockLlm
 from testing.waiting import wait_for
 
 from .conftest import HERE

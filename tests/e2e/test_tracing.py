@@ -9,10 +9,10 @@ import httpx
 import pytest
 import yaml
 
-from testing.collector import Collector, Span
 from testing.envoy import TEMPLATE, EnvoyProcess
+from testing.mock_llm import MockLlm
+from testing.otlp_collector import Collector, Span
 from testing.service import Service, port_of
-from testing.upstream import MockLlm
 
 from ..docs.documents import DOCS, section
 from .conftest import HERE

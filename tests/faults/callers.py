@@ -13,7 +13,7 @@ from grpc import aio
 from ratelimit_service.core.ledger.entries import CHARGED, is_of_ledger
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit_service.transports.grpc_method import PATH
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.service import COMMAND, Service
 
 RULES = "domain: ledger\ndescriptors: [{key: team, rate_limit: {unit: year, tokens_per_unit: 4000000000}, ledger: {}}]\n"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from testing.fleets import RedisSentinels
-from testing.ledger import REPORT, table
+from testing.exact_load import REPORT, table
+from testing.redis_fleets import RedisSentinels
 
-from .amended import Fleet, running, stores
+from .amended_replicas import Fleet, running, stores
 
 
 @pytest.fixture(scope="module")

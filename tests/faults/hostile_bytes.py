@@ -18,7 +18,7 @@ from ratelimit_service.core.answers.refusal import HEADERS
 from ratelimit_service.core.errors import RateLimitServiceError
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Decision, Request
-from ratelimit_service.core.planning import Policy
+from ratelimit_service.core.plan import Policy
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.observe import logs
 from ratelimit_service.observe.metrics import Metrics

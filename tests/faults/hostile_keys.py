@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Descriptor, Entry, Hit, Override, Request, Unit
-from ratelimit_service.core.planning import Policy
+from ratelimit_service.core.plan import Policy
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.observe import logs
 from ratelimit_service.observe.metrics import Metrics

@@ -14,11 +14,20 @@ from ratelimit_service.stores.redis.client import Link, at_address, connect, thr
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
 from ratelimit_service.stores.redis.slots import slot_of
-from testing.fleets import RedisCluster, RedisSentinels
 from testing.proxy import Proxy
-from testing.servers import RedisServer
+from testing.redis_fleets import RedisCluster, RedisSentinels
+from testing.redis_servers import RedisServer
 
-from .amended import KINDS, MILLION, Fleet, Replica, answered, running, target, until
+from .amended_replicas import (
+    KINDS,
+    MILLION,
+    Fleet,
+    Replica,
+    answered,
+    running,
+    target,
+    until,
+)
 
 
 async def test_a_replica_that_is_cut_off_keeps_what_it_knows_and_catches_up(redis_url: str) -> None:

@@ -7,8 +7,8 @@ import os
 import signal
 from pathlib import Path
 
-from testing.ledger import REPORT, Bench
-from testing.servers import RedisServer
+from testing.exact_load import REPORT, Bench
+from testing.redis_servers import RedisServer
 
 
 async def test_with_appendfsync_everysec_a_killed_redis_loses_a_second_at_most(tmp_path: Path) -> None:

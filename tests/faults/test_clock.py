@@ -19,8 +19,8 @@ from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
-from testing.ledger import entries_in
-from testing.servers import RedisServer
+from testing.exact_load import entries_in
+from testing.redis_servers import RedisServer
 
 HOUR = 3_600
 RULES = "domain: d\ndescriptors: [{key: team, rate_limit: {unit: hour, tokens_per_unit: 100}, ledger: {by: hour}}]\n"

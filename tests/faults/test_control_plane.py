@@ -1,7 +1,7 @@
 """Faults of a control plane while callers charge two replicas: no limit lapses, the books are exact, and no decision waits.
 
 For how long a decision may have to wait is measured in the replica with the native transport, as the CPU time of the longest turn
-of its event loop (probed.py): callers here share two cores with both replicas, Redis, the control plane and whatever else the
+of its event loop (probed_service.py): callers here share two cores with both replicas, Redis, the control plane and whatever else the
 machine does.
 """
 
@@ -21,7 +21,7 @@ from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitRes
 from ratelimit_service.proto.xds_pb2 import RateLimitConfig
 from ratelimit_service.transports.grpc_method import PATH
 from testing.control_plane import ControlPlane, Peer, limit, resource
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.service import Service
 from tests.faults.callers import charge, counted_in
 
@@ -113,7 +113,7 @@ def started(plane: ControlPlane, redis: RedisServer, transport: str, directory: 
             # not even for a moment.
             "XDS_DOMAIN_GRACE": "10m",
         },
-        command=(sys.executable, "-m", "tests.faults.probed", str(directory / f"{transport}.waits")),
+        command=(sys.executable, "-m", "tests.faults.probed_service", str(directory / f"{transport}.waits")),
     )
 
 

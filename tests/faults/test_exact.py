@@ -11,10 +11,15 @@ from pathlib import Path
 import pytest
 
 from ratelimit_service.core.errors import CounterRefused
-from testing.ledger import REPORT, Bench, Outcome, charge
+from testing.exact_load import (
+    REPORT,
+    Bench,
+    Outcome,
+    charge,
+)
 from testing.proxy import Proxy
 from testing.redis_proxy import RedisProxy
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 
 SECONDS = float(os.environ.get("FAULT_SECONDS", "0.5"))
 """How long a fault goes on; `make faults` takes longer ones."""

@@ -20,10 +20,10 @@ from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
 from ratelimit_service.stores.redis.slots import SLOTS as ALL_SLOTS
 from ratelimit_service.stores.redis.slots import slot_of
-from testing.fleets import RedisCluster, RedisSentinels
-from testing.ledger import REPORT, Bench, Outcome
+from testing.exact_load import REPORT, Bench, Outcome
 from testing.proxy import Proxy
-from testing.servers import RedisServer
+from testing.redis_fleets import RedisCluster, RedisSentinels
+from testing.redis_servers import RedisServer
 
 TEAMS = 20
 SLOTS = sorted({slot_of(f"{{ledger|team=t{number}}}") for number in range(TEAMS)})

@@ -1,7 +1,7 @@
 """One hostile peer of the native transport, within the limits: the process stays small, and honest callers
 hardly wait.
 
-Their waits are measured within the server, in CPU time of its thread (probed.py). So they do not depend on
+Their waits are measured within the server, in CPU time of its thread (probed_service.py). So they do not depend on
 the load of the machine or on how much the attacker gets done. The benchmark has the figures in wall time.
 """
 
@@ -81,7 +81,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probed]:
         "domain: d\ndescriptors: [{key: team, rate_limit: {unit: day, tokens_per_unit: 1000000}}]\n"
     )
     environment = {"CONFIG_PATH": str(rules), "BACKEND_TYPE": "memory", "GRPC_TRANSPORT": "native"}
-    command = (sys.executable, "-m", "tests.faults.probed", str(directory / "waits"))
+    command = (sys.executable, "-m", "tests.faults.probed_service", str(directory / "waits"))
     with Service(environment, command=command) as served:
         yield Probed(served, directory / "waits")
 

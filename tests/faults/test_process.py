@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from tests.faults.callers import CALLERS, TRANSPORTS, charge_until, counted_in, counting_in
 
 

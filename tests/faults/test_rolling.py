@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 
 from .callers import TRANSPORTS, counted_in, counting_in
 from .gateway import Gateway

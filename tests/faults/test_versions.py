@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.service import REPOSITORY
 
 from .callers import WITHOUT_LEDGER, counted_in, counting_in

@@ -22,7 +22,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ratelimit_service.transports.grpc_method import PATH
 from testing.envoy import Envoy
-from testing.upstream import MockLlm
+from testing.mock_llm import MockLlm
 from testing.waiting import wait_for
 
 from ..transports import h2

@@ -23,7 +23,7 @@ from ratelimit_service.core.model import (
     Unit,
     Window,
 )
-from ratelimit_service.core.planning import Plan, Policy
+from ratelimit_service.core.plan import Plan, Policy
 from ratelimit_service.http import json as endpoint
 from ratelimit_service.http.json import LARGEST_BODY
 from ratelimit_service.http.main import main_app

@@ -19,7 +19,7 @@ from ratelimit_service.ports import CounterStore, Outcome
 from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text()
 NOW = 1_000_000

@@ -23,10 +23,10 @@ from ratelimit_service.stores.lanes import Lane
 from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
-from ratelimit_service.stores.redis.watch import RedisWatch
-from testing.ledger import Bench
+from ratelimit_service.stores.redis.watchdog import RedisWatchdog
+from testing.exact_load import Bench
 from testing.redis_proxy import RedisProxy
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 
 BUCKETS = [f"{{d|k={number}}}" for number in range(20)]
 WINDOWS = ("hour:2026-11-21T08Z", "day:2026-11-21")
@@ -224,7 +224,7 @@ async def test_a_proxy_without_servers_is_not_healthy(servers: list[RedisServer]
 async def test_the_clock_of_a_proxy_is_understood(spread: Spread) -> None:
     """Envoy has all microseconds since 1970 in the second field of TIME."""
     store = RedisStore(connect(spread.proxy.url))
-    watch = RedisWatch(time_of_the_wall, lambda: False)
+    watch = RedisWatchdog(time_of_the_wall, lambda: False)
     watch.add(store)
     with structlog.testing.capture_logs() as logs:
         assert await watch.check()

@@ -17,7 +17,7 @@ from ratelimit_service.stores.lanes import EVERYWHERE, Lane
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
 from testing.proxy import Proxy
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 
 KEY = "{d|k=v}:hour:2026-11-21T01Z"
 NOON = 1_795_262_400

@@ -22,8 +22,8 @@ from ratelimit_service.stores.redis.client import Link, Login, at_address, conne
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
 from ratelimit_service.stores.redis.wire import Command
-from testing.fleets import RedisCluster
-from testing.servers import RedisServer
+from testing.redis_fleets import RedisCluster
+from testing.redis_servers import RedisServer
 
 COMMANDS = "+evalsha +eval +get +set +incrby +decrby +ttl +expire".split()
 """As docs/compatibility.md has them."""

@@ -19,8 +19,8 @@ from ratelimit_service.ports import CounterStore, Outcome
 from ratelimit_service.settings.table import load_settings
 from ratelimit_service.stores.redis.client import Tls
 from testing.certificates import Authority
-from testing.fleets import RedisCluster, RedisSentinels
-from testing.servers import RedisServer, TlsFiles
+from testing.redis_fleets import RedisCluster, RedisSentinels
+from testing.redis_servers import RedisServer, TlsFiles
 
 BUCKET = "{d|k=v}"
 KEY = f"{BUCKET}:hour:2026-11-21T01Z"

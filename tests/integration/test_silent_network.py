@@ -13,13 +13,13 @@ import pytest
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import CounterStore, Outcome
-from ratelimit_service.stores.layers.seconds import SecondsApart
+from ratelimit_service.stores.layers.per_second import PerSecondStore
 from ratelimit_service.stores.redis.client import Address, Link, at_address
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
-from testing.fleets import RedisCluster
 from testing.proxy import Proxy
-from testing.servers import RedisServer
+from testing.redis_fleets import RedisCluster
+from testing.redis_servers import RedisServer
 
 LINK = Link(timeout=0.5, connect_timeout=5.0)
 
@@ -68,7 +68,7 @@ async def test_windows_of_seconds_are_watched_as_well(redis_server: RedisServer,
     async with network_before(redis_server.port) as proxies:
         at = ("127.0.0.1", proxies[redis_server.port].port)
         direct = ("127.0.0.1", redis_server.port)
-        store = SecondsApart(RedisStore(at_address(direct, LINK)), RedisStore(at_address(at, LINK)))
+        store = PerSecondStore(RedisStore(at_address(direct, LINK)), RedisStore(at_address(at, LINK)))
         await store.start()
         forget(proxies)
         with pytest.raises(StoreError, match="for windows of seconds: Redis: TimeoutError"):

@@ -18,7 +18,7 @@ from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
 from ratelimit_service.stores.redis.slots import SLOTS
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.waiting import wait_for
 
 KEYS = [f"{{d|k={number}}}:hour:2026-11-21T08Z" for number in range(30)]

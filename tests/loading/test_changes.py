@@ -21,7 +21,7 @@ from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
 from tests.limiter import MIDNIGHT, Unobserved
-from tests.loading import reads
+from tests.loading import fake_readers
 
 CONFIG_TYPE = (FILES, "xds eg", "xds ai")
 
@@ -163,7 +163,7 @@ async def test_an_empty_first_change_makes_the_service_ready_and_an_invalid_one_
 async def test_a_killed_process_rejects_nothing(book: Book) -> None:
     """A retry may succeed, so the control plane receives no rejection."""
     await book.load(rules("f", 1))
-    taken = await book.book.change("xds eg", change(rules("a", 2))._replace(read=reads.killed))
+    taken = await book.book.change("xds eg", change(rules("a", 2))._replace(read=fake_readers.killed))
     assert (True, False, {"f": 1}) == (taken.again, taken.changed, book.in_force())
 
 

@@ -27,8 +27,8 @@ from ratelimit_service.loading.task import Task
 from ratelimit_service.sources import files
 from testing.waiting import PATIENCE
 
-from . import reads
-from .held import HeldFile, children, is_gone
+from . import fake_readers
+from .blocking_file import HeldFile, children, is_gone
 
 RULES = "domain: d\ndescriptors: [{key: team, rate_limit: {unit: day, tokens_per_unit: 5}}, {key: user, track: true}]"
 
@@ -121,12 +121,12 @@ async def test_errors_in_files_are_the_same_as_in_this_process(tmp_path: Path) -
 async def test_the_process_has_low_priority_and_is_killed_first(tmp_path: Path) -> None:
     """It is the first to be killed when memory runs out. It receives no Ctrl-C."""
     properties = tmp_path / "properties"
-    await read_elsewhere(Task(partial(reads.described, properties)))
+    await read_elsewhere(Task(partial(fake_readers.described, properties)))
     about = json.loads(properties.read_text())
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert min(19, own + 19) == about["priority"]
     assert ("1000", about["pid"]) == (about["oom"], about["session"])
-    await read_elsewhere(Task(partial(reads.described, properties)), hurry=True)
+    await read_elsewhere(Task(partial(fake_readers.described, properties)), hurry=True)
     assert own == json.loads(properties.read_text())["priority"]
 
 
@@ -137,7 +137,7 @@ async def test_the_process_inherits_only_its_pipes(tmp_path: Path, monkeypatch: 
     properties = tmp_path / "properties"
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.set_inheritable(True)
-        await read_elsewhere(Task(partial(reads.described, properties)))
+        await read_elsewhere(Task(partial(fake_readers.described, properties)))
     about = json.loads(properties.read_text())
     assert {"pipe"} == {each.partition(":")[0] for each in about["open"]}
     assert "secret" not in about["environment"].values()
@@ -148,7 +148,7 @@ async def test_the_process_inherits_only_its_pipes(tmp_path: Path, monkeypatch: 
 async def test_the_process_does_not_import_the_server(tmp_path: Path) -> None:
     """Every reload waits for its imports."""
     properties = tmp_path / "properties"
-    await read_elsewhere(Task(partial(reads.described, properties)))
+    await read_elsewhere(Task(partial(fake_readers.described, properties)))
     modules = {name.partition(".")[0] for name in json.loads(properties.read_text())["modules"]}
     assert set() == modules & {
         "asyncio",
@@ -166,7 +166,7 @@ async def test_a_killed_process_is_a_problem_of_the_load(logged: list[Any]) -> N
     assert [
         "configuration: could not be read: the process that reads it was ended by SIGKILL, as happens if memory runs out. "
         "A retry follows soon, and when a file changes"
-    ] == await wrong(Task(reads.killed))
+    ] == await wrong(Task(fake_readers.killed))
     assert [("error", -9)] == [(line["log_level"], line["code"]) for line in logged]
 
 
@@ -192,13 +192,13 @@ async def test_a_file_that_does_not_answer_is_reported_by_name(
 
 async def test_a_process_that_is_working_does_not_time_out() -> None:
     """On a busy machine, a process with low priority may take minutes."""
-    assert Loaded((), ()) == await read_elsewhere(Task(reads.busy), hurry=True, patience=1.0)
+    assert Loaded((), ()) == await read_elsewhere(Task(fake_readers.busy), hurry=True, patience=1.0)
 
 
 async def test_the_process_reports_when_a_retry_may_succeed() -> None:
     """For example, when it runs out of file descriptors."""
     with pytest.raises(InvalidRules) as refused:
-        await read_elsewhere(Task(reads.short_of_descriptors))
+        await read_elsewhere(Task(fake_readers.short_of_descriptors))
     assert refused.value.again
 
 
@@ -212,14 +212,14 @@ async def test_a_lack_of_file_descriptors_for_pipes_is_a_problem_of_the_load(
 
     before = open_files(), children(os.getpid())
     monkeypatch.setattr(asyncio.get_running_loop(), "connect_read_pipe", refuse)
-    (problem,) = await wrong(Task(reads.chatty))
+    (problem,) = await wrong(Task(fake_readers.chatty))
     assert "the pipes to the process that reads it failed: Too many open files" in problem
     assert before == (open_files(), children(os.getpid()))
 
 
 async def test_if_the_first_process_is_killed_rules_are_read_in_this_one(logged: list[Any]) -> None:
     """Otherwise the service would serve nothing until the files change."""
-    assert await read_elsewhere(Task(reads.killed), hurry=True) is None
+    assert await read_elsewhere(Task(fake_readers.killed), hurry=True) is None
     assert [("warning", -9)] == [(line["log_level"], line["code"]) for line in logged]
 
 
@@ -252,7 +252,7 @@ def test_a_cancelled_load_leaves_no_process_and_no_pipe(
 
 async def test_a_bug_in_the_process_is_a_problem_of_the_load(logged: list[Any]) -> None:
     """The log has the end of the traceback, however long the traceback is."""
-    (problem,) = await wrong(Task(reads.broken))
+    (problem,) = await wrong(Task(fake_readers.broken))
     assert "ended early, with code 1" in problem
     (line,) = logged
     assert line["said"].endswith("RuntimeError: what went wrong\n")
@@ -261,7 +261,7 @@ async def test_a_bug_in_the_process_is_a_problem_of_the_load(logged: list[Any]) 
 
 async def test_printing_in_the_process_does_no_harm() -> None:
     """It goes to stderr."""
-    assert Loaded((), ()) == await read_elsewhere(Task(reads.chatty))
+    assert Loaded((), ()) == await read_elsewhere(Task(fake_readers.chatty))
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM, errno.EPERM, errno.EMFILE], ids=os.strerror)
@@ -274,7 +274,7 @@ async def test_a_process_that_cannot_be_started_is_a_warning(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
-    assert await read_elsewhere(Task(reads.killed)) is None
+    assert await read_elsewhere(Task(fake_readers.killed)) is None
     assert [("warning", f"[Errno {number}] {os.strerror(number)}")] == [
         (line["log_level"], line["error"]) for line in logged
     ]
@@ -285,13 +285,13 @@ async def test_a_missing_python_is_a_process_that_cannot_be_started(
 ) -> None:
     """For example, after an upgrade in place."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    assert await read_elsewhere(Task(reads.killed)) is None
+    assert await read_elsewhere(Task(fake_readers.killed)) is None
     assert ["warning"] == [line["log_level"] for line in logged]
 
 
 async def test_a_process_that_ends_before_its_work_cannot_be_started(logged: list[Any]) -> None:
     """For example, because a package is missing. The rules can be read in this process."""
-    assert await read_elsewhere(Task(reads.killed), ["-c", "import nothing_of_that_name"]) is None
+    assert await read_elsewhere(Task(fake_readers.killed), ["-c", "import nothing_of_that_name"]) is None
     (line,) = logged
     assert "ModuleNotFoundError" in line["said"]
     assert "warning" == line["log_level"]
@@ -315,7 +315,7 @@ def writing(data: bytes) -> str:
 async def test_a_process_that_sends_invalid_data_is_killed(data: bytes, logged: list[Any]) -> None:
     """Nothing that it sent comes into force."""
     others = children(os.getpid())
-    (problem,) = await wrong(Task(reads.killed), "-c", writing(data))
+    (problem,) = await wrong(Task(fake_readers.killed), "-c", writing(data))
     assert "the process that reads it sent invalid data" in problem
     assert others == children(os.getpid())
 
@@ -323,7 +323,7 @@ async def test_a_process_that_sends_invalid_data_is_killed(data: bytes, logged: 
 async def test_an_incomplete_transfer_is_a_problem_of_the_load(logged: list[Any]) -> None:
     """The process had begun to send, so processes can be started."""
     program = "import os; os.write(1, bytes(4) + bytes([0, 0, 1, 0]) + b'half')"
-    (problem,) = await wrong(Task(reads.killed), "-c", program)
+    (problem,) = await wrong(Task(fake_readers.killed), "-c", program)
     assert "ended early, with code 0" in problem
 
 
@@ -350,7 +350,7 @@ async def test_no_pipe_and_no_process_is_left_behind(tmp_path: Path, logged: lis
     gc.collect()  # remains of other tests
     before = open_files(), children(os.getpid())
     await read_elsewhere(reading(path))
-    for read in (reads.killed, reads.broken):
+    for read in (fake_readers.killed, fake_readers.broken):
         await wrong(Task(read))
     await wrong(reading(tmp_path / "gone.yaml"))
     await asyncio.sleep(0)

@@ -23,7 +23,7 @@ from ratelimit_service.core import planner, prepared
 from ratelimit_service.core.matching import tree as matcher
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Descriptor, DescriptorRule, DomainRules, Entry, Limit, Request, Rule
-from ratelimit_service.core.planning import Policy
+from ratelimit_service.core.plan import Policy
 from ratelimit_service.core.rules.document import Contents, MappingNode
 from ratelimit_service.core.rules.reader import Loaded
 from ratelimit_service.loading import rulebook, slices
@@ -36,7 +36,7 @@ from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
 from testing.waiting import PATIENCE
 from tests.limiter import MIDNIGHT, Unobserved
-from tests.loading.held import HeldFile, children
+from tests.loading.blocking_file import HeldFile, children
 
 RULES = """
 domain: d

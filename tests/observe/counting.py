@@ -23,8 +23,8 @@ from ratelimit_service.core.model import (
     Unit,
     Window,
 )
+from ratelimit_service.core.plan import Plan, Policy
 from ratelimit_service.core.planner import Planner
-from ratelimit_service.core.planning import Plan, Policy
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.ports import Outcome
 from ratelimit_service.stores.memory import MemoryStore

@@ -23,7 +23,7 @@ from ratelimit_service.core.model import (
     Unit,
     Window,
 )
-from ratelimit_service.core.planning import Policy
+from ratelimit_service.core.plan import Policy
 from ratelimit_service.observe.decision_log import DecisionLog
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.observers import Observers

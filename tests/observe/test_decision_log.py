@@ -21,7 +21,7 @@ from ratelimit_service.core.model import (
     StatKey,
     Unit,
 )
-from ratelimit_service.core.planning import Policy
+from ratelimit_service.core.plan import Policy
 from ratelimit_service.observe.decision_log import DecisionLog
 from ratelimit_service.observe.line_writer import LineWriter
 from ratelimit_service.stores.memory import MemoryStore

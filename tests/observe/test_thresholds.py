@@ -27,7 +27,7 @@ from ratelimit_service.ports import CounterStore, OnOutcomes
 from ratelimit_service.stores.memory import MemoryStore, weight_of
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from tests.limiter import MIDNIGHT, descriptor
 
 from .replica import DAY, HOUR, FailsMarkers, Replica, budget, crossings

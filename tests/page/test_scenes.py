@@ -20,7 +20,7 @@ import pytest
 from playwright.sync_api import BrowserContext, FloatRect, Page, expect
 
 from ratelimit_service.proto import ratelimit_pb2 as pb
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.service import Caller, Service, calling
 from testing.waiting import wait_for
 

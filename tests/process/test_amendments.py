@@ -15,7 +15,7 @@ from ratelimit_service.core.amendments.model import Amendment, Change, Put, Remo
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.service import Caller, Service, calling
 from testing.waiting import wait_for
 

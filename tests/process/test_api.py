@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from testing.certificates import Authority
-from testing.fleets import RedisSentinels
-from testing.servers import RedisServer
+from testing.redis_fleets import RedisSentinels
+from testing.redis_servers import RedisServer
 from testing.service import Caller, Service, calling, run
 from testing.waiting import wait_for
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.service import Service, Serving, calling, port_of
 from testing.waiting import wait_for
 
-from ..loading.held import HeldFile, children
+from ..loading.blocking_file import HeldFile, children
 from .conftest import rules, write
 
 FAILURES = 'ratelimit_service_background_failures{task="%s"}'

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from ratelimit_service.proto import ratelimit_pb2 as pb
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.service import Service, calling, run
 from testing.waiting import PATIENCE, wait_for
 

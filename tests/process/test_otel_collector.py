@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from testing.collector import Collector
 from testing.otel_collector import OtelCollector
+from testing.otlp_collector import Collector
 from testing.service import Service, calling
 
 from .conftest import write

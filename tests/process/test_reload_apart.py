@@ -13,7 +13,7 @@ import pytest
 from testing.service import Caller, Service, calling
 from testing.waiting import wait_for
 
-from ..loading.held import HeldFile, children, is_gone
+from ..loading.blocking_file import HeldFile, children, is_gone
 from .conftest import rules, write
 
 LOADED = "configuration loaded"

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from testing.servers import RedisServer, free_port
+from testing.redis_servers import RedisServer, free_port
 from testing.service import Service, calling, port_of, run
 from testing.waiting import wait_for
 

@@ -14,7 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from ratelimit_service.proto import ratelimit_pb2 as pb
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.service import Service, calling, run
 from testing.waiting import wait_for
 

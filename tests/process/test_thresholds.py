@@ -11,7 +11,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.service import Service, calling, run
 from testing.waiting import wait_for
 

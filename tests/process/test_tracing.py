@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from ratelimit_service.proto import ratelimit_pb2 as pb
-from testing.collector import Collector, Span
+from testing.otlp_collector import Collector, Span
 from testing.service import METHOD, Service, calling, run
 from testing.waiting import wait_for
 

@@ -10,9 +10,9 @@ from typing import Any
 from ratelimit_service.core.amendments.model import Put, override
 from ratelimit_service.core.amendments.target import parse
 from testing.control_plane import limit, resource
-from testing.control_planes import Served
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.service import Service, calling
+from testing.threaded_control_plane import ThreadedControlPlane
 from testing.waiting import wait_for
 
 from .conftest import probing, rules, serving, write
@@ -150,7 +150,7 @@ def control_planes(service: Service) -> list[dict[str, Any]]:
 
 def test_every_worker_follows_amendments_and_control_planes(redis_url: str) -> None:
     """Each worker follows them as a replica does."""
-    with Served() as plane:
+    with ThreadedControlPlane() as plane:
         plane.send(resource("d", limit("team", 5)))
         settings = {"CONFIG_TYPE": "GRPC_XDS_SOTW", "CONFIG_GRPC_XDS_SERVER_URL": f"eg={plane.address}"}
         with workers("", redis_url, **settings) as service, connections(service) as callers:

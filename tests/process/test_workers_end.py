@@ -13,7 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.service import Caller, run
 from testing.waiting import wait_for
 

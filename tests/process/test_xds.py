@@ -14,8 +14,8 @@ import pytest
 from ratelimit_service.proto import ratelimit_pb2 as pb
 from testing.certificates import Authority
 from testing.control_plane import limit, resource
-from testing.control_planes import Served
 from testing.service import METHOD, Caller, Service, calling, port_of, run
+from testing.threaded_control_plane import ThreadedControlPlane
 from testing.waiting import wait_for
 from tests.sources.xds.links import serving
 
@@ -35,8 +35,8 @@ def over_xds(*planes: str, **settings: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def plane() -> Iterator[Served]:
-    with Served() as served:
+def plane() -> Iterator[ThreadedControlPlane]:
+    with ThreadedControlPlane() as served:
         yield served
 
 
@@ -63,7 +63,9 @@ def wait_for_limit(caller: Caller, domain: str, amount: int) -> None:
 
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
-def test_rules_come_change_and_stay_while_the_control_plane_is_away(plane: Served, transport: str) -> None:
+def test_rules_come_change_and_stay_while_the_control_plane_is_away(
+    plane: ThreadedControlPlane, transport: str
+) -> None:
     """The service is not ready before the first set.
 
     Later, an outage of the control plane removes no limit.
@@ -126,7 +128,9 @@ def test_rules_come_change_and_stay_while_the_control_plane_is_away(plane: Serve
         assert {'server="eg"': 0} == samples(service, "xds_stale_since_seconds")
 
 
-def test_a_start_without_the_control_plane_has_the_last_good_set(plane: Served, tmp_path: Path) -> None:
+def test_a_start_without_the_control_plane_has_the_last_good_set(
+    plane: ThreadedControlPlane, tmp_path: Path
+) -> None:
     """The set is in force before the ports open, so no call passes without a limit."""
     environment = over_xds(f"eg={plane.address}", XDS_CACHE_DIR=str(tmp_path))
     plane.send(resource("a", limit("team", 5)))
@@ -162,7 +166,7 @@ def test_several_control_planes_and_files_have_their_own_domains(tmp_path: Path)
             ),
         )
     )
-    with Served(context) as eg, Served() as ai:
+    with ThreadedControlPlane(context) as eg, ThreadedControlPlane() as ai:
         eg.do(lambda plane: setattr(plane, "nodes", {"envoy-ratelimit"}))
         ai.do(lambda plane: setattr(plane, "nodes", {"envoy-ai-gateway-ratelimit"}))
         eg.send(resource("a", limit("team", 5)), resource("both", limit("team", 1)))
@@ -198,7 +202,7 @@ def test_several_control_planes_and_files_have_their_own_domains(tmp_path: Path)
             wait_for_limit(caller, "a", 5)
 
 
-def test_control_planes_may_come_before_files(tmp_path: Path, plane: Served) -> None:
+def test_control_planes_may_come_before_files(tmp_path: Path, plane: ThreadedControlPlane) -> None:
     """The rules of the files apply until the control plane sends other rules for a domain."""
     path = write(tmp_path / "d.yaml", rules("d", 4))
     environment = over_xds(f"eg={plane.address}", CONFIG_TYPE="grpc_xds_sotw,file", CONFIG_PATH=str(path))
@@ -213,7 +217,9 @@ def test_control_planes_may_come_before_files(tmp_path: Path, plane: Served) -> 
         assert 1 == service.metric("ratelimit_service_config_rejected")
 
 
-def test_overlays_are_read_at_the_start_and_when_they_change(tmp_path: Path, plane: Served) -> None:
+def test_overlays_are_read_at_the_start_and_when_they_change(
+    tmp_path: Path, plane: ThreadedControlPlane
+) -> None:
     """A mistake in an overlay is reported, and the previous overlays stay in force.
 
     A domain that no source sends causes a log line.
@@ -259,7 +265,7 @@ def test_settings_that_cannot_be_end_the_start_with_a_line(settings: dict[str, s
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
 def test_one_deployment_serves_a_gateway_with_tls_and_one_without(
-    tmp_path: Path, plane: Served, transport: str
+    tmp_path: Path, plane: ThreadedControlPlane, transport: str
 ) -> None:
     """Envoy Gateway calls with TLS, Envoy AI Gateway without."""
     authority = Authority()
@@ -282,7 +288,7 @@ def test_one_deployment_serves_a_gateway_with_tls_and_one_without(
             assert 5 == Caller(channel).limit("a", "team", "dba")
 
 
-def test_the_dashboard_of_envoy_gateway_finds_its_series(plane: Served) -> None:
+def test_the_dashboard_of_envoy_gateway_finds_its_series(plane: ThreadedControlPlane) -> None:
     """Its queries select a limit by `domain`, `key1` and `key2`, and use the memory of the process."""
     route = "httproute/default/http-ratelimit/rule/0/match/0/ratelimit_example"
     leaf = limit("rule-0-match-0", 3, value="rule-0-match-0")

@@ -12,7 +12,7 @@ import grpc
 import httpx
 import pytest
 
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 from testing.service import Caller, Ended, Service, run
 from testing.waiting import wait_for
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ratelimit_service.core.matching import keys
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Descriptor, DomainRules, Entry, Override, Request, Unit
-from ratelimit_service.core.planning import Policy
+from ratelimit_service.core.plan import Policy
 from ratelimit_service.service import RateLimitService
 from tests.limiter import Asked, Recording, Unobserved
 

@@ -12,7 +12,7 @@ from hypothesis import example as trying
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit_service.core.budgets.considering import consider
+from ratelimit_service.core.budgets.rule_candidates import consider
 from ratelimit_service.core.matching.buckets import find
 from ratelimit_service.core.matching.tree import Match, Pattern, RuleTree
 from ratelimit_service.core.model import Entry

@@ -19,8 +19,8 @@ from ratelimit_service.ports import CounterStore, Outcome
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
-from testing.ledger import entries_in
-from testing.servers import RedisServer
+from testing.exact_load import entries_in
+from testing.redis_servers import RedisServer
 
 KEYS = ["a", "b", "c"]
 AMOUNTS = st.one_of(

@@ -10,9 +10,9 @@ from ratelimit_service.loading.task import Task
 from ratelimit_service.proto.xds_pb2 import RateLimitConfig, Resource
 from ratelimit_service.sources.xds.call import StreamingCall
 from ratelimit_service.sources.xds.reading import parts_of, reading
-from ratelimit_service.sources.xds.received import TYPE_URL, Malformed, open_response
+from ratelimit_service.sources.xds.response import TYPE_URL, Malformed, open_response
 from testing.control_plane import limit, resource
-from tests.sources.xds.sets import response, spooled
+from tests.sources.xds.rule_sets import response, spooled
 
 pytestmark = pytest.mark.fuzz
 

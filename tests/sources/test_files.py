@@ -14,7 +14,7 @@ import pytest
 from ratelimit_service.core.errors import InvalidRules
 from ratelimit_service.sources import files
 
-from .written import mount, runtime, write
+from .rule_files import mount, runtime, write
 
 
 def names(find: files.Find) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from ratelimit_service.sources import files
 
-from .written import mount, runtime, write
+from .rule_files import mount, runtime, write
 
 
 def test_files_that_did_not_answer_at_first_have_changed_once_they_do(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .kept import Kept
+from .snapshot_store import Kept
 
 
 @pytest.fixture

@@ -18,7 +18,15 @@ from ratelimit_service.core.model import COUNTER_MAX, Hit
 from ratelimit_service.stores.memory import Counter
 from ratelimit_service.stores.snapshot import read, write
 
-from .kept import DBA, NOW, OPS, SOON, Kept, charge, sealed
+from .snapshot_store import (
+    DBA,
+    NOW,
+    OPS,
+    SOON,
+    Kept,
+    charge,
+    sealed,
+)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -12,7 +12,14 @@ from structlog.testing import capture_logs
 from ratelimit_service.core.errors import StartError
 from ratelimit_service.stores.snapshot import KeptMemoryStore, Unusable, read
 
-from .kept import DBA, LONG, NOW, Kept, charge, sealed
+from .snapshot_store import (
+    DBA,
+    LONG,
+    NOW,
+    Kept,
+    charge,
+    sealed,
+)
 
 HEADER = "ratelimit-service counters 2\n"
 GOOD = sealed(f"{HEADER}{DBA}\t40\t2871\n", 1)

@@ -13,7 +13,7 @@ from grpc import aio
 from ratelimit_service.core.holds.ids import HoldIds
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Window
-from ratelimit_service.core.planning import Policy
+from ratelimit_service.core.plan import Policy
 from ratelimit_service.deadlines import Patience
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse

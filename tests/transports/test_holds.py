@@ -14,7 +14,7 @@ from ratelimit_service.amending.secret import hold_ids
 from ratelimit_service.core.holds.entries import HoldEntries
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Entry
-from ratelimit_service.core.planning import Policy
+from ratelimit_service.core.plan import Policy
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.deadlines import Patience
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse

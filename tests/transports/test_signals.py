@@ -13,7 +13,7 @@ from ratelimit_service.core.budgets.state import State
 from ratelimit_service.core.holds.entries import HoldEntries
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import COUNTER_MAX, OK, Decision
-from ratelimit_service.core.planning import Policy
+from ratelimit_service.core.plan import Policy
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit_service.sources.yaml_text import read

@@ -18,7 +18,7 @@ import pytest
 
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Decision, Descriptor, Entry, Override, Request, Status, Unit
-from ratelimit_service.core.planning import Policy
+from ratelimit_service.core.plan import Policy
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.ports import CounterStore
@@ -27,7 +27,7 @@ from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
-from testing.servers import RedisServer
+from testing.redis_servers import RedisServer
 
 NOW = 1_795_256_400.0
 """2026-11-21T10:20:00Z, well inside an hour: a recorded group never crossed the edge of a window."""

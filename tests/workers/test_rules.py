@@ -9,7 +9,7 @@ from pathlib import Path
 from ratelimit_service.loading.task import Task
 from ratelimit_service.sources import files
 from ratelimit_service.workers.rules import SharedRules
-from tests.loading import reads
+from tests.loading import fake_readers
 
 GOOD = "{domain: d, descriptors: [{key: team, rate_limit: {unit: hour, requests_per_unit: 5}}]}"
 BROKEN = "{domain: d, x: 1}"
@@ -134,7 +134,7 @@ async def test_rules_that_cannot_be_read_now_are_read_again_soon(tmp_path: Path)
     """`load` returns whether a retry may help. A worker that starts meanwhile gets the last good rules."""
     memory = tmp_path / "enough"
     memory.touch()
-    rules = SharedRules(Task(partial(reads.killed_unless, memory)))
+    rules = SharedRules(Task(partial(fake_readers.killed_unless, memory)))
     assert not await rules.load()
     memory.unlink()
     assert await rules.load()

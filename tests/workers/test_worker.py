@@ -7,9 +7,9 @@ import signal
 
 import pytest
 
-from ratelimit_service.workers.member import Hello
 from ratelimit_service.workers.supervisor import Pauses, may_join
 from ratelimit_service.workers.worker import Worker
+from ratelimit_service.workers.worker_link import Hello
 from testing.waiting import PATIENCE
 
 HELLO = Hello(0, 2, "host-1", {}, -1, -1)

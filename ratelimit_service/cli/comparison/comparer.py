@@ -9,7 +9,12 @@ from typing import NamedTuple
 
 from ...proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from .answers import Answer, Difference, differences, explained
-from .exchange import Bucket, Exchange, Standing, bucket_of
+from .exchange import (
+    Bucket,
+    BucketGap,
+    Exchange,
+    bucket_of,
+)
 from .reasons import follows, reason_of
 
 FOLLOWS = "follows"
@@ -51,7 +56,7 @@ class Comparer:
 
     def __init__(self, most_buckets: int = MOST_BUCKETS) -> None:
         self._most = most_buckets
-        self._standings: OrderedDict[Bucket, Standing] = OrderedDict()
+        self._standings: OrderedDict[Bucket, BucketGap] = OrderedDict()
         self._joined: OrderedDict[bytes, Bucket | None] = OrderedDict()
         self._number = 0
 
@@ -119,7 +124,7 @@ class Comparer:
             before = exchange.known[place]
             if not _limited(exchange, place) or (before is None and exchange.overlapping[place]):
                 continue
-            standing = replace(before) if before else Standing()
+            standing = replace(before) if before else BucketGap()
             gap = pair[0] - pair[1]
             # While other calls are in flight, the gap is transient; if nothing is left, it is not visible.
             seen = (before is None or all(pair)) and not exchange.overlapping[place]

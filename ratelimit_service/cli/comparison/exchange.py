@@ -28,7 +28,7 @@ def hits_of(request: RateLimitRequest, descriptor: RateLimitDescriptor) -> int:
 
 
 @dataclass(slots=True)
-class Standing:
+class BucketGap:
     """The gap between the two services in one bucket at their last answers.
 
     `gap` is the remaining budget of the first minus that of the second, `reason` the reason, and `since` the
@@ -52,7 +52,7 @@ class Exchange:
     explanation: Mapping[str, Any] = field(default_factory=dict)
     """The explanation of our answer."""
     found: list[Difference] = field(default_factory=list)
-    known: list[Standing | None] = field(default_factory=list)
+    known: list[BucketGap | None] = field(default_factory=list)
     """The state of the bucket of each descriptor before; None if it is unknown."""
     shared: list[bool] = field(default_factory=list)
     """For each descriptor, whether another one shares its counter in a service that joins entries with `_`.

@@ -21,9 +21,15 @@ from ...core.text import printable
 from ...proto.ratelimit_pb2 import RateLimitRequest
 from ...transports.grpc_method import PATH
 from .answers import EXPLAIN, Answer
+from .call_follower import (
+    Budget,
+    CallAnswered,
+    CallFollower,
+    CallStarted,
+    Event,
+)
 from .comparer import Comparer
 from .exchange import Bucket, bucket_of, hits_of
-from .following import Answered, Asked, Budget, Event, Following
 from .frames import Unfollowable
 from .report import Report
 
@@ -67,7 +73,7 @@ class _Connection:
     """The calls of one connection: `following` until that fails, and those that wait for an answer."""
 
     def __init__(self, shared: Budget) -> None:
-        self.following: Following | None = Following(shared)
+        self.following: CallFollower | None = CallFollower(shared)
         self.calls: dict[int, _Call] = {}
 
 
@@ -136,7 +142,7 @@ class Mirror:
 
     # Helpers.
 
-    def _following(self, number: int) -> Following | None:
+    def _following(self, number: int) -> CallFollower | None:
         connection = self._connections.get(number)
         return None if connection is None else connection.following
 
@@ -151,7 +157,7 @@ class Mirror:
             self._abandon(number, f"reading it failed ({type(error).__name__})")
 
     def _take_one(self, calls: dict[int, _Call], event: Event) -> None:
-        if isinstance(event, Asked):
+        if isinstance(event, CallStarted):
             if event.data is None:
                 self._report.not_compared[event.why] += 1
             else:
@@ -160,7 +166,7 @@ class Mirror:
         call = calls.pop(event.stream, None)
         if call is None:  # it cannot be compared
             return
-        if isinstance(event, Answered):
+        if isinstance(event, CallAnswered):
             call.theirs = event.answer
         else:
             call.why = event.why

@@ -82,7 +82,7 @@ def share(given: str) -> float:
 
 def amount(given: str) -> int:
     """Return an amount of tokens or requests."""
-    from .changing import amount_of
+    from .change_commands import amount_of
 
     found: int = _parsed(amount_of)(given)
     if found > MOST:
@@ -92,7 +92,7 @@ def amount(given: str) -> int:
 
 def moment(given: str) -> str:
     """Return a moment in RFC 3339."""
-    from .changing import moment_of
+    from .change_commands import moment_of
 
     found: str = _parsed(moment_of)(given)
     return found

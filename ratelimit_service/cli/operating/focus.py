@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import NamedTuple, TextIO
 
-from ...core.budgets.texts import bytes_of, descriptor_text
+from ...core.budgets.descriptor_text import bytes_of, descriptor_text
 from ...core.errors import InvalidRequest
 from ...core.ledger.price import amount, plain
 from ...core.model import Calendar, Entry, Unit
-from ...core.moments import moment
+from ...core.rfc3339 import moment
 from ...core.windows import calendars
-from . import shown
+from . import formatting
 from .usage import Asked, Ledgered, cell, periods, selected
 
 NO_CURRENCY = "XXX"
@@ -92,7 +92,7 @@ def write_focus(found: Iterable[Ledgered], asked: Asked, to: TextIO) -> int:
     if len(kinds) > 1:
         raise InvalidRequest(
             f"the ledgers have buckets with different keys, and a request may be charged to several of them: "
-            f"choose one with --keys: {'; '.join(map(shown.text, kinds))}"
+            f"choose one with --keys: {'; '.join(map(formatting.text, kinds))}"
         )
     writer = csv.writer(to)
     writer.writerow(COLUMNS)

@@ -9,7 +9,7 @@ from ...core.errors import InvalidRequest
 from ..arguments import number, seconds, text
 from ..command import Command
 from .arguments import EXIT_CODES, MOST, add_bucket, add_server, client_of, share
-from .changes import CHANGES
+from .change_options import CHANGES
 
 _LISTED = 50
 _MOST_LISTED = 100_000
@@ -57,7 +57,7 @@ def _budgets_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _budgets(given: argparse.Namespace) -> int:
-    from .reading import budgets
+    from .read_commands import budgets
 
     query = {
         "domain": given.domain,
@@ -77,7 +77,7 @@ def _show_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(given: argparse.Namespace) -> int:
-    from .reading import show
+    from .read_commands import show
 
     return show(client_of(given), given.domain, given.descriptor, as_json=given.json)
 
@@ -95,7 +95,7 @@ def _explain_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _explain(given: argparse.Namespace) -> int:
-    from .reading import explain
+    from .read_commands import explain
 
     return explain(client_of(given), given.domain, given.descriptor, given.hits, as_json=given.json)
 
@@ -171,7 +171,7 @@ def _audit_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _audit(given: argparse.Namespace) -> int:
-    from .reading import audit
+    from .read_commands import audit
 
     return audit(client_of(given), given.limit, as_json=given.json)
 
@@ -222,7 +222,7 @@ def _wait_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _wait(given: argparse.Namespace) -> int:
-    from .reading import wait
+    from .read_commands import wait
 
     if given.generation and given.hash:
         raise InvalidRequest("--generation and --hash: give one of them")
@@ -267,7 +267,7 @@ def _top_options(parser: argparse.ArgumentParser) -> None:
 def _top(given: argparse.Namespace) -> int:
     client = client_of(given)
     if given.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        from .reading import budgets
+        from .read_commands import budgets
 
         query = {"domain": given.domain, "prefix": given.prefix, "state": given.state, "sort": given.sort}
         return budgets(client, query, _LISTED, as_json=given.json)

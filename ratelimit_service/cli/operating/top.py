@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 from ...core.errors import RateLimitServiceError
 from ...runtime import garbage
 from ..answer import duration
-from . import shown
+from . import formatting
 from .client import Client
-from .shown import Json
+from .formatting import Json
 
 SORTS = ("-used", "used", "name", "reset")
 STATES = ("", "over", "blocked", "low", "ok")
@@ -140,10 +140,10 @@ def frame(
     found = answer.found or {"budgets": [], "total": 0, "partial": False, "domains": []}
     rows = rows_of(height)
     budgets = found["budgets"][screen.offset : screen.offset + rows]
-    lines = [_styled(shown.padded(_head(screen, found, server, now), width), _BOLD, styled)]
+    lines = [_styled(formatting.padded(_head(screen, found, server, now), width), _BOLD, styled)]
     lines.append(
         _styled(
-            shown.padded(
+            formatting.padded(
                 _line("DESCRIPTOR", "STATE", "", "USED", "OF LIMIT", "BURN", "EMPTY", "RESET", width), width
             ),
             _BOLD,
@@ -152,9 +152,9 @@ def frame(
     )
     lines += [_styled(_budget(each, width, now), _STYLES.get(each["state"], ""), styled) for each in budgets]
     if not budgets:
-        lines.append(shown.cut(_nothing(screen, answer), width))
+        lines.append(formatting.cut(_nothing(screen, answer), width))
     lines += [""] * (height - 1 - len(lines))
-    return [*lines[: height - 1], shown.cut(_foot(screen, answer, found), width)]
+    return [*lines[: height - 1], formatting.cut(_foot(screen, answer, found), width)]
 
 
 def _head(screen: Screen, found: Json, server: str, now: datetime) -> str:
@@ -167,7 +167,7 @@ def _head(screen: Screen, found: Json, server: str, now: datetime) -> str:
         f"by {_SORT_NAMES[screen.sort]}",
     ]
     if screen.domain:
-        parts.append(f"in {shown.text(screen.domain)}")
+        parts.append(f"in {formatting.text(screen.domain)}")
     if screen.state:
         parts.append(screen.state)
     return "  ".join(parts)
@@ -175,12 +175,12 @@ def _head(screen: Screen, found: Json, server: str, now: datetime) -> str:
 
 def _foot(screen: Screen, answer: Answer, found: Json) -> str:
     if screen.typing:
-        return f"values that begin with: {shown.text(screen.search)}_   (enter: done, escape: all)"
+        return f"values that begin with: {formatting.text(screen.search)}_   (enter: done, escape: all)"
     if answer.error:
         return f"{'the values are old: ' if answer.found else ''}{answer.error}"
     notes = ["paused"] if screen.paused else []
     if screen.search:
-        notes.append(f"search: {shown.text(screen.search)}")
+        notes.append(f"search: {formatting.text(screen.search)}")
     if found["partial"]:
         notes.append("not all budgets are sorted")
     return "  ".join([*notes, HELP])
@@ -195,20 +195,20 @@ def _nothing(screen: Screen, answer: Answer) -> str:
 
 
 def _budget(found: Json, width: int, now: datetime) -> str:
-    window = shown.tightest(found)
-    name = shown.name_of(found)
+    window = formatting.tightest(found)
+    name = formatting.name_of(found)
     if window is None or window["effective_limit"] is None:
-        used = shown.short(window["used"]) if window is not None else ""
-        return _line(name, shown.text(found["state"]), "", "", used, "", "", "", width)
+        used = formatting.short(window["used"]) if window is not None else ""
+        return _line(name, formatting.text(found["state"]), "", "", used, "", "", "", width)
     burn = window["burn_per_second"]
-    bar = shown.bar(window["share"], max(6, min(20, width // 13)))
+    bar = formatting.bar(window["share"], max(6, min(20, width // 13)))
     return _line(
-        f"{name} {shown.text(window['window'])}",
-        shown.text(found["state"]),
+        f"{name} {formatting.text(window['window'])}",
+        formatting.text(found["state"]),
         bar,
-        shown.percent(window["share"]),
-        f"{shown.short(window['used'])}/{shown.short(window['effective_limit'])}",
-        shown.rate(burn) if burn else "-",
+        formatting.percent(window["share"]),
+        f"{formatting.short(window['used'])}/{formatting.short(window['effective_limit'])}",
+        formatting.rate(burn) if burn else "-",
         _brief(window["runs_out_at"], now),
         _brief(window["resets_at"], now),
         width,
@@ -222,24 +222,24 @@ def _line(
     wide = max(6, min(20, width // 13)) + 2
     right = " ".join(
         [
-            shown.padded(state, 7),
-            shown.padded(bar, wide),
+            formatting.padded(state, 7),
+            formatting.padded(bar, wide),
             used.rjust(5),
-            shown.padded(of, 11),
-            shown.padded(burn, 8),
+            formatting.padded(of, 11),
+            formatting.padded(burn, 8),
             empty.rjust(6),
             reset.rjust(6),
         ]
     )
-    left = width - shown.width_of(right) - 1
+    left = width - formatting.width_of(right) - 1
     if left < 8:
-        return shown.cut(f"{name} {state} {used} {of}", width)
-    return f"{shown.padded(name, left)} {right}"
+        return formatting.cut(f"{name} {state} {used} {of}", width)
+    return f"{formatting.padded(name, left)} {right}"
 
 
 def _brief(found: str | None, now: datetime) -> str:
     """Return how long it is until a moment, in six characters: `13m05s`, `2d18h`."""
-    at = shown.moment(found)
+    at = formatting.moment(found)
     if at is None:
         return "-"
     parts = duration(max(0, int((at - now).total_seconds()))).replace("min", "m").split()
@@ -300,7 +300,7 @@ def _answer(asked: Future[Json], before: Answer) -> Answer:
     try:
         return Answer(asked.result())
     except RateLimitServiceError as error:
-        return before._replace(error=shown.text(error))
+        return before._replace(error=formatting.text(error))
 
 
 def _draw(lines: Sequence[str]) -> None:

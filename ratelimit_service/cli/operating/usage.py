@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, TextIO
 
 from ...core.ledger.price import amount, plain, total
 from ...core.model import Calendar, Unit
-from ...core.moments import moment
+from ...core.rfc3339 import moment
 from ...core.windows import calendars
-from . import shown
+from . import formatting
 from .client import Client
-from .shown import Json
+from .formatting import Json
 
 PERIODS = {"hour": Unit.HOUR, "day": Unit.DAY, "month": Unit.MONTH}
 
@@ -92,7 +92,7 @@ def usage(client: Client, asked: Asked, form: str) -> int:
     elif found:
         print("\n".join(table(found, asked)))
     if form == "table" and changes:
-        print("\n".join(["", "Changes of limits:", *map(shown.audit_line, changes)]))
+        print("\n".join(["", "Changes of limits:", *map(formatting.audit_line, changes)]))
     if not found:
         _say_none(asked)
     elif len({row.keys for row in found}) > 1:
@@ -105,7 +105,7 @@ def usage(client: Client, asked: Asked, form: str) -> int:
 
 def _say_none(asked: Asked) -> None:
     print(
-        f"no ledger has entries of {shown.text(asked.domain)} in that time; a budget has a ledger if its rule says so: ledger: {{}}",
+        f"no ledger has entries of {formatting.text(asked.domain)} in that time; a budget has a ledger if its rule says so: ledger: {{}}",
         file=sys.stderr,
     )
 
@@ -234,13 +234,20 @@ def table(found: Sequence[Row], asked: Asked) -> Iterator[str]:
     """Yield a line for each row, and the sums of each kind of bucket."""
     length = {"hour": 16, "day": 10, "month": 7}[asked.per]
     priced = any([row.currency for row in found])
-    heads = ["FROM", *[shown.text(key).upper() for key in asked.by], "KEYS", "TOKENS", "REFUNDED", "REFUSED"]
+    heads = [
+        "FROM",
+        *[formatting.text(key).upper() for key in asked.by],
+        "KEYS",
+        "TOKENS",
+        "REFUNDED",
+        "REFUSED",
+    ]
     heads += ["AMOUNT"] if priced else []
     lines = [
         [
             calendars.local_time(asked.zone, row.start)[:length].replace("T", " "),
-            *map(shown.text, row.values),
-            shown.text(row.keys),
+            *map(formatting.text, row.values),
+            formatting.text(row.keys),
             *_numbers(row, priced=priced),
         ]
         for row in found
@@ -254,19 +261,23 @@ def table(found: Sequence[Row], asked: Asked) -> Iterator[str]:
         ]
         cost = total([row.amount for row in of if row.amount is not None]) if currency else None
         summed = Row(0, 0, (), names, charged, refunded, refused, currency, cost)
-        lines.append(["total", *[""] * len(asked.by), shown.text(names), *_numbers(summed, priced=priced)])
-    widths = [max(shown.width_of(line[at]) for line in [heads, *lines]) for at in range(len(heads))]
+        lines.append(
+            ["total", *[""] * len(asked.by), formatting.text(names), *_numbers(summed, priced=priced)]
+        )
+    widths = [max(formatting.width_of(line[at]) for line in [heads, *lines]) for at in range(len(heads))]
     first_number = len(asked.by) + 2
     for line in [heads, *lines]:
         cells = [
-            shown.padded(text, width) if at < first_number else " " * (width - shown.width_of(text)) + text
+            formatting.padded(text, width)
+            if at < first_number
+            else " " * (width - formatting.width_of(text)) + text
             for at, (text, width) in enumerate(zip(line, widths, strict=True))
         ]
         yield "  ".join(cells).rstrip()
 
 
 def _numbers(row: Row, *, priced: bool) -> list[str]:
-    cells = [*map(shown.amount, row.numbers)]
+    cells = [*map(formatting.amount, row.numbers)]
     if priced:
         cells.append(f"{row.amount:,.2f} {row.currency}" if row.amount is not None else "-")
     return cells

@@ -43,7 +43,7 @@ from ..model import (
     TallyValues,
     UseValues,
 )
-from ..planning import Plan, PlannedDescriptor, Policy
+from ..plan import Plan, PlannedDescriptor, Policy
 from ..text import fit
 from ..windows.blocks import name as window_name
 from .metadata import dynamic_metadata

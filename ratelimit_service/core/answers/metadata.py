@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..model import OVER_LIMIT, STATUS_CODE, Descriptor, StatusValues, Unit
-from ..planning import Plan
+from ..plan import Plan
 from ..text import excerpt, shorten
 
 _LONGEST, _MOST_SHOWN = 4_096, 131_072

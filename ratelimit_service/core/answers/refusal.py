@@ -19,6 +19,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from ..cache import MIB, BoundedCache
 from ..matching.tree import RuleTree
 from ..model import (
     OVER_LIMIT,
@@ -36,8 +37,7 @@ from ..model import (
     StatusValues,
     TallyValues,
 )
-from ..planning import Plan, Policy
-from ..recent import MIB, Recent
+from ..plan import Plan, Policy
 from ..text import printable
 from ..windows.blocks import length
 from .dialects import DIALECTS, Dialect
@@ -112,11 +112,13 @@ class Refusals:
         self._spread = spread
         self._silent = not (policy.refusal_headers or policy.error_format)
         self._instants = Instants()
-        self._wordings: Recent[_WordingKey, Wording] = Recent(MIB, lambda key, wording: wording.weight)
+        self._wordings: BoundedCache[_WordingKey, Wording] = BoundedCache(
+            MIB, lambda key, wording: wording.weight
+        )
         # A refused caller retries, and receives the same refusal until a second has passed.
-        self._by_limit: Recent[_RefusalKey, _LimitRefusal] = Recent(2 * MIB, _weight_of_refusal)
+        self._by_limit: BoundedCache[_RefusalKey, _LimitRefusal] = BoundedCache(2 * MIB, _weight_of_refusal)
         self._newest = self._by_limit.newest
-        self._denials: Recent[_DenialKey, Refusal] = Recent(MIB, _weight_of_denial)
+        self._denials: BoundedCache[_DenialKey, Refusal] = BoundedCache(MIB, _weight_of_denial)
 
     def by_limit(
         self, plan: Plan, statuses: Sequence[StatusValues], tallies: Sequence[TallyValues | None]

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from ..budgets.state import URGENCY, State, state_of
 from ..model import TALLY_RULE, TALLY_USES, USE_AFTER, USE_LIMIT, USE_OVER, TallyValues
-from ..planning import Plan, Policy
+from ..plan import Plan, Policy
 
 TARGETS: Final[Mapping[str, int]] = {"metadata": 1, "upstream": 2, "caller": 4}
 """The bits of Rule.signal, by the words of the rule language: the dynamic metadata, a request header for the upstream, a

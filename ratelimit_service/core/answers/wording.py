@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..model import Entry, Rule, Window
-from ..moments import LAST
-from ..moments import moment as rfc3339
-from ..planning import descriptor_text
+from ..plan import descriptor_text
+from ..rfc3339 import LAST
+from ..rfc3339 import moment as rfc3339
 from ..text import printable, shorten
 from ..windows.calendars import local_time
 from .dialects import Dialect

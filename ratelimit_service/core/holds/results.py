@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..decision import Count
 from ..gates import Gate
 from ..model import Entry, Hit
-from ..planning import Plan
+from ..plan import Plan
 from .hit import ABOVE, RELEASE, TAKE, HoldHit, tokens_in
 from .ids import HoldIds, names_of
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ..gates import Gate
 from ..model import OVER_LIMIT, STATUS_CODE, TALLY_USES, USE_KEY, Decision, Hit
-from ..planning import Plan
+from ..plan import Plan
 from .entries import Period, record
 from .rule import LedgerRule
 

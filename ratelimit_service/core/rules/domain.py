@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..amendments.model import Amendment
 from ..model import DescriptorRule, DomainRules
-from .dropped import warn_of_dropped
 from .fields import Fields, quoted
+from .hidden_rules import warn_of_hidden_rules
 from .limits import read_zone
 from .notify import read_notify
 from .refusals import CHOICES
@@ -77,7 +77,7 @@ class ReadDomain:
 
     def warn(self) -> None:
         """Warn of hidden nested rules, and of each name in `replaces` that no rate_limit has."""
-        warn_of_dropped(self.descriptors, self.written)
+        warn_of_hidden_rules(self.descriptors, self.written)
         for name, fields in self.replaced:
             if name not in self.names:
                 fields.warn(

@@ -64,7 +64,7 @@ _BUDGET_DOMAINS = "BUDGET_DOMAINS"
 class Loaded(NamedTuple):
     """The rules of all domains, in the order of the documents, and the warnings about them.
 
-    `problems` is empty unless each domain is loaded by itself (apart.py). Then it has the problems of the
+    `problems` is empty unless each domain is loaded by itself (per_domain.py). Then it has the problems of the
     domains that are missing.
     """
 

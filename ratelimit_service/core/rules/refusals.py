@@ -7,7 +7,7 @@ from string import Formatter
 
 from ..answers.dialects import DIALECTS
 from ..answers.wording import HIDDEN, PLACEHOLDERS, placeholders
-from ..planning import FULL, MINIMAL
+from ..plan import FULL, MINIMAL
 from .fields import Fields, quoted
 
 LONGEST = 500

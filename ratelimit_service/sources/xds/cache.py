@@ -17,7 +17,13 @@ from typing import NamedTuple
 import structlog
 
 from ...proto.xds_pb2 import DiscoveryResponse, Resource
-from .received import TYPE_URL, Group, Malformed, Received, open_response
+from .response import (
+    TYPE_URL,
+    Group,
+    Malformed,
+    OpenedResponse,
+    open_response,
+)
 from .spool import Spool
 
 _FORMAT = "ratelimit-service xds 1"
@@ -28,7 +34,7 @@ _CHUNK = 1 << 20
 class Kept(NamedTuple):
     """A set from a file, and the time at which it was taken, in seconds since 1970."""
 
-    received: Received
+    received: OpenedResponse
     taken_at: float
 
 

@@ -18,10 +18,16 @@ from .clock import Clock
 from .link import Call, CallEnded, Unreachable
 from .overlays import Overlays
 from .reading import parts_of, reading
-from .received import TYPE_URL, Group, Malformed, Received, open_response
+from .response import (
+    TYPE_URL,
+    Group,
+    Malformed,
+    OpenedResponse,
+    open_response,
+)
 from .server import Server
 from .spool import Spool
-from .standing import Standing
+from .status import ControlPlaneStatus
 from .subscription import Answer, Subscription
 
 _FIRST_RETRY, _LAST_RETRY = 1.0, 60.0
@@ -75,19 +81,19 @@ class Follower:
         self._subscription = Subscription(server, options.version, options.grace)
         self._taking = asyncio.Lock()
         self._news = asyncio.Event()
-        self._last: Received | None = None
+        self._last: OpenedResponse | None = None
         """The last response of this call."""
         self._due: Answer | None = None
         self._due_at = 0.0
         self._rejects = False
         """Whether the last answer is a rejection."""
-        self._retry: Received | None = None
+        self._retry: OpenedResponse | None = None
         self._retry_at = self._pause = 0.0
         self._saving = asyncio.Lock()
         self._saved = b""
         self._silent_at: float | None = None
         self._log = structlog.get_logger(__name__).bind(server=server.name)
-        self.standing = Standing(server.name)
+        self.standing = ControlPlaneStatus(server.name)
 
     async def restore(self) -> None:
         """Put the last good set in force, if a file has it."""
@@ -218,7 +224,7 @@ class Follower:
             return
         await self._take(received)
 
-    async def _take(self, received: Received) -> None:
+    async def _take(self, received: OpenedResponse) -> None:
         """Put the correct domains of a set in force, and prepare the answer."""
         self._retry = None
         async with self._taking:
@@ -248,7 +254,7 @@ class Follower:
             self._answer(answer)
             self._show()
 
-    def _miss(self, received: Received, now: float) -> None:
+    def _miss(self, received: OpenedResponse, now: float) -> None:
         missed = self._subscription.miss(received, now)
         lasting = [domain for domain in missed if domain not in self._subscription.gone(now)]
         if lasting:
@@ -295,7 +301,7 @@ class Follower:
             self.standing.accepted_at = self._clock.wall()
         return True
 
-    def _hidden(self, received: Received) -> list[Problem]:
+    def _hidden(self, received: OpenedResponse) -> list[Problem]:
         return [problem for domain, problem in self._rules.hidden().items() if domain in received.groups]
 
     def _answer(self, answer: Answer) -> None:

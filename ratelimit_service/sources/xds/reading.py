@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ...core.errors import Problem
 from ...core.rules.document import Contents, Document
 from .overlays import Overlays, lay_over
-from .received import Group
+from .response import Group
 from .spool import read_at
 from .translate import document
 

@@ -16,7 +16,12 @@ from typing import NamedTuple
 from ...core.errors import Problem
 from ...core.text import printable
 from ...proto.xds_pb2 import DiscoveryRequest, Node, Status
-from .received import TYPE_URL, Group, Received, digest_of
+from .response import (
+    TYPE_URL,
+    Group,
+    OpenedResponse,
+    digest_of,
+)
 from .server import Server
 
 PAUSES = (0.0, 1.0, 2.0, 5.0, 10.0)
@@ -79,7 +84,7 @@ class Subscription:
         self.missing.clear()
         return self._request(f"held {self.digest.hex()[:16]}" if self.held else "", "")
 
-    def wanted(self, received: Received) -> list[Group]:
+    def wanted(self, received: OpenedResponse) -> list[Group]:
         """Return the groups that must be read: neither in force nor known to be wrong."""
         return [group for group in received.groups.values() if not self._known(group)]
 
@@ -88,7 +93,7 @@ class Subscription:
         latest = self.held | {domain: refusal.group for domain, refusal in self.refused.items()}
         return list(latest.values())
 
-    def miss(self, received: Received, now: float) -> list[str]:
+    def miss(self, received: OpenedResponse, now: float) -> list[str]:
         """Record the domains that are missing from a set. Return those that were not missing before."""
         for domain in received.groups:
             self.missing.pop(domain, None)
@@ -123,7 +128,7 @@ class Subscription:
                 self.refused[group.domain] = Refusal(group, problems[group.domain])
         return before != self.digest
 
-    def settle(self, received: Received, hidden: Sequence[Problem]) -> Answer:
+    def settle(self, received: OpenedResponse, hidden: Sequence[Problem]) -> Answer:
         """Return the answer to a set. `hidden` has its domains that are in force from another source."""
         for domain in [domain for domain in self.refused if domain not in received.groups]:
             del self.refused[domain]
@@ -134,14 +139,14 @@ class Subscription:
             return Answer(self._request(received.version, received.nonce), 0.0, rejects=False)
         return self._reject(received.digest, received.nonce, rejection(problems, self._server.name))
 
-    def foreign(self, received: Received) -> Answer:
+    def foreign(self, received: OpenedResponse) -> Answer:
         """Return the answer to resources of another type."""
         shown = printable(received.type_url)
         return self._reject(
             received.digest, received.nonce, f"unexpected type {shown}: the subscription is to {TYPE_URL}"
         )
 
-    def repeats(self, received: Received) -> bool:
+    def repeats(self, received: OpenedResponse) -> bool:
         """Return whether this content is the one that was rejected last."""
         return received.digest == self._rejected
 

@@ -9,8 +9,8 @@ from ...core.errors import CounterRefused, StoreError
 from ...core.model import Hit
 from ...ports import OnOutcomes, Outcome
 from ..batch import Batch, CallFailed, Fate, Groups, result_of
+from ..batch_age import Clocks
 from ..lanes import EVERYWHERE, REGISTER_TTL, Place
-from ..moments import Clocks
 from .backend import Backend
 from .journal import Journal, still_counting
 

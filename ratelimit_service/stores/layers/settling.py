@@ -49,11 +49,16 @@ from ..batch import (
     failed,
     join,
 )
+from ..batch_age import Clocks
 from ..lanes import EVERYWHERE, Lanes
-from ..moments import Clocks
-from ..noting import ENTRIES_MISSING, Notes
+from ..throttled_log import ENTRIES_MISSING, ThrottledLog
 from .backend import Backend
-from .forbidden import entries_without, find_forbidden, with_refusals, without
+from .forbidden_keys import (
+    entries_without,
+    find_forbidden,
+    with_refusals,
+    without,
+)
 from .journal import Journal
 from .journal_writer import JournalWriter
 from .layer import Layer
@@ -98,7 +103,7 @@ class SettlingStore(Layer):
         """How many calls failed."""
         self.unrecorded = 0
         """Entries of ledgers whose keys Redis has forbidden, although it has counted their charges."""
-        self._notes = Notes()
+        self._notes = ThrottledLog()
         self._failures_in_a_row = 0
         self._hand_overs = 0
         self._failed_hand_over = 0

@@ -30,17 +30,24 @@ from ...core.errors import StoreError
 from ...ports import Walked
 from ...runtime.tasks import Background
 from ..batch import Batch, Groups, Part
+from ..cursors import read_number
 from ..lanes import EVERYWHERE, Place
-from ..positions import read_number
+from .background_scripts import Evaluation, run_at
+from .bucket_counters import counters_on
 from .client import Address, time_of
 from .errors import NotSent, bare, failure
-from .evaluation import Evaluation, run_at
-from .held import counters_on
+from .scanning import (
+    HIGHEST_CURSOR,
+    counters_in,
+    entries_in,
+    holds_in,
+    read_each,
+    walk,
+)
 from .script import evaluate, evaluate_whole, register
 from .slots import by_slot, slot_of, tag_in
 from .store import OnCounts, ScriptStore
 from .topology import ClusterServer, Connect, Topology
-from .walking import HIGHEST_CURSOR, counters_in, entries_in, holds_in, read_each, walk
 from .wire import Command, OnReply, ignore, reply_to
 
 _SILENT = (RedisConnectionError, RedisTimeoutError, OSError)  # asyncio's TimeoutError is an OSError

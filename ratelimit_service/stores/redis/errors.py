@@ -53,7 +53,7 @@ class NotSent(RedisConnectionError):
 
 _FATES: tuple[tuple[type[Exception], Fate], ...] = (
     (NotSent, Fate.REFUSED),
-    (NoPermissionError, Fate.FORBIDDEN),  # an ACL of keys or of commands: forbidden.py finds out
+    (NoPermissionError, Fate.FORBIDDEN),  # an ACL of keys or of commands: forbidden_keys.py finds out
     (OutOfMemoryError, Fate.REFUSED),  # maxmemory: checked before a script's first write, and not after it
     (ReadOnlyError, Fate.REFUSED),  # a replica
     (MasterDownError, Fate.REFUSED),  # a replica without its primary, which serves no stale data

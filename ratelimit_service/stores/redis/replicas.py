@@ -17,9 +17,14 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from ...core.errors import StoreError
-from ...ports import Replica, Standing
+from ...ports import InForce, Replica
 from ..replicas import GONE_AFTER, MOST_GENERATIONS, with_lag
-from .evaluation import Evaluation, Run, Script, script
+from .background_scripts import (
+    Evaluation,
+    Run,
+    Script,
+    script,
+)
 
 _KEPT = 30 * 86_400
 """Seconds after which the register of a service that no longer runs expires."""
@@ -65,7 +70,7 @@ class RedisReplicas:
         self._on_error = on_error
         self._key = f"{prefix}{{amendments}}:replicas"
 
-    async def meet(self, name: str, standing: Standing) -> Sequence[Replica]:
+    async def meet(self, name: str, standing: InForce) -> Sequence[Replica]:
         """Register what a replica has in force, and return all (ports.ReplicaStore.meet)."""
         digest = standing.digest
         said = json.dumps([standing.digest, standing.amendments, standing.release])
@@ -83,7 +88,7 @@ class RedisReplicas:
                 elif kind == "replica":
                     seen, number, line = value.split(" ", 2)
                     rules, amendments, release = json.loads(line)
-                    stands = Standing(str(rules), int(amendments), str(release))
+                    stands = InForce(str(rules), int(amendments), str(release))
                     replicas.append(Replica(one, stands, int(number), max(0.0, now - float(seen))))
             except (ValueError, TypeError):  # of another version of the service, or written by hand
                 continue

@@ -22,15 +22,22 @@ from ...core.errors import StoreError
 from ...ports import Walked
 from ..batch import Batch, Groups, Part
 from ..lanes import EVERYWHERE, REGISTER_TTL, Place
+from .background_scripts import Evaluation, run_at
+from .bucket_counters import counters_of
 from .client import PrimaryPool, address_of, time_of
 from .errors import failure
-from .evaluation import Evaluation, run_at
-from .held import counters_of
+from .key_spread import Spread, find_out
+from .scanning import (
+    counters_in,
+    entries_in,
+    holds_in,
+    read_each,
+    read_together,
+    walk,
+)
 from .script import evalsha, evaluate, register
 from .slots import by_slot, by_tag
-from .spread import Spread, find_out
 from .store import OnCounts, ScriptStore
-from .walking import counters_in, entries_in, holds_in, read_each, read_together, walk
 from .wire import Command, OnReply, Wire, reply_to
 
 _LOOK_AGAIN = 60.0
@@ -52,7 +59,7 @@ class RedisStore(ScriptStore):
     """Counters behind one client: of a server, or of the primary that sentinels name.
 
     Behind its address there may be several servers. Unless all keys are known to be on one server
-    (spread.py), there is a call for each slot or each hash tag.
+    (key_spread.py), there is a call for each slot or each hash tag.
     """
 
     def __init__(

@@ -13,12 +13,12 @@ from ...core.errors import StoreError
 from ...ports import OnOutcomes
 from ..batch import Batch, CallFailed, Counts, Groups, InFlight, OnApplied, Part, callbacks_for, failed, join
 from ..lanes import EVERYWHERE, Place
-from ..noting import ENTRIES_MISSING, HOLDS_MISSING, Notes
+from ..throttled_log import ENTRIES_MISSING, HOLDS_MISSING, ThrottledLog
 from .amendments import RedisAmendments
+from .background_scripts import Evaluation
+from .bucket_counters import delete_counters
 from .errors import failure
-from .evaluation import Evaluation
 from .events import RedisEvents
-from .held import delete_counters
 from .replicas import RedisReplicas
 from .script import ScriptCall
 from .slots import tag_in
@@ -46,7 +46,7 @@ class ScriptStore:
         """Entries of ledgers that Redis has refused, although it has counted their charges."""
         self.unheld = 0
         """Calls whose holds could not all be read or written."""
-        self._notes = Notes()
+        self._notes = ThrottledLog()
         self._log = structlog.get_logger("ratelimit_service.store")
         self.amendments = RedisAmendments(self._run, self._on_error, prefix)
         self.replicas = RedisReplicas(self._run, self._on_error, prefix)

@@ -11,7 +11,7 @@ from ...listening.certificates import is_for
 from ...listening.networks import network_of
 from ...runtime.exceptions import report
 from ._http2 import Session
-from .life import Life
+from .lifetime import Lifetime
 from .methods import PATHS, REFLECT
 from .tls import Tls
 
@@ -86,7 +86,7 @@ class Connection(asyncio.BufferedProtocol):
         """Whether the connection is closed, and its last input is still to be taken."""
         self._lingers = 0
         """How many reads may still be discarded before the socket is closed."""
-        self.life = Life(self, maximum_age, host.options.max_connection_age_grace)
+        self.life = Lifetime(self, maximum_age, host.options.max_connection_age_grace)
         self._stuck_since = self.life.began_at
 
     @property

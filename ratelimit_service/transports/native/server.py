@@ -22,7 +22,7 @@ from .accepting import Accepting
 from .calls import Calls
 from .connection import Connection
 from .health import HealthService
-from .life import NOTICE
+from .lifetime import NOTICE
 from .methods import REFLECT
 from .peers import Peers
 from .reflection import ReflectionService

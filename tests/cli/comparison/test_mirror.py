@@ -1,6 +1,6 @@
 """The mirror: callers get the first service's answers unchanged, and the second service is compared with it.
 
-Here the tee and the comparison are in one process; test_beside.py tests the connection of the two.
+Here the tee and the comparison are in one process; test_processes.py tests the connection of the two.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitRes
 from ratelimit_service.transports.grpc_method import METHOD, PATH, SERVICE
 
 from .answering import answer, request, status
-from .test_following import block, frame, message
+from .test_call_follower import block, frame, message
 
 Handler = Callable[[bytes, Any], Any]
 
@@ -365,7 +365,7 @@ async def test_a_failure_in_one_connection_leaves_the_others(monkeypatch: pytest
 
     async with server(handler) as ours, comparing(ours) as (mirror, report, _):
         with monkeypatch.context() as patch:
-            patch.setattr("ratelimit_service.cli.comparison.following._answer", fails)
+            patch.setattr("ratelimit_service.cli.comparison.call_follower._answer", fails)
             headers = bytes(hpack.Encoder().encode([(":status", "200"), ("grpc-status", "8")]))
             mirror.from_theirs(1, frame(HEADERS, END_HEADERS | END_STREAM, 1, headers))
         for take in (mirror.from_caller, mirror.from_theirs):

@@ -22,7 +22,7 @@ from ratelimit_service.transports.grpc_method import PATH
 from testing.certificates import Authority
 
 from .answering import request
-from .test_following import frame
+from .test_call_follower import frame
 from .test_mirror import replying, server
 
 ASKED = request("a").SerializeToString()

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from ratelimit_service.cli.operating import reading
-from ratelimit_service.cli.operating.changing import amount_of, moment_of
+from ratelimit_service.cli.operating import read_commands as reading
+from ratelimit_service.cli.operating.change_commands import amount_of, moment_of
 from ratelimit_service.cli.operating.client import server_of, token_of
 from ratelimit_service.core.errors import InvalidRequest
-from testing.servers import free_port
+from testing.redis_servers import free_port
 from testing.service import Service
 
 from ..conftest import Command

@@ -24,7 +24,7 @@ from ratelimit_service.core.ledger.price import ModelPrices, Step
 from ratelimit_service.core.model import Descriptor, Entry
 from ratelimit_service.core.windows.dates import start_of
 
-from ...api.desk import Desk, open_desk
+from ...api.served_api import Desk, open_desk
 
 RULES = """
 domain: d

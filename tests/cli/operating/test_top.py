@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ratelimit_service.cli.operating import shown
+from ratelimit_service.cli.operating import formatting
 from ratelimit_service.cli.operating.top import HELP, Answer, Screen, frame, pressed
 from testing.service import COMMAND, REPOSITORY, inherited
 from testing.waiting import PATIENCE
@@ -83,7 +83,7 @@ HOSTILE = [
 def test_no_name_breaks_the_screen(name: str, width: int) -> None:
     """The service escapes names, but another service may not."""
     for line in lines(Screen(search=name[:90]), answer(budget(name)), width):
-        assert shown.width_of(line) <= width
+        assert formatting.width_of(line) <= width
         assert line.isprintable()
 
 

@@ -11,8 +11,8 @@ from ratelimit_service.core.answers.refusal import Refusals
 from ratelimit_service.core.decision import decide_without_counts
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Code, Descriptor, Entry, Override, Request, Unit
+from ratelimit_service.core.plan import FailureMode, descriptor_text
 from ratelimit_service.core.planner import Planner
-from ratelimit_service.core.planning import FailureMode, descriptor_text
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources.yaml_text import read
 from tests.core.answers.refusals import (

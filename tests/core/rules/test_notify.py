@@ -6,8 +6,8 @@ import pytest
 
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Descriptor, Entry, Override, Request, Unit
+from ratelimit_service.core.plan import Policy
 from ratelimit_service.core.planner import Planner
-from ratelimit_service.core.planning import Policy
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources.yaml_text import read
 

@@ -18,7 +18,7 @@ from ratelimit_service.sources.xds.link import connect
 from ratelimit_service.sources.xds.overlays import Overlays
 from ratelimit_service.sources.xds.server import Server
 from testing.control_plane import ControlPlane
-from tests.sources.xds.sets import Book
+from tests.sources.xds.rule_sets import Book
 
 PATIENCE = 60.0
 """Seconds until a condition is given up; only a failing test ever waits for so long."""

@@ -10,7 +10,7 @@ import structlog
 
 from ratelimit_service.sources.xds.cache import Cache
 from testing.control_plane import limit, resource
-from tests.sources.xds.sets import received
+from tests.sources.xds.rule_sets import received
 
 SET = received(resource("a", limit("team", 5)), resource("b/c", limit("user", 7)))
 

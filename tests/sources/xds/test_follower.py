@@ -10,14 +10,22 @@ import pytest
 from ratelimit_service.core.errors import Problem
 from ratelimit_service.proto.xds_pb2 import Resource
 from ratelimit_service.sources.xds.overlays import by_domain
-from ratelimit_service.sources.xds.received import TYPE_URL
+from ratelimit_service.sources.xds.response import TYPE_URL
 from ratelimit_service.sources.yaml_text import read
 from testing.control_plane import ControlPlane
 from testing.waiting import PATIENCE
 from tests.sources.xds.conftest import START, Follow, Following
-from tests.sources.xds.sets import Book
+from tests.sources.xds.rule_sets import Book
 
-from .following import A2, B2, BAD, A, B, C, versions
+from .follower_state import (
+    A2,
+    B2,
+    BAD,
+    A,
+    B,
+    C,
+    versions,
+)
 
 
 def events(logged: list[Any]) -> list[str]:

@@ -15,10 +15,10 @@ from h2.errors import ErrorCodes
 from ratelimit_service.proto.xds_pb2 import DiscoveryRequest, DiscoveryResponse
 from ratelimit_service.sources.xds import link as link_module
 from ratelimit_service.sources.xds.link import CallEnded, Link, Unreachable, connect
-from ratelimit_service.sources.xds.received import TYPE_URL
+from ratelimit_service.sources.xds.response import TYPE_URL
 from ratelimit_service.sources.xds.server import Server
 from testing.control_plane import ControlPlane, Peer, resource
-from testing.control_planes import Served
+from testing.threaded_control_plane import ThreadedControlPlane
 from testing.waiting import PATIENCE
 
 from .links import LARGEST, A, at, received
@@ -115,7 +115,7 @@ def test_a_set_of_many_megabytes_delays_no_call() -> None:
         link.close()
         return most
 
-    with Served() as served:
+    with ThreadedControlPlane() as served:
         served.send(resource("x" * size))
         most = uvloop.run(receive(served.plane.port))
     assert most < 1 << 20

@@ -9,7 +9,7 @@ import pytest
 
 from ratelimit_service.proto.xds_pb2 import DiscoveryRequest
 from ratelimit_service.sources.xds.link import Unreachable, connect
-from ratelimit_service.sources.xds.received import TYPE_URL
+from ratelimit_service.sources.xds.response import TYPE_URL
 from ratelimit_service.sources.xds.server import Tls
 from testing.certificates import Authority
 from testing.control_plane import ControlPlane

@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from ratelimit_service.proto.xds_pb2 import Resource
-from ratelimit_service.sources.xds.received import TYPE_URL
+from ratelimit_service.sources.xds.response import TYPE_URL
 from testing.control_plane import ControlPlane, Peer, limit, resource
 from tests.sources.xds.conftest import START, Follow
 
-from .following import A2, BAD, A, B, versions
+from .follower_state import (
+    A2,
+    BAD,
+    A,
+    B,
+    versions,
+)
 
 
 async def test_the_rules_hold_while_the_control_plane_is_away(

@@ -11,7 +11,7 @@ from ratelimit_service.sources.xds.overlays import Overlays, by_domain
 from ratelimit_service.sources.xds.reading import parts_of, reading
 from ratelimit_service.sources.yaml_text import read
 from testing.control_plane import limit, resource
-from tests.sources.xds.sets import received
+from tests.sources.xds.rule_sets import received
 from tests.sources.xds.test_translate import placeless
 
 SENT = resource(

@@ -10,11 +10,11 @@ import pytest
 
 from ratelimit_service.core.errors import Problem
 from ratelimit_service.proto.xds_pb2 import DiscoveryRequest, RateLimitConfig
-from ratelimit_service.sources.xds.received import TYPE_URL, Received
+from ratelimit_service.sources.xds.response import TYPE_URL, OpenedResponse
 from ratelimit_service.sources.xds.server import Server
 from ratelimit_service.sources.xds.subscription import PAUSES, Answer, Subscription, rejection
 from testing.control_plane import limit, resource
-from tests.sources.xds.sets import received
+from tests.sources.xds.rule_sets import received
 
 GRACE = 10.0
 A, B, C = (resource(name, limit("team", 5)) for name in "abc")
@@ -42,7 +42,7 @@ class Plane:
         )
         return self.takes(got, hidden)
 
-    def takes(self, got: Received, hidden: Sequence[Problem] = ()) -> Answer:
+    def takes(self, got: OpenedResponse, hidden: Sequence[Problem] = ()) -> Answer:
         groups = self.subscription.wanted(got)
         self.read = [group.domain for group in groups]
         self.subscription.miss(got, self.now)

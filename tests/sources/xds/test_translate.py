@@ -14,7 +14,7 @@ from ratelimit_service.proto.xds_pb2 import RateLimitConfig
 from ratelimit_service.sources.xds.reading import parts_of, reading
 from ratelimit_service.sources.yaml_text import read
 from testing.control_plane import limit, resource
-from tests.sources.xds.sets import received
+from tests.sources.xds.rule_sets import received
 
 
 def rules(config: RateLimitConfig) -> tuple[DomainRules | None, list[str], list[str]]:

@@ -30,7 +30,7 @@ from ratelimit_service.stores.redis.errors import NotSent
 from ratelimit_service.stores.redis.wire import Wire
 from testing.certificates import Authority
 from testing.proxy import Proxy
-from testing.servers import RedisServer, TlsFiles
+from testing.redis_servers import RedisServer, TlsFiles
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from ratelimit_service.transports.native import connection, peers
 
-from .limiter import Begin, Limiter
+from .native_server import Begin, Limiter
 
 
 @pytest.fixture

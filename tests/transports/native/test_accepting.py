@@ -15,7 +15,7 @@ from ratelimit_service.transports.native import accepting
 from ratelimit_service.transports.native.accepting import Accepting
 
 from ..serving import until
-from .limiter import Limiter
+from .native_server import Limiter
 
 
 def connect(address: str, number: int) -> list[socket.socket]:

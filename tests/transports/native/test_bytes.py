@@ -18,7 +18,7 @@ from ratelimit_service.transports.options import GrpcOptions
 from .. import h2
 from ..serving import CHECK, message, until
 from .hostile import OK, RESOURCE_EXHAUSTED
-from .limiter import Begin
+from .native_server import Begin
 from .test_limits import opening
 
 MIB = 1_048_576

@@ -13,7 +13,7 @@ from ratelimit_service.transports.options import GrpcOptions
 
 from .. import h2
 from ..serving import CHARGE_40, CHECK, message, until
-from .limiter import Begin, Limiter
+from .native_server import Begin, Limiter
 
 OK, RESOURCE_EXHAUSTED, INTERNAL = 0, 8, 13
 

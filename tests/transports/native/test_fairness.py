@@ -17,7 +17,7 @@ from ratelimit_service.transports.options import GrpcOptions
 from .. import h2
 from ..serving import CHECK, message, until
 from .hostile import OK, RESOURCE_EXHAUSTED
-from .limiter import Begin, Limiter
+from .native_server import Begin, Limiter
 from .test_bytes import MIB, long_call
 from .test_calls import batches_of
 from .test_limits import opening

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import h2
 from ..serving import CHARGE_40
 from .hostile import OK, RESOURCE_EXHAUSTED, calls
-from .limiter import Limiter
+from .native_server import Limiter
 from .test_limits import goaway_error, opening
 
 # Headers that are much larger decoded than on the wire.

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2
 
 from ratelimit_service.core.errors import StartError
 from ratelimit_service.listening.certificates import Certificates
-from ratelimit_service.transports.native import health, life
+from ratelimit_service.transports.native import health, lifetime
 from ratelimit_service.transports.native import server as native
 from ratelimit_service.transports.native._http2 import Session, library_version
 from ratelimit_service.transports.native.connection import Connection
@@ -28,7 +28,7 @@ from testing.certificates import Authority
 from .. import h2
 from ..serving import CHARGE_40, message, until
 from .hostile import OK, RESOURCE_EXHAUSTED, watch
-from .limiter import Begin, Limiter
+from .native_server import Begin, Limiter
 from .test_calls import batches_of
 from .test_limits import goaway_error, opening
 
@@ -247,7 +247,7 @@ async def test_connections_count_before_they_have_shaken_hands(
     secured: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some are silent, and some stop in the middle of the handshake."""
-    monkeypatch.setattr(life, "SILENT", 1_000.0)
+    monkeypatch.setattr(lifetime, "SILENT", 1_000.0)
     peers = [await secured.connect(hello) for hello in (b"", CLIENT_HELLO, b"")]
     await until(lambda: len(secured.server.peers) == 3)
     assert [] == await (await secured.connect(b"")).rest()

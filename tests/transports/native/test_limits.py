@@ -17,7 +17,7 @@ from ratelimit_service.transports.options import GrpcOptions
 from .. import h2
 from ..h2 import Answer, Peer
 from ..serving import CHARGE_40, CHECK, message, until
-from .limiter import Begin, Limiter
+from .native_server import Begin, Limiter
 
 OK, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 4, 8, 12, 13
 INVALID_ARGUMENT = 3

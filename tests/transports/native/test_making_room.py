@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import pytest
 
 from ratelimit_service.transports.native import connection as connection_module
-from ratelimit_service.transports.native import life
+from ratelimit_service.transports.native import lifetime
 from ratelimit_service.transports.native.connection import COST, Connection
 from ratelimit_service.transports.options import GrpcOptions
 
@@ -17,7 +17,7 @@ from .. import h2
 from ..h2 import Peer
 from ..serving import CHECK, until
 from .hostile import OK, watch
-from .limiter import Begin, Limiter
+from .native_server import Begin, Limiter
 from .test_limits import goaway_error
 from .test_time import ping
 
@@ -25,8 +25,8 @@ from .test_time import ping
 @pytest.fixture(autouse=True)
 def only_told_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing become idle because this machine is slow."""
-    monkeypatch.setattr(life, "SILENT", 1_000.0)
-    monkeypatch.setattr(life, "IDLE", 5_000.0)
+    monkeypatch.setattr(lifetime, "SILENT", 1_000.0)
+    monkeypatch.setattr(lifetime, "IDLE", 5_000.0)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ async def test_a_connection_that_never_called_makes_room_at_once(begin: Begin) -
     """The one that has been silent for longest is closed with a GOAWAY."""
     limiter = await begin(GrpcOptions(max_connections=3))
     silent = await connections(limiter, 3)
-    pass_time(limiter, life.SILENT + 1, [end for _, end in silent[:2]])
+    pass_time(limiter, lifetime.SILENT + 1, [end for _, end in silent[:2]])
     assert await limiter.still_serves()
     assert 0 == goaway_error(await silent[0][0].rest())
     for peer, _ in silent[1:]:
@@ -95,7 +95,7 @@ async def test_a_new_connection_waits_for_no_silent_one_however_many_there_are(
         else GrpcOptions(max_bytes=2 * most * COST, max_connections=1_000)
     )
     silent = await connections(limiter, most)
-    pass_time(limiter, life.SILENT + 1, [end for _, end in silent])
+    pass_time(limiter, lifetime.SILENT + 1, [end for _, end in silent])
     for _ in range(most):
         assert await limiter.still_serves()
         assert len(limiter.server.peers) <= most
@@ -109,12 +109,12 @@ async def test_a_connection_with_calls_is_never_closed_for_others(begin: Begin) 
     waiting.send(h2.call(1, CHECK))
     recent.send(h2.call(1, CHECK))
     await until(lambda: len(limiter.held) >= 1 and limiter.server.in_hand == 2)
-    pass_time(limiter, 3 * life.IDLE, [busy, other])
+    pass_time(limiter, 3 * lifetime.IDLE, [busy, other])
     assert [] == await (await limiter.connect()).rest()
     for answer in limiter.held:
         answer()
     assert [OK, OK] == [(await peer.answer(1)).status for peer in (waiting, recent)]
-    pass_time(limiter, life.IDLE - 1, [busy, other])
+    pass_time(limiter, lifetime.IDLE - 1, [busy, other])
     assert [] == await (await limiter.connect()).rest()
 
 
@@ -126,7 +126,7 @@ async def test_an_idle_connection_leaves_before_room_is_short_and_loses_no_call(
     gateway = await connections(limiter, 14)
     for peer, _ in gateway:
         await call(peer)
-    pass_time(limiter, life.IDLE + 1, [end for _, end in gateway])
+    pass_time(limiter, lifetime.IDLE + 1, [end for _, end in gateway])
     assert await limiter.still_serves()  # the fifteenth of sixteen
     peer, end = gateway[0]
     assert [True] + [False] * 13 == [each.life.ends for _, each in gateway]
@@ -143,7 +143,7 @@ async def test_connections_that_became_idle_when_all_places_were_taken_make_room
     idle = await connections(limiter, 3)
     for peer, _ in idle:
         await call(peer)
-    pass_time(limiter, life.IDLE + 1, [end for _, end in idle])
+    pass_time(limiter, lifetime.IDLE + 1, [end for _, end in idle])
     for _ in range(2):
         assert [] == await (await limiter.connect()).rest()
     assert [True, False, False] == [end.life.ends for _, end in idle]
@@ -158,7 +158,7 @@ async def test_a_connection_that_was_silent_and_now_calls_keeps_no_idle_one(begi
     (late, its_end), *idle = await connections(limiter, 14)
     for peer, _ in idle:
         await call(peer)
-    pass_time(limiter, life.IDLE + 1, [its_end, *[end for _, end in idle]])
+    pass_time(limiter, lifetime.IDLE + 1, [its_end, *[end for _, end in idle]])
     await call(late)
     assert await limiter.still_serves()  # the fifteenth of sixteen
     assert [True] + [False] * 12 == [end.life.ends for _, end in idle]
@@ -171,7 +171,7 @@ async def test_a_silent_connection_keeps_its_place_until_it_is_needed(begin: Beg
     opened = await connections(limiter, 14)
     for peer, _ in opened[2:]:
         await call(peer)
-    pass_time(limiter, life.IDLE + 1, [end for _, end in opened])
+    pass_time(limiter, lifetime.IDLE + 1, [end for _, end in opened])
     assert await limiter.still_serves()
     assert await limiter.still_serves()
     assert not any(end.life.ends for _, end in opened)
@@ -182,14 +182,14 @@ async def test_a_silent_connection_keeps_its_place_until_it_is_needed(begin: Beg
 
 async def test_a_watch_does_not_keep_a_place(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     """A watch is not a call, and its client connects again."""
-    monkeypatch.setattr(life, "NOTICE", 0.0)
-    monkeypatch.setattr(life, "LAST_CALLS", 0.01)
+    monkeypatch.setattr(lifetime, "NOTICE", 0.0)
+    monkeypatch.setattr(lifetime, "LAST_CALLS", 0.01)
     limiter = await begin(GrpcOptions(max_connections=16))
     watching = await connections(limiter, 14)
     for peer, _ in watching:
         peer.send(watch(1, ""))
         await peer.until(h2.DATA, 1)
-    pass_time(limiter, life.IDLE + 1, [end for _, end in watching])
+    pass_time(limiter, lifetime.IDLE + 1, [end for _, end in watching])
     assert await limiter.still_serves()
     await watching[0][0].rest()
     for peer, _ in watching[1:]:
@@ -203,7 +203,7 @@ async def test_the_address_with_the_most_connections_makes_room_first(
     networks[:] = ["gateway", "flood"]
     limiter = await begin(GrpcOptions(max_connections=3))
     (gateway, first), *flood = await connections(limiter, 3)
-    pass_time(limiter, life.IDLE + 1, [first, *[end for _, end in flood]])
+    pass_time(limiter, lifetime.IDLE + 1, [first, *[end for _, end in flood]])
     assert await limiter.still_serves()
     assert 0 == goaway_error(await flood[0][0].rest())
     await ping(gateway)
@@ -241,7 +241,7 @@ async def test_a_handshake_that_does_not_begin_makes_room_as_well(
         await limiter.connect(hello=b"")
     await until(lambda: len(limiter.server.peers) == 2)
     ends = list(limiter.server.peers)
-    pass_time(limiter, life.SILENT - 1, ends)
+    pass_time(limiter, lifetime.SILENT - 1, ends)
     assert [] == await (await limiter.connect()).rest()
     pass_time(limiter, 2, ends)
     assert await limiter.still_serves()
@@ -251,7 +251,7 @@ async def test_connections_beyond_half_of_all_are_not_looked_for(begin: Begin) -
     """The search starts only near the limit."""
     limiter = await begin(GrpcOptions(max_connections=30))
     silent = await connections(limiter, 15)
-    pass_time(limiter, life.SILENT + 1, [end for _, end in silent])
+    pass_time(limiter, lifetime.SILENT + 1, [end for _, end in silent])
     assert limiter.server.peers._crowd.pop() is None
     silent += await connections(limiter, 1)
     pass_time(limiter, 0)

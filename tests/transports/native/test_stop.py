@@ -16,7 +16,7 @@ from testing.waiting import PATIENCE
 from ...fuzz.native import last_of_goaways
 from .. import h2
 from ..serving import CHECK
-from .limiter import Limiter
+from .native_server import Limiter
 
 
 async def test_a_peer_that_is_asked_to_leave_may_come_back_until_the_port_closes(

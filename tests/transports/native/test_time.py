@@ -6,14 +6,14 @@ import asyncio
 
 import pytest
 
-from ratelimit_service.transports.native import life
+from ratelimit_service.transports.native import lifetime
 from ratelimit_service.transports.options import GrpcOptions
 
 from .. import h2
 from ..h2 import Peer
 from ..serving import CHECK, until
 from .hostile import DEADLINE_EXCEEDED, OK, watch
-from .limiter import Begin, Limiter
+from .native_server import Begin, Limiter
 from .test_limits import goaway_error, look_at_them, opening
 
 # Time.
@@ -149,7 +149,7 @@ async def test_an_idle_connection_ends_without_losing_a_call(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call that was sent before the peer has read the first GOAWAY is served."""
-    monkeypatch.setattr(life, "NOTICE", 0.0)
+    monkeypatch.setattr(lifetime, "NOTICE", 0.0)
     peer = await limiter.connect()
     await ping(peer)
     look_at_them(limiter, now())

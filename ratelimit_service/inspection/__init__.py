@@ -1,0 +1,1 @@
+"""Inspects the running service for operators: lists of budgets, explanations, refusals, and the replicas."""

@@ -1,1 +1,0 @@
-"""Seeing budgets while the service runs: lists of them, explanations, refusals, and the replicas."""

@@ -1,0 +1,221 @@
+"""The file of receivers and their secrets, which changes while the service runs."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from ratelimit_service.core.errors import StartError
+from ratelimit_service.core.matching.tree import RuleTree
+from ratelimit_service.core.model import DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Use, Window
+from ratelimit_service.events import delivery, emitting
+from ratelimit_service.events import events as module
+from ratelimit_service.events.current_receivers import CurrentReceivers
+from ratelimit_service.events.events import Events
+from ratelimit_service.runtime.tasks import Background
+from ratelimit_service.stores.amendments import MemoryAmendments
+from ratelimit_service.stores.events import MemoryEvents
+from testing.waiting import PATIENCE
+
+from .receiver import Webhook
+
+NOW = 1_000
+LIMIT = Limit(100, Window(Unit.DAY), name="daily")
+
+
+def entry(name: str, url: str, more: str = "") -> str:
+    return f"  - {{name: {name}, url: '{url}'{more}}}\n"
+
+
+class File:
+    """A file of receivers that a test rewrites."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "receivers.yaml"
+
+    def write(self, *entries: str) -> None:
+        self.path.write_text("receivers:\n" + "".join(entries))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> File:
+    return File(tmp_path)
+
+
+def names(configured: CurrentReceivers) -> list[str]:
+    return [receiver.name for receiver in configured.receivers]
+
+
+def test_other_receivers_are_used_once_the_file_has_them(file: File) -> None:
+    """The addresses of the setting stay in use."""
+    file.write(entry("a", "http://a.example"))
+    configured = CurrentReceivers(("http://url.example",), "", str(file.path))
+    assert (["webhook", "a"], False) == (names(configured), configured.look())
+    file.write(entry("b", "http://b.example"))
+    assert (True, ["webhook", "b"]) == (configured.look(), names(configured))
+    assert not configured.look()
+
+
+@pytest.mark.parametrize("text", ["receivers: [", "receivers: [{name: a}]", "", None])
+def test_a_file_that_cannot_be_used_leaves_the_receivers_and_says_so_once(
+    text: str | None, file: File
+) -> None:
+    """It may be half written, or missing for a moment."""
+    file.write(entry("a", "http://a.example"))
+    configured = CurrentReceivers((), "", str(file.path))
+    if text is None:
+        file.path.unlink()
+    else:
+        file.path.write_text(text)
+    with capture_logs() as logs:
+        assert [False, False] == [configured.look(), configured.look()]
+    assert (["a"], 1) == (names(configured), len(logs))
+    assert "those before stay in use" in logs[0]["event"]
+    assert "EVENTS_WEBHOOKS" in logs[0]["error"]
+    file.write(entry("b", "http://b.example"))
+    assert (True, ["b"]) == (configured.look(), names(configured))
+
+
+def test_a_secret_that_comes_after_the_file_is_waited_for(file: File, tmp_path: Path) -> None:
+    """Two mounts do not change at the same moment."""
+    file.write(entry("a", "http://a.example"))
+    configured = CurrentReceivers((), "", str(file.path))
+    file.write(entry("b", "http://b.example", f", secret_file: {tmp_path / 'secret'}"))
+    assert (False, ["a"]) == (configured.look(), names(configured))
+    (tmp_path / "secret").write_text(base64.b64encode(bytes(32)).decode())
+    assert (True, ["b"]) == (configured.look(), names(configured))
+
+
+def test_at_the_start_a_file_must_be_right(file: File) -> None:
+    """At the start there are no earlier receivers to keep."""
+    with pytest.raises(StartError, match="cannot be read"):
+        CurrentReceivers((), "", str(file.path))
+
+
+class Running:
+    """The events of a leading process. A test sets the rules."""
+
+    def __init__(self, file: File) -> None:
+        self.tree: RuleTree | None = None
+        self.store = MemoryEvents(lambda: float(NOW))
+        self.events = Events(
+            CurrentReceivers((), "", str(file.path)),
+            self.store,
+            MemoryAmendments(),
+            lambda: 0,
+            lambda: float(NOW),
+            lambda: "a",
+            lambda: True,
+            lambda: self.tree,
+        )
+        self.background = Background()
+
+    async def start(self) -> None:
+        self.events.keep(self.background)
+        self.events.lead(self.background)
+        await self.until(lambda: all(name in self.store._next for name in self.events.deliveries))
+
+    async def until(self, reached: object) -> None:
+        assert callable(reached)
+        async with asyncio.timeout(PATIENCE):
+            while not reached():
+                await asyncio.sleep(0.005)
+
+    def refuse(self, team: str, notify: tuple[str, ...] | None = None) -> None:
+        """Emit the event of a first refusal."""
+        rule = Rule(StatKey("d", ("team",)), (LIMIT,), notify=notify)
+        use = Use(LIMIT, f"{{d|team={team}}}:day:1970-01-01", 86_400, 100, 100, True, 80)
+        self.events.emitter.refused(rule, use, NOW)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(module, "_RECEIVERS_EVERY", 0.01)
+    for each in (delivery, emitting):
+        monkeypatch.setattr(each, "_EVERY", 0.01)
+    yield
+    structlog.reset_defaults()
+
+
+async def test_receivers_come_and_go_while_the_service_runs(file: File) -> None:
+    """A new receiver gets no earlier events, a removed one no later events, and the counts stay."""
+    with Webhook() as first, Webhook() as second:
+        file.write(entry("first", first.url))
+        running = Running(file)
+        await running.start()
+        running.refuse("a")
+        await running.until(lambda: len(first.got) == 1)
+        file.write(entry("second", second.url))
+        await running.until(lambda: "second" in running.events.deliveries)
+        running.refuse("b")
+        await running.until(lambda: len(second.got) == 1)
+        file.write(entry("first", first.url), entry("second", second.url))
+        await running.until(lambda: "first" in running.events.deliveries)
+        running.refuse("c")
+        await running.until(lambda: len(second.got) == 2 and first.events[-1]["subject"] == "d|team=c")
+
+        def delivered() -> dict[str, int]:
+            return {name: count for name, outcome, count in running.events.counts() if outcome == "delivered"}
+
+        await running.until(lambda: delivered() == {"first": len(first.got), "second": 2})
+        await running.background.stop()
+        assert ["d|team=b", "d|team=c"] == [each["subject"] for each in second.events]
+
+
+async def test_an_address_that_changes_is_used_for_the_next_delivery(file: File) -> None:
+    """It is still the same receiver, with its queued events."""
+    with Webhook(lambda number: 503) as broken, Webhook() as fixed:
+        file.write(entry("ops", broken.url))
+        running = Running(file)
+        await running.start()
+        running.refuse("a")
+        await running.until(lambda: broken.got)
+        file.write(entry("ops", fixed.url))
+        await running.until(lambda: fixed.got)
+        await running.background.stop()
+        assert [broken.events[0]["id"]] == [each["id"] for each in fixed.events]
+
+
+async def test_a_rule_chooses_its_receivers(file: File) -> None:
+    """It names them; `off` selects none, and a rule without `notify` selects all. The names are not sent."""
+    with Webhook() as finance, Webhook() as chat:
+        file.write(entry("finance", finance.url), entry("chat", chat.url))
+        running = Running(file)
+        await running.start()
+        for team, notify in (("a", ("finance",)), ("b", ()), ("c", ("chat", "finance")), ("d", None)):
+            running.refuse(team, notify)
+        await running.until(lambda: len(finance.got) == 3 and len(chat.got) == 2)
+        await running.background.stop()
+        assert ["a", "c", "d"] == [each["subject"][-1] for each in finance.events]
+        assert ["c", "d"] == [each["subject"][-1] for each in chat.events]
+        assert not [each for each in (*finance.events, *chat.events) if "notify" in each]
+
+
+async def test_a_name_without_a_receiver_is_reported(file: File) -> None:
+    """It is reported when rules or receivers change. A name that has a receiver is not reported."""
+    file.write(entry("finance", "http://a.example"))
+    running = Running(file)
+
+    def rules(*notify: str) -> RuleTree:
+        rule = Rule(StatKey("d", ("team",)), (LIMIT,), notify=notify, source="rules.yaml:4")
+        return RuleTree([DomainRules("d", (DescriptorRule(b"team", rule=rule),))])
+
+    with capture_logs() as logs:
+        await running.start()
+        running.tree = rules("finance")
+        await asyncio.sleep(0.05)
+        assert [] == [log for log in logs if "receivers" in log]
+        running.tree = rules("finance", "finanse")
+        await running.until(lambda: logs)
+        file.write(entry("chat", "http://a.example"))
+        await running.until(lambda: ["finance", "finanse"] in [log.get("receivers") for log in logs])
+        await running.background.stop()
+    said = [log for log in logs if log["event"] == "a rule notifies receivers that do not exist"]
+    assert [["finanse"], ["finance", "finanse"]] == [log["receivers"] for log in said]
+    assert ("d.team", "rules.yaml:4") == (said[0]["rule"], said[0]["source"])

@@ -1,0 +1,108 @@
+"""The content of a response, found without parsing its resources."""
+
+from __future__ import annotations
+
+import pytest
+
+from ratelimit_service.proto.xds_pb2 import RateLimitConfig, Resource
+from ratelimit_service.sources.xds.response import TYPE_URL, Malformed, open_response
+from testing.control_plane import limit, resource
+from tests.sources.xds.rule_sets import received, response, spooled
+
+A = resource("a", limit("team", 5))
+B = resource("b", limit("user", 7))
+
+
+def test_resources_are_found_by_domain() -> None:
+    """Version and nonce are found too. The bytes are those of the resource itself."""
+    found = received(A, B, version="7", nonce="n9")
+    assert ("7", "n9", TYPE_URL, ["a", "b"]) == (
+        found.version,
+        found.nonce,
+        found.type_url,
+        list(found.groups),
+    )
+    (only,) = found.groups["b"].resources
+    assert (B.SerializeToString(), "b") == (only.spool.read(only.start, only.length), only.name)
+
+
+def test_the_order_the_version_and_the_nonce_do_not_matter() -> None:
+    """SnapshotCache sends resources in a random order, and counts versions from 1 again when it starts."""
+    assert received(A, B).digest == received(B, A, version="2", nonce="m").digest
+
+
+@pytest.mark.parametrize(
+    "configs",
+    [
+        (A,),
+        (A, B, B),
+        (A, resource("b", limit("user", 8))),
+        (A, resource("b", limit("user", 7), name="another name")),
+        (),
+    ],
+)
+def test_any_other_content_has_another_digest(configs: tuple[RateLimitConfig, ...]) -> None:
+    """The digest does not depend on the version."""
+    assert received(A, B).digest != received(*configs).digest
+
+
+def test_one_domain_that_has_changed_leaves_the_others_as_they_are() -> None:
+    """Each domain has its own digest."""
+    before, after = received(A, B), received(A, resource("b", limit("user", 8)))
+    same = [domain for domain in "ab" if before.groups[domain].digest == after.groups[domain].digest]
+    assert ["a"] == same
+
+
+def test_several_resources_of_one_domain_are_one_group_in_the_order_of_their_names() -> None:
+    """Their order in the response is random, and the order of rules must not be."""
+    one, two = resource("a", limit("x", 1), name="1"), resource("a", limit("y", 2), name="2")
+    groups = received(two, one).groups
+    assert ["1", "2"] == [each.name for each in groups["a"].resources]
+    assert groups["a"].digest == received(one, two).groups["a"].digest
+
+
+def test_a_resource_of_another_type_is_known_as_that() -> None:
+    """It belongs to no domain, whatever its bytes are."""
+    found = received(Resource(type_url="type.googleapis.com/envoy.Cluster", value=A.SerializeToString()), B)
+    foreign, good = found.groups.values()
+    assert "b" == good.domain
+    assert (
+        f"is a type.googleapis.com/envoy.Cluster: only {TYPE_URL} was asked for" == foreign.resources[0].wrong
+    )
+
+
+@pytest.mark.parametrize(
+    "value", [b"\x12\x7f", b"\x0f", b"\xff" * 20, b"\x0a" + b"\xff" * 9 + b"\x01", b"\x0a\x81\x80\x04"]
+)
+def test_a_damaged_resource_is_known_as_that(value: bytes) -> None:
+    """The other resources are found."""
+    found = received(Resource(type_url=TYPE_URL, value=value), B)
+    wrong = [each.resources[0].wrong for each in found.groups.values()]
+    assert ["is damaged: its bytes are not a RateLimitConfig", ""] == wrong
+
+
+def test_a_resource_without_a_domain_is_a_group_of_its_own() -> None:
+    """Its mistake is reported when it is read."""
+    found = received(RateLimitConfig(name=b"x"), RateLimitConfig())
+    assert [("resource 1", ""), ("x", "")] == [
+        (group.resources[0].name, group.resources[0].wrong) for group in found.groups.values()
+    ]
+
+
+@pytest.mark.parametrize("data", [b"\x12\x7fabc", b"\xff\xff\xff", b"\x0b", b"hello, world"])
+def test_what_is_no_response_is_not_taken_for_an_empty_one(data: bytes) -> None:
+    """An empty set would end all limits."""
+    with pytest.raises(Malformed):
+        open_response(spooled(data))
+
+
+def test_fields_that_are_not_known_are_passed_over() -> None:
+    """Later versions of the protocol may add numbers, fixed numbers and texts."""
+    more = b"\x18\x01" + b"\x45abcd" + b"\x49abcdefgh" + b"\x32\x02ok"
+    assert received(A).groups.keys() == open_response(spooled(more + response(A) + more)).groups.keys()
+
+
+def test_an_empty_response_is_an_empty_set() -> None:
+    """Envoy Gateway sends one without a version when the last Gateway is deleted."""
+    found = received(version="")
+    assert ("", {}, 0) == (found.version, found.groups, len(found.groups))
