@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .runtime import garbage
+from .runtime import garbage, imports
 
 
 def main() -> None:
@@ -14,6 +14,7 @@ def main() -> None:
     # of which LOG_FORMAT=json promises that each is JSON; what they report comes back as errors as well.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     garbage.disable()
+    imports.skip_unused()
     from .cli.main import main as run
 
     try:

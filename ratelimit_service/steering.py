@@ -18,7 +18,6 @@ from .api.tokens import Token, Tokens
 from .core.amendments.index import Amendments
 from .core.errors import StartError
 from .core.matching.tree import RuleTree
-from .core.rules.prices import read_model_prices
 from .http.messages import Handler
 from .inspection.listing import Lister
 from .inspection.prices import Prices
@@ -79,6 +78,7 @@ def make_prices(settings: Settings) -> Prices:
     """Return the prices by model that the settings name. Raises StartError for an unusable file."""
     if not settings.prices_file:
         return Prices()
+    from .core.rules.prices import read_model_prices
     from .sources.yaml_text import read  # imports yaml, which nothing else needs in this process
 
     return Prices(settings.prices_file, lambda file, text: read_model_prices(read(file, text)))

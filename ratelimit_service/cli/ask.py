@@ -16,7 +16,7 @@ from ..proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ..settings.types import host_port
 from ..transports.grpc_method import PATH
 from . import answer
-from .commands import entries_of
+from .entries import entries_of
 
 _OVER = RateLimitResponse.OVER_LIMIT
 

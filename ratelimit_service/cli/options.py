@@ -6,7 +6,6 @@ A command imports what it needs when it runs: gRPC, HTTP and Redis take a third 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 from pathlib import Path
@@ -58,12 +57,12 @@ def _serve_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(given: argparse.Namespace) -> int:
-    from . import commands
+    from . import serving
 
     options = {variable: getattr(given, variable) for variable, _ in _OVERRIDES.values()}
     options["CONFIG_PATH"] = ",".join(given.config) if given.config else None
     overrides = {name: value for name, value in options.items() if value is not None}
-    commands.serve(os.environ, overrides, ignored=given.unknown)
+    serving.serve(os.environ, overrides, ignored=given.unknown)
     return 0
 
 
@@ -85,9 +84,9 @@ def _check_config_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _check_config(given: argparse.Namespace) -> int:
-    from . import commands
+    from . import checking
 
-    return commands.check_config(
+    return checking.check_config(
         given.paths,
         strict=given.strict,
         merge_domains=merges(given),
@@ -102,9 +101,9 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(given: argparse.Namespace) -> int:
-    from . import commands
+    from . import checking
 
-    return commands.convert(given.path, merge_domains=merges(given), domain=manifest_domain(given))
+    return checking.convert(given.path, merge_domains=merges(given), domain=manifest_domain(given))
 
 
 # ask
@@ -288,6 +287,8 @@ def _reset_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _reset(given: argparse.Namespace) -> int:
+    import asyncio
+
     from . import reset
 
     which = reset.windows(given.window, given.spare)

@@ -24,7 +24,7 @@ from ..loading.task import Task
 from ..ports import CounterStore
 from ..settings.table import Settings, load_settings
 from ..sources import files
-from .commands import entries_of
+from .entries import entries_of
 
 _UNITS = [unit.name.lower() for unit in UNITS]
 _window_name = re.compile(r"(|[1-9][0-9]*)([a-z]+)")

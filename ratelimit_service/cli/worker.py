@@ -10,22 +10,23 @@ import pickle
 import socket
 import sys
 
-from ..runtime import garbage
+from ..runtime import garbage, imports
 
 
 def main() -> None:
     """Serve until the supervisor ends this process, or ends itself."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # see __main__.py
     garbage.disable()
+    imports.skip_unused()
     from ..workers.worker import LENGTH
     from ..workers.worker_link import Hello, WorkerLink
-    from . import commands
+    from . import serving
 
     end = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(end.fileno(), False)
     hello: Hello = pickle.loads(_received(end, int.from_bytes(_received(end, LENGTH), "big")))  # noqa: S301  # from our parent
     try:
-        commands.serve(os.environ, hello.options, member=WorkerLink(hello, end))
+        serving.serve(os.environ, hello.options, member=WorkerLink(hello, end))
     except KeyboardInterrupt:
         sys.exit(130)
 

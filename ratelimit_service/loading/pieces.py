@@ -21,7 +21,7 @@ from ..core.errors import InvalidRules, Problem
 from ..core.holds.rule import HoldRule
 from ..core.ledger.rule import LedgerRule, Price
 from ..core.model import Calendar, DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Window
-from ..core.rules.reader import Loaded
+from ..core.rules.loaded import Loaded
 
 LENGTH = 4
 """The bytes of the length before each message, in big-endian order."""

@@ -22,7 +22,7 @@ from typing import NoReturn, TypeVar
 import structlog
 
 from ..core.errors import InvalidRules, Problem
-from ..core.rules.reader import Loaded
+from ..core.rules.loaded import Loaded
 from .pieces import LENGTH, Assembly, Collects, Copy, InvalidPieces, framed
 from .slices import Pace
 from .task import Task

@@ -16,7 +16,7 @@ from ..core.matching.tree import Domain, RuleTree
 from ..core.model import DomainRules
 from ..core.planner import Planner
 from ..core.rules.document import Contents, Read
-from ..core.rules.reader import Loaded
+from ..core.rules.loaded import Loaded
 from ..ports import RuleChange, Taken
 from ..runtime import garbage
 from ..runtime.threads import StuckError, Thread

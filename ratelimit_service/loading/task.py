@@ -7,8 +7,7 @@ from typing import NamedTuple
 from ..core.errors import InvalidRules
 from ..core.rules.digest import with_digest
 from ..core.rules.document import Contents, Read
-from ..core.rules.per_domain import load_per_domain
-from ..core.rules.reader import Loaded, load
+from ..core.rules.loaded import Loaded
 
 
 class Task(NamedTuple):
@@ -27,8 +26,13 @@ class Task(NamedTuple):
 
     def rules(self) -> Loaded:
         """Read and check the rules. Unless `apart`, raises InvalidRules with all problems."""
+        # The service only passes tasks to another process, and needs no reader of rules.
+        from ..core.rules.reader import load
+
         documents, problems, warnings = self.read()
         if self.apart:
+            from ..core.rules.per_domain import load_per_domain
+
             loaded = load_per_domain(
                 documents, problems, merge_domains=self.merge_domains, budget_domains=self.budget_domains
             )

@@ -32,6 +32,28 @@ def test_help_lists_every_command(command: Command) -> None:
     assert (0, [each.name for each in COMMANDS], "") == (code, listed, err)
 
 
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["serve", "--help"]], ids=" ".join)
+def test_help_and_the_version_do_not_wait_for_what_serves(arguments: list[str]) -> None:
+    """Shells ask for them on each completion, and images in their builds."""
+    script = (
+        "import sys, atexit; from ratelimit_service.__main__ import main; "
+        "atexit.register(lambda: print(*[name for name, module in sys.modules.items() if module])); main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    imported = set(done.stdout.splitlines()[-1].split())
+    assert {"argparse", "ratelimit_service.cli.options"} <= imported
+    assert (
+        set() == {"asyncio", "ssl", "logging", "structlog", "yaml", "google.protobuf", "getpass"} & imported
+    )
+
+
 @pytest.mark.parametrize("name", [each.name for each in COMMANDS])
 def test_each_command_has_help(command: Command, name: str) -> None:
     """A percent sign in a text could break it."""

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from ratelimit_service.assembly import policy_of
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Entry
-from ratelimit_service.core.rules.reader import Loaded, load
+from ratelimit_service.core.rules.loaded import Loaded
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.ports import Observer
 from ratelimit_service.service import RateLimitService

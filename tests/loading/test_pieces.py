@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ratelimit_service.core.errors import InvalidRules, Problem
-from ratelimit_service.core.rules.reader import Loaded, load
+from ratelimit_service.core.rules.loaded import Loaded
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.loading import pieces
 from ratelimit_service.loading.pieces import Assembly, InvalidPieces
 from ratelimit_service.loading.slices import at_once

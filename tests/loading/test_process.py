@@ -21,7 +21,7 @@ import structlog
 import uvloop
 
 from ratelimit_service.core.errors import InvalidRules
-from ratelimit_service.core.rules.reader import Loaded
+from ratelimit_service.core.rules.loaded import Loaded
 from ratelimit_service.loading.process import read_elsewhere
 from ratelimit_service.loading.task import Task
 from ratelimit_service.sources import files

@@ -25,7 +25,7 @@ from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Descriptor, DescriptorRule, DomainRules, Entry, Limit, Request, Rule
 from ratelimit_service.core.plan import Policy
 from ratelimit_service.core.rules.document import Contents, MappingNode
-from ratelimit_service.core.rules.reader import Loaded
+from ratelimit_service.core.rules.loaded import Loaded
 from ratelimit_service.loading import rulebook, slices
 from ratelimit_service.loading.process import read_elsewhere
 from ratelimit_service.loading.rulebook import Rulebook, _Previous, _release

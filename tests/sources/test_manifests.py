@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from ratelimit_service.core.errors import InvalidRules, Problem
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.rules.document import Document
-from ratelimit_service.core.rules.reader import Loaded, load
+from ratelimit_service.core.rules.loaded import Loaded
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources import manifests
 from ratelimit_service.sources import yaml_writer as native
 from ratelimit_service.sources.yaml_text import read_all

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 from typing import Any
 
@@ -100,6 +99,8 @@ def change(given: argparse.Namespace, path: str, **body: Any) -> int:
 
 
 def _user() -> str:
+    import getpass
+
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container whose user has no name

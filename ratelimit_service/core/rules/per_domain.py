@@ -12,7 +12,8 @@ from ..errors import InvalidRules, Problem
 from ..model import DomainRules
 from .document import Document, MappingNode, ScalarNode
 from .fields import quoted
-from .reader import Loaded, load
+from .loaded import Loaded
+from .reader import load
 
 
 def load_per_domain(

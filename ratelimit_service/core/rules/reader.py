@@ -11,11 +11,10 @@ windows of N units, calendar windows, and more keys of rules and files (vocabula
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from ..answers.statkeys import stat_level
 from ..errors import InvalidRules, Problem
-from ..model import DescriptorRule, DomainRules, Rule, StatKey
+from ..model import DescriptorRule, Rule, StatKey
 from .charges import KEYS as CHARGE_KEYS
 from .charges import read_max_charge
 from .data import read_data
@@ -27,6 +26,7 @@ from .holds import read_hold
 from .ledger import KEYS as LEDGER_KEYS
 from .ledger import read_ledger
 from .limits import Defaults, ReadLimit, check_together, read_limit
+from .loaded import Loaded
 from .notify import KEYS as NOTIFY_KEYS
 from .notify import read_notify
 from .prices import read_price
@@ -59,18 +59,6 @@ _BESIDE_LIMITS = (
 
 _LIMIT_HEADERS = {"always": False, "on_refusal": True}
 _BUDGET_DOMAINS = "BUDGET_DOMAINS"
-
-
-class Loaded(NamedTuple):
-    """The rules of all domains, in the order of the documents, and the warnings about them.
-
-    `problems` is empty unless each domain is loaded by itself (per_domain.py). Then it has the problems of the
-    domains that are missing.
-    """
-
-    domains: tuple[DomainRules, ...]
-    warnings: tuple[Problem, ...]
-    problems: tuple[Problem, ...] = ()
 
 
 def load(

@@ -6,7 +6,8 @@ import pytest
 
 from ratelimit_service.core.errors import InvalidRules
 from ratelimit_service.core.matching.tree import RuleTree
-from ratelimit_service.core.rules.reader import Loaded, load
+from ratelimit_service.core.rules.loaded import Loaded
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources import csv_text
 from ratelimit_service.sources.yaml_text import read
 from tests.limiter import MIDNIGHT, Limiter, decision_text, descriptor

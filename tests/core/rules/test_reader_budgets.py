@@ -9,7 +9,8 @@ import pytest
 from ratelimit_service.core.errors import InvalidRules
 from ratelimit_service.core.model import COUNTER_MAX, Calendar, DomainRules, Limit, Rule, Unit, Window
 from ratelimit_service.core.rules.document import Document
-from ratelimit_service.core.rules.reader import Loaded, load
+from ratelimit_service.core.rules.loaded import Loaded
+from ratelimit_service.core.rules.reader import load
 from ratelimit_service.core.rules.refusals import LONGEST, wrong_with
 from ratelimit_service.core.rules.zones import is_zone, nearest_zone
 from ratelimit_service.sources.yaml_text import read
