@@ -34,7 +34,7 @@ class Bench:
     set_raw: Callable[[str, str], None]
     now: list[float] = field(default_factory=lambda: [NOW])
     slotted: bool = False
-    """Whether groups are one step only as far as they are in one slot."""
+    """Whether a group is atomic only within each slot."""
 
     async def hit(self, *groups: Sequence[Hit]) -> list[Outcome]:
         answers: list[list[Outcome]] = []

@@ -57,4 +57,4 @@ KINDS = [
     "sentinels",
     "cluster",
 ]
-"""The kinds of stores that `stores_of` makes two of."""
+"""The kinds of stores that `stores_of` can create."""

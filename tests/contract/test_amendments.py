@@ -39,7 +39,7 @@ class Amending:
     other: CounterStore
     name: str
     restart: Callable[[], AmendmentStore]
-    """Returns the amendments as a process finds them that starts now."""
+    """Returns the amendments that a new process would find."""
 
     @property
     def amendments(self) -> AmendmentStore:

@@ -26,7 +26,9 @@ class Got:
 
 @dataclass
 class Webhook:
-    """A webhook. `answer` returns the status for the next delivery; after None, the call hangs until the end."""
+    """A webhook. `answer` returns the status for the next delivery; if it returns None, the request hangs
+    until the end of the test.
+    """
 
     answer: Callable[[int], int | None] = lambda number: 204
     got: list[Got] = field(default_factory=list)
@@ -47,7 +49,7 @@ class Webhook:
                 self.send_response(status)
                 if 300 <= status < 400:
                     self.send_header("location", f"{webhook.url}elsewhere")
-                # More than anybody would read of it.
+                # Longer than any client would read.
                 self.send_header("content-length", "1000000000000" if status == 200 else "0")
                 self.end_headers()
 

@@ -52,7 +52,7 @@ def names(configured: CurrentReceivers) -> list[str]:
     return [receiver.name for receiver in configured.receivers]
 
 
-def test_other_receivers_are_used_once_the_file_has_them(file: File) -> None:
+def test_a_changed_file_adds_receivers(file: File) -> None:
     """The addresses of the setting stay in use."""
     file.write(entry("a", "http://a.example"))
     configured = CurrentReceivers(("http://url.example",), "", str(file.path))
@@ -63,10 +63,8 @@ def test_other_receivers_are_used_once_the_file_has_them(file: File) -> None:
 
 
 @pytest.mark.parametrize("text", ["receivers: [", "receivers: [{name: a}]", "", None])
-def test_a_file_that_cannot_be_used_leaves_the_receivers_and_says_so_once(
-    text: str | None, file: File
-) -> None:
-    """It may be half written, or missing for a moment."""
+def test_an_invalid_file_keeps_the_receivers_and_is_reported_once(text: str | None, file: File) -> None:
+    """The file may be half written, or missing for a moment."""
     file.write(entry("a", "http://a.example"))
     configured = CurrentReceivers((), "", str(file.path))
     if text is None:
@@ -82,7 +80,7 @@ def test_a_file_that_cannot_be_used_leaves_the_receivers_and_says_so_once(
     assert (True, ["b"]) == (configured.look(), names(configured))
 
 
-def test_a_secret_that_comes_after_the_file_is_waited_for(file: File, tmp_path: Path) -> None:
+def test_a_secret_may_arrive_after_the_file(file: File, tmp_path: Path) -> None:
     """Two mounts do not change at the same moment."""
     file.write(entry("a", "http://a.example"))
     configured = CurrentReceivers((), "", str(file.path))
@@ -92,8 +90,8 @@ def test_a_secret_that_comes_after_the_file_is_waited_for(file: File, tmp_path: 
     assert (True, ["b"]) == (configured.look(), names(configured))
 
 
-def test_at_the_start_a_file_must_be_right(file: File) -> None:
-    """At the start there are no earlier receivers to keep."""
+def test_an_invalid_file_stops_the_start(file: File) -> None:
+    """There are no earlier receivers to keep."""
     with pytest.raises(StartError, match="cannot be read"):
         CurrentReceivers((), "", str(file.path))
 
@@ -143,8 +141,8 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     structlog.reset_defaults()
 
 
-async def test_receivers_come_and_go_while_the_service_runs(file: File) -> None:
-    """A new receiver gets no earlier events, a removed one no later events, and the counts stay."""
+async def test_receivers_are_added_and_removed_while_the_service_runs(file: File) -> None:
+    """A new receiver gets no earlier events, a removed one no later events, and the counters stay."""
     with Webhook() as first, Webhook() as second:
         file.write(entry("first", first.url))
         running = Running(file)

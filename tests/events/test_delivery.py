@@ -93,7 +93,7 @@ async def test_a_cloud_event_arrives_signed(tmp_path: Path) -> None:
     assert "id-1" == got.headers["webhook-id"]
 
 
-async def test_a_failed_delivery_is_repeated_with_the_same_id_and_holds_up_the_next() -> None:
+async def test_a_failed_delivery_is_repeated_with_the_same_id_before_the_next_one() -> None:
     store, clock = MemoryEvents(lambda: NOW), Clock()
     with Webhook(lambda number: 503 if number < 4 else 200) as webhook:
         async with delivering(Receiver("ops", webhook.url), store, clock) as made:
@@ -106,7 +106,7 @@ async def test_a_failed_delivery_is_repeated_with_the_same_id_and_holds_up_the_n
 
 
 @pytest.mark.parametrize("status", [400, 404, 410])
-async def test_what_a_receiver_refuses_for_good_is_dropped(status: int) -> None:
+async def test_an_event_that_a_receiver_refuses_permanently_is_dropped(status: int) -> None:
     store, clock = MemoryEvents(lambda: NOW), Clock()
     with Webhook(lambda number: status) as webhook:
         async with delivering(Receiver("ops", webhook.url), store, clock) as made:
@@ -115,7 +115,7 @@ async def test_what_a_receiver_refuses_for_good_is_dropped(status: int) -> None:
     assert (0, 1) == (made.delivered, made.failures)
 
 
-async def test_a_redirection_is_not_followed() -> None:
+async def test_a_redirect_is_not_followed() -> None:
     """The receiver chooses its target, which may be inside the service's network."""
     store, clock = MemoryEvents(lambda: NOW), Clock()
     with Webhook(lambda number: 302 if number == 1 else 204) as webhook:
@@ -126,7 +126,7 @@ async def test_a_redirection_is_not_followed() -> None:
     assert 1 == made.failures
 
 
-async def test_a_receiver_that_hangs_is_left_after_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_receiver_that_hangs_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TIMEOUT", 0.05)
     store, clock = MemoryEvents(lambda: NOW), Clock()
     with Webhook(lambda number: None if number == 1 else 200) as webhook:
@@ -139,7 +139,7 @@ async def test_a_receiver_that_hangs_is_left_after_a_timeout(monkeypatch: pytest
 async def test_an_event_that_cannot_be_delivered_for_a_day_is_dropped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "LONGEST", 100)  # of its 86,400 seconds
+    monkeypatch.setattr(module, "LONGEST", 100)  # of the 86,400 seconds of a day
     store, clock = MemoryEvents(lambda: NOW), Clock()
     async with delivering(Receiver("ops", "http://127.0.0.1:1/"), store, clock) as made:
         await emit(store, event())
@@ -148,7 +148,7 @@ async def test_an_event_that_cannot_be_delivered_for_a_day_is_dropped(
     assert max(clock.pauses) == module._LAST_PAUSE
 
 
-async def test_a_receiver_gets_what_it_wants_in_its_own_form() -> None:
+async def test_a_receiver_gets_its_chosen_events_in_its_own_format() -> None:
     store, clock = MemoryEvents(lambda: NOW), Clock()
     with Webhook() as webhook:
         receiver = Receiver(
@@ -185,10 +185,12 @@ async def test_an_event_whose_body_cannot_be_made_is_dropped_and_the_next_ones_a
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-async def test_a_receiver_that_is_replaced_during_an_attempt_is_asked_anew(
+async def test_a_receiver_that_is_replaced_during_an_attempt_gets_the_event_again(
     status: int, tmp_path: Path
 ) -> None:
-    """The attempt is for one receiver only: its answer does not count for the new one, which has its own form and secret."""
+    """The attempt is for one receiver only: its answer does not count for the new one, which has its own
+    format and secret.
+    """
     (tmp_path / "old").write_text(SECRET)
     (tmp_path / "new").write_text(base64.b64encode(bytes(32)).decode())
     store, clock = MemoryEvents(lambda: NOW), Clock()
@@ -234,7 +236,7 @@ async def test_an_attempt_has_the_address_and_the_secret_of_one_receiver(
     assert (1, 0) == (len(old.got), len(new.got))
 
 
-async def test_a_secret_that_breaks_leaves_the_one_before(tmp_path: Path) -> None:
+async def test_an_invalid_secret_keeps_the_previous_one(tmp_path: Path) -> None:
     """The file may be half written. A valid secret is used at the next delivery."""
     file = tmp_path / "secret"
     file.write_text(SECRET)
@@ -260,7 +262,7 @@ async def test_a_secret_that_breaks_leaves_the_one_before(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "lie",
     [
-        # the server answers with what is no HTTP, or ends within its status
+        # the response is not HTTP, or ends within its status line
         b"what?\r\n\r\n",
         b"HTTP/1.1 2",
         b"HTTP/1.1 999 Fine\r\n\r\n",
@@ -270,8 +272,8 @@ async def test_a_secret_that_breaks_leaves_the_one_before(tmp_path: Path) -> Non
     ],
     ids=["no HTTP", "half", "status 999", "negative length", "continue", "endless header"],
 )
-async def test_a_receiver_that_lies_gets_the_event_again(lie: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An invalid answer is a failed delivery, and uses no memory. The next delivery succeeds."""
+async def test_an_invalid_response_causes_a_retry(lie: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a failed delivery, and uses no memory. The next delivery succeeds."""
     monkeypatch.setattr(module, "TIMEOUT", 1.0)
     calls = 0
 

@@ -92,7 +92,7 @@ async def test_another_window_is_another_event() -> None:
     } == first["data"]
 
 
-async def test_a_window_that_ends_after_the_last_year_of_a_date_is_told_with_its_last_second() -> None:
+async def test_the_end_of_a_window_is_at_most_the_last_second_of_the_year_9999() -> None:
     store = Recorded()
     emitter = emitter_of(store)
     emitter.refused(RULE, use()._replace(end=10**12), NOW)
@@ -102,7 +102,7 @@ async def test_a_window_that_ends_after_the_last_year_of_a_date_is_told_with_its
     assert "9999-12-31T23:59:59Z" == data["resets_at"]
 
 
-async def test_what_waits_for_the_store_is_bounded_and_the_newest_stays(
+async def test_events_waiting_for_the_store_are_bounded_and_the_newest_are_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(emitting, "_PAUSE", 0.0)
@@ -115,7 +115,7 @@ async def test_what_waits_for_the_store_is_bounded_and_the_newest_stays(
     assert f"llm|team={emitting.MOST_WAITING + 4}" == events[-1]["subject"]
 
 
-def test_a_text_of_a_stranger_is_valid_and_printable_and_short() -> None:
+def test_texts_of_callers_become_valid_printable_and_short() -> None:
     assert "a\\nb" == shown("a\nb")
     assert "\\u202eevil" == shown("\u202eevil")
     assert "\\udcff" == shown("\udcff")
@@ -159,7 +159,7 @@ async def test_each_change_of_a_limit_is_an_event(edited: Edited, verb: str, amo
     )
 
 
-async def test_an_outage_of_the_store_is_an_event_of_each_replica_and_so_is_its_end() -> None:
+async def test_the_beginning_and_the_end_of_an_outage_are_events_of_each_replica() -> None:
     """The events name the replica, because other replicas may reach the store. There is no event without an
     outage.
     """
@@ -178,7 +178,7 @@ async def test_an_outage_of_the_store_is_an_event_of_each_replica_and_so_is_its_
     ]
 
 
-async def test_a_forecast_says_when_and_how_fast() -> None:
+async def test_a_forecast_has_the_time_and_the_rate() -> None:
     store = Recorded()
     emitter = emitter_of(store)
     emitter.foreseen(RULE, use(), Foreseen(7_200.9, 0.123_456_789), NOW)

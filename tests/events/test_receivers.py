@@ -22,7 +22,7 @@ receivers:
 """
 
 
-def test_addresses_and_a_file_make_receivers(tmp_path: Path) -> None:
+def test_receivers_come_from_addresses_and_a_file(tmp_path: Path) -> None:
     (tmp_path / "receivers.yaml").write_text(FILE)
     (tmp_path / "secret").write_text(SECRET)
     secret = str(tmp_path / "secret")
@@ -65,7 +65,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG, ids=range(len(WRONG)))
-def test_a_mistake_is_named(text: str, tmp_path: Path) -> None:
+def test_an_invalid_receiver_is_named(text: str, tmp_path: Path) -> None:
     file = tmp_path / "receivers.yaml"
     file.write_text(text)
     with pytest.raises(StartError) as error:
@@ -74,7 +74,7 @@ def test_a_mistake_is_named(text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["short", base64.b64encode(b"short").decode(), "whsec_not base64!"])
-def test_a_secret_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+def test_an_invalid_secret_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(text)
     with pytest.raises(StartError, match="the secret in"):
         receivers_of(("https://a.example.com",), str(tmp_path / "secret"), "")

@@ -26,7 +26,7 @@ NOW = 1_000_000
 
 
 def listed(after: str) -> list[str]:
-    """The permissions that the page lists after some words."""
+    """Return the permissions that the page lists after these words."""
     found = re.search(re.escape(after) + r"\s+`(\+[^`]+)`", DOCUMENT)
     assert found, after
     return found[1].split()
@@ -39,7 +39,7 @@ EVENTS = listed("[events](events.md)")
 
 @asynccontextmanager
 async def store_of(server: RedisServer, keys: str, *commands: str) -> AsyncIterator[RedisStore]:
-    """A store whose user may do this and nothing else."""
+    """Return a store whose user has only these permissions."""
     server.cli("FLUSHALL")
     assert "OK" == server.cli("ACL", "SETUSER", "app", "reset", "on", ">x", keys, "~lane:*", *commands)
     store = RedisStore(connect(f"redis://{server.address}", username="app", password="x"))
@@ -51,7 +51,7 @@ async def store_of(server: RedisServer, keys: str, *commands: str) -> AsyncItera
 
 
 async def counted(store: CounterStore, *hits: Hit | HoldHit) -> object:
-    """The result of each hit; an error as its kind."""
+    """Return the result of each hit; for an error, its kind."""
     answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
     store.hit([hits], answer.set_result)
     (outcome,) = await asyncio.wait_for(answer, 15)
@@ -59,7 +59,7 @@ async def counted(store: CounterStore, *hits: Hit | HoldHit) -> object:
 
 
 async def held_and_charged(store: RedisStore) -> list[object]:
-    """A check that takes a hold, and its charge, with an id and sent twice."""
+    """Take a hold with a check, and charge it with an id, twice."""
     hour, held = "{d|k=a}:hour:2026-11-21T08Z", "{d|k=a}:held"
     budget = Gate.REFUSES | Gate.BUDGET
     check = Hit(hour, 0, ttl=3600, limit=100, gate=budget)
@@ -83,15 +83,17 @@ async def held_and_charged(store: RedisStore) -> list[object]:
 
 
 async def refused(server: RedisServer, *commands: str) -> set[str]:
-    """The commands that a hold and its charge lack, by the log of Redis: the script goes on without them."""
+    """Return the commands that Redis refused to a hold and its charge, by the log of Redis. The script
+    continues without them.
+    """
     server.cli("ACL", "LOG", "RESET")
     async with store_of(server, "~{d|*", *COUNTERS, *commands) as store:
         await held_and_charged(store)
     return {f"+{name}" for name in re.findall(r"^(z\w+|h\w+)$", server.cli("ACL", "LOG"), re.MULTILINE)}
 
 
-async def test_holds_need_what_is_listed(redis_server: RedisServer) -> None:
-    """With it, a hold is taken, ended, and charged once; Redis refuses each command that is left out."""
+async def test_holds_need_exactly_the_listed_permissions(redis_server: RedisServer) -> None:
+    """With them, a hold is taken, ended, and charged once. Without any one of them, Redis refuses a command."""
     async with store_of(redis_server, "~{d|*", *COUNTERS, *HOLDS) as store:
         assert [[0, 60], [0, 60], [~40, 0]] == await held_and_charged(store)
     assert set() == await refused(redis_server, *HOLDS)
@@ -101,7 +103,7 @@ async def test_holds_need_what_is_listed(redis_server: RedisServer) -> None:
 
 
 async def test_holds_that_redis_refuses_are_logged_and_counted(redis_server: RedisServer) -> None:
-    """Charges are counted all the same, and a line a minute says why requests pass as without holds."""
+    """Charges are still counted. One line a minute reports why requests pass as if there were no holds."""
     with capture_logs() as logged:
         async with store_of(redis_server, "~{d|*", *COUNTERS) as store:
             assert [[0, 60], [0, 0], [40, 0]] == await held_and_charged(store)
@@ -114,7 +116,7 @@ async def test_holds_that_redis_refuses_are_logged_and_counted(redis_server: Red
 
 
 async def test_a_redis_that_allows_holds_counts_no_refusal(redis_server: RedisServer) -> None:
-    """Neither does one without any holds."""
+    """Neither does one without holds."""
     with capture_logs() as logged:
         async with store_of(redis_server, "~{d|*", *COUNTERS, *HOLDS) as store:
             await held_and_charged(store)
@@ -123,15 +125,17 @@ async def test_a_redis_that_allows_holds_counts_no_refusal(redis_server: RedisSe
 
 
 def in_ledger(amount: int, *, refused: bool = False) -> Hit:
-    """A charge with an entry of its ledger, or the entry of a refused request."""
+    """Charge a counter with an entry in its ledger, or record a refused request."""
     into = record("{d|k=a}", Period(0, 0, ":ledger:hour:2026-11-21", "T08Z"), 600)
     if refused:
         return Hit(into.book, amount, ttl=600, gate=Gate.LEDGER | Gate.ENTRY, into=into)
     return Hit("{d|k=a}:day:2026-11-21", amount, ttl=600, gate=Gate.LEDGER, into=into)
 
 
-async def test_a_ledger_needs_what_is_listed(redis_server: RedisServer) -> None:
-    """With it, the entry is written; without it, the charge is counted, and the missing entries are counted and logged."""
+async def test_a_ledger_needs_exactly_the_listed_permissions(redis_server: RedisServer) -> None:
+    """With them, the entry is written. Without them, the charge is counted, and the missing entries are
+    counted and logged.
+    """
     async with store_of(redis_server, "~{d|*", *COUNTERS, "+hincrby") as store:
         assert [0] == await counted(store, in_ledger(5))
         assert 0 == store.unrecorded
@@ -149,8 +153,8 @@ async def test_a_ledger_needs_what_is_listed(redis_server: RedisServer) -> None:
     assert ("error", 1) == (line["log_level"], line["entries"])
 
 
-async def test_a_ledger_whose_key_is_forbidden_costs_no_charge(redis_server: RedisServer) -> None:
-    """Redis refuses the whole call for a key outside the patterns of the user; the charges are counted without the entry."""
+async def test_a_ledger_with_a_forbidden_key_loses_no_charge(redis_server: RedisServer) -> None:
+    """Redis refuses the whole call because of the key. The charges are then counted without the entry."""
     with capture_logs() as logged:
         async with store_of(redis_server, "~{d|k=a}:day:*", *COUNTERS, "+hincrby", "+eval") as below:
             store = SettlingStore(below)
@@ -163,8 +167,8 @@ async def test_a_ledger_whose_key_is_forbidden_costs_no_charge(redis_server: Red
     assert 1 == len([line for line in logged if "entries of ledgers are missing" in line["event"]])
 
 
-async def test_events_need_what_is_listed(redis_server: RedisServer) -> None:
-    """From their emission until a receiver has them."""
+async def test_events_need_exactly_the_listed_permissions(redis_server: RedisServer) -> None:
+    """From an event's creation to its delivery."""
     async with store_of(redis_server, "~{events}:*", "+eval", "+evalsha", *EVENTS) as store:
         await store.events.open("ops")
         assert await store.events.emit("1", "text", 3_600)

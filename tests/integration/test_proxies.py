@@ -1,6 +1,4 @@
-"""A proxy that spreads keys over several servers and says nothing of it: each bucket is counted on one of
-them.
-"""
+"""A transparent proxy that spreads keys over several servers: each bucket is counted on one of them."""
 
 from __future__ import annotations
 
@@ -33,18 +31,18 @@ WINDOWS = ("hour:2026-11-21T08Z", "day:2026-11-21")
 
 
 class Spread(NamedTuple):
-    """A proxy, and the servers behind it."""
+    """A proxy with several servers."""
 
     proxy: RedisProxy
     servers: Sequence[RedisServer]
 
     def flush(self) -> None:
-        """Leave nothing in them."""
+        """Delete all keys on all servers."""
         for server in self.servers:
             server.cli("FLUSHALL")
 
     def counters(self) -> dict[str, list[int]]:
-        """What each counter holds, on each server that has it."""
+        """Return the count of each counter on each server that has it."""
         held: dict[str, list[int]] = {}
         for server in self.servers:
             for key in server.cli("--scan", "--pattern", "*}:*").split():
@@ -53,7 +51,7 @@ class Spread(NamedTuple):
         return held
 
     def recorded(self) -> Counter[str]:
-        """What ledgers have of each team, on whichever server."""
+        """Return the ledger entries of each team, on all servers."""
         found = Counter[str]()
         for server in self.servers:
             for key in server.cli("--scan", "--pattern", "*}:ledger:*").split():
@@ -70,7 +68,7 @@ def servers() -> Iterator[list[RedisServer]]:
 
 @pytest.fixture(scope="module", params=[False, True], ids=["whole keys", "hash tags"])
 def spread(request: pytest.FixtureRequest, servers: list[RedisServer]) -> Iterator[Spread]:
-    """Two servers behind Envoy, which hashes whole keys, as it does by default, or hash tags."""
+    """Two servers behind Envoy, which hashes whole keys (its default) or hash tags."""
     with RedisProxy(servers, hash_tags=request.param) as proxy:
         yield Spread(proxy, servers)
 
@@ -85,7 +83,7 @@ async def store(spread: Spread) -> AsyncIterator[SettlingStore]:
 
 
 async def charge(store: CounterStore, *buckets: str, amount: int = 1) -> list[object]:
-    """What one request to all windows of these buckets found."""
+    """Charge all windows of these buckets in one request, and return the counts."""
     answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
     hits = [Hit(f"{bucket}:{window}", amount, ttl=60) for bucket in buckets for window in WINDOWS]
     store.hit([hits], answer.set_result)
@@ -93,9 +91,9 @@ async def charge(store: CounterStore, *buckets: str, amount: int = 1) -> list[ob
     return [outcome] if isinstance(outcome, StoreError) else list(outcome)
 
 
-async def test_a_limit_is_what_it_says(spread: Spread, store: SettlingStore) -> None:
-    """Requests with one bucket, with several in any order, and in batches: every counter is on one server,
-    and complete.
+async def test_limits_are_exact_behind_a_proxy(spread: Spread, store: SettlingStore) -> None:
+    """Requests with one bucket, with several in any order, and in batches: each counter is on one server, and
+    complete.
     """
     for turn in range(4):
         buckets = BUCKETS[turn:] + BUCKETS[:turn]
@@ -109,7 +107,7 @@ async def test_a_limit_is_what_it_says(spread: Spread, store: SettlingStore) -> 
 
 
 async def test_a_proxy_is_detected_and_logged_once(spread: Spread) -> None:
-    """At the start; before it is known, buckets are apart as well."""
+    """At the start. Until the check is done, buckets are already sent separately."""
     store = RedisStore(connect(spread.proxy.url))
     with structlog.testing.capture_logs() as logs:
         assert len(BUCKETS) == len(store.split([[Hit(f"{bucket}:x", 1, ttl=60) for bucket in BUCKETS]]) or ())
@@ -123,7 +121,7 @@ async def test_a_proxy_is_detected_and_logged_once(spread: Spread) -> None:
 
 
 async def test_a_proxy_before_one_server_takes_whole_batches(servers: list[RedisServer]) -> None:
-    """And one that is given another server later is found out."""
+    """If it is replaced by a proxy with several servers, that is detected."""
     with RedisProxy(servers[:1]) as one, RedisProxy(servers) as several:
         store = RedisStore(connect(one.url))
         await store.start()
@@ -146,7 +144,7 @@ async def test_a_batch_that_is_sent_again_is_applied_once(spread: Spread, store:
 
 
 async def test_a_bucket_is_read_and_deleted_where_it_is_counted(spread: Spread, store: SettlingStore) -> None:
-    """Even where the proxy sends a GET of its key to another server, and does not understand SCAN."""
+    """Even if the proxy sends a GET of its key to another server, and does not support SCAN."""
     for bucket in BUCKETS:
         await charge(store, bucket, amount=7)
     for bucket in BUCKETS:
@@ -156,8 +154,8 @@ async def test_a_bucket_is_read_and_deleted_where_it_is_counted(spread: Spread, 
     assert {} == spread.counters()
 
 
-async def test_the_books_are_exact_behind_a_proxy(spread: Spread) -> None:
-    """Many callers at once, with the layers as they are served."""
+async def test_ledgers_are_exact_behind_a_proxy(spread: Spread) -> None:
+    """For many concurrent callers, with all layers of the service."""
     spread.flush()
     bench = Bench(spread.proxy.url, deadline=10, teams=len(BUCKETS))
     await bench.start()
@@ -176,9 +174,9 @@ async def test_the_books_are_exact_behind_a_proxy(spread: Spread) -> None:
     assert outcome.charged == spread.recorded()
 
 
-async def test_one_server_of_several_may_be_away(servers: list[RedisServer]) -> None:
-    """Its buckets fail, those of the other are answered, the circuit stays closed, and all are written in the
-    end.
+async def test_one_of_several_servers_may_be_down(servers: list[RedisServer]) -> None:
+    """Its buckets fail, those of the other servers are answered, and the circuit stays closed. Finally, all
+    charges are written.
     """
     away = servers[1]
     with RedisProxy(servers) as proxy:
@@ -203,8 +201,8 @@ async def test_one_server_of_several_may_be_away(servers: list[RedisServer]) -> 
         await store.close()
 
 
-async def test_a_proxy_without_servers_is_not_healthy(servers: list[RedisServer]) -> None:
-    """It answers PING all the same."""
+async def test_a_proxy_without_servers_is_unhealthy(servers: list[RedisServer]) -> None:
+    """Although it answers PING itself."""
     with RedisServer() as server:
         for others in ([], [servers[0]]):
             with RedisProxy([server, *others]) as proxy:
@@ -221,8 +219,8 @@ async def test_a_proxy_without_servers_is_not_healthy(servers: list[RedisServer]
                     each.start()
 
 
-async def test_the_clock_of_a_proxy_is_understood(spread: Spread) -> None:
-    """Envoy has all microseconds since 1970 in the second field of TIME."""
+async def test_the_time_of_a_proxy_is_read(spread: Spread) -> None:
+    """In Envoy's reply to TIME, the second field has all microseconds since 1970."""
     store = RedisStore(connect(spread.proxy.url))
     watch = RedisWatchdog(time_of_the_wall, lambda: False)
     watch.add(store)

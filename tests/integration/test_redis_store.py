@@ -1,4 +1,4 @@
-"""What is Redis's own about the Redis store: times to live, scripts that are gone, a server that is gone."""
+"""The Redis store: times to live, missing scripts, and failures of the server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def hit(store: RedisStore, *groups: Sequence[Hit]) -> Sequence[Outcome]:
 async def test_a_new_counter_gets_the_time_to_live_of_its_hit(
     store: RedisStore, redis_server: RedisServer
 ) -> None:
-    """It is set once: a later hit does not put the end off."""
+    """It is set once: a later hit does not extend it."""
     await hit(store, [Hit(KEY, 1, ttl=500)])
     await hit(store, [Hit(KEY, 1, ttl=9_000)])
     assert 495 <= int(redis_server.cli("TTL", KEY)) <= 500
@@ -50,9 +50,7 @@ async def test_a_new_counter_gets_the_time_to_live_of_its_hit(
 async def test_a_counter_set_by_hand_gets_a_time_to_live_again(
     store: RedisStore, redis_server: RedisServer, amount: int
 ) -> None:
-    """SET takes the time to live away; the next hit that writes brings it back, so that no counter stays for
-    ever.
-    """
+    """SET removes the time to live. The next charge sets it again, so that no counter stays forever."""
     redis_server.cli("SET", KEY, "10")
     await hit(store, [Hit(KEY, amount, ttl=500)])
     assert str(10 + amount) == redis_server.cli("GET", KEY)
@@ -62,14 +60,16 @@ async def test_a_counter_set_by_hand_gets_a_time_to_live_again(
 async def test_a_saturated_counter_keeps_its_time_to_live(
     store: RedisStore, redis_server: RedisServer
 ) -> None:
-    """Writing the largest number does not make a counter immortal."""
+    """Writing the largest count does not remove it."""
     await hit(store, [Hit(KEY, 2**53 - 1, ttl=500)], [Hit(KEY, 1, ttl=500)])
     assert "9007199254740991" == redis_server.cli("GET", KEY)
     assert 495 <= int(redis_server.cli("TTL", KEY)) <= 500
 
 
-async def test_a_check_and_a_held_hit_write_nothing(store: RedisStore, redis_server: RedisServer) -> None:
-    """Not even a time to live."""
+async def test_checks_and_refused_gated_hits_write_nothing(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
+    """They do not even set a time to live."""
     both = Gate.REFUSES | Gate.YIELDS
     await hit(
         store,
@@ -80,7 +80,7 @@ async def test_a_check_and_a_held_hit_write_nothing(store: RedisStore, redis_ser
 
 
 async def test_a_batch_is_one_command(store: RedisStore, redis_server: RedisServer) -> None:
-    """However many requests, descriptors and windows: one round trip."""
+    """One round trip for any number of requests, descriptors and windows."""
     before = calls(redis_server)
     await hit(store, *[[Hit(f"{request}{place}", 1, ttl=60) for place in range(4)] for request in range(50)])
     assert 1 == calls(redis_server) - before
@@ -93,10 +93,8 @@ def calls(server: RedisServer, command: str = "evalsha") -> int:
     )
 
 
-async def test_charges_of_one_counter_are_added_up_on_the_way(
-    store: RedisStore, redis_server: RedisServer
-) -> None:
-    """Fifty callers who charge one budget are one INCRBY, and each is told what it found."""
+async def test_charges_of_one_counter_are_merged(store: RedisStore, redis_server: RedisServer) -> None:
+    """Fifty callers that charge one budget make one INCRBY, and each gets its own count."""
     before = calls(redis_server, "incrby")
     counts = await hit(store, *[[Hit(KEY, 3, ttl=500)] for _ in range(50)])
     assert [[3 * number] for number in range(50)] == counts
@@ -104,17 +102,15 @@ async def test_charges_of_one_counter_are_added_up_on_the_way(
     assert "150" == redis_server.cli("GET", KEY)
 
 
-async def test_a_redis_that_forgot_the_script_gets_it_again(
-    store: RedisStore, redis_server: RedisServer
-) -> None:
-    """SCRIPT FLUSH, or a server that is new: the hit is counted once all the same."""
+async def test_a_missing_script_is_loaded_again(store: RedisStore, redis_server: RedisServer) -> None:
+    """After SCRIPT FLUSH, or on a new server, the hit is still counted once."""
     redis_server.cli("SCRIPT", "FLUSH")
     assert [[0]] == await hit(store, [Hit(KEY, 3, ttl=500)])
     assert [[3]] == await hit(store, [Hit(KEY, 0, ttl=500)])
 
 
-async def test_a_redis_that_is_gone_fails_every_request_that_counts() -> None:
-    """Each gets a StoreError that says what happened; one that nothing limits does not need Redis."""
+async def test_every_request_with_hits_fails_without_redis() -> None:
+    """Each gets a StoreError with the reason. A request without limits does not need Redis."""
     with RedisServer() as server:
         store = RedisStore(connect(server.url))
         await store.start()
@@ -129,8 +125,8 @@ async def test_a_redis_that_is_gone_fails_every_request_that_counts() -> None:
         await store.close()
 
 
-async def test_a_primary_that_became_a_replica_is_left() -> None:
-    """Its address may lead to another one by now: the next call asks anew."""
+async def test_a_demoted_primary_is_disconnected() -> None:
+    """Its address may lead to another server by now, so the next call connects again."""
     with RedisServer() as before, RedisServer() as now:
         proxy = Proxy(before.port)
         await proxy.start()
@@ -150,8 +146,8 @@ async def test_a_primary_that_became_a_replica_is_left() -> None:
         assert ("1", "3") == (before.cli("GET", KEY), now.cli("GET", KEY))
 
 
-async def test_closing_waits_for_the_hits_under_way(redis_url: str, redis_server: RedisServer) -> None:
-    """A charge that was handed over is written before the connections go."""
+async def test_closing_waits_for_hits_in_flight(redis_url: str, redis_server: RedisServer) -> None:
+    """Their charges are written before the connections are closed."""
     store = RedisStore(connect(redis_url))
     await store.start()
     answered: list[Sequence[Outcome]] = []
@@ -161,8 +157,8 @@ async def test_closing_waits_for_the_hits_under_way(redis_url: str, redis_server
     assert "7" == redis_server.cli("GET", KEY)
 
 
-async def test_no_error_shows_the_password() -> None:
-    """Neither a refused login nor a connection that fails."""
+async def test_no_error_contains_the_password() -> None:
+    """Neither that of a refused login nor that of a failed connection."""
     with RedisServer(password="hush-hush") as server:
         store = RedisStore(connect(f"redis://{server.address}", password="wrong-secret"))
         with pytest.raises(StoreError) as refused:
@@ -178,8 +174,8 @@ async def test_no_error_shows_the_password() -> None:
     )
 
 
-async def test_its_time_is_that_of_redis(store: RedisStore, redis_server: RedisServer) -> None:
-    """By which registers expire."""
+async def test_the_time_of_the_store_is_that_of_redis(store: RedisStore, redis_server: RedisServer) -> None:
+    """Registers expire by this clock."""
     seconds = await store.time()
     assert seconds is not None
     assert abs(seconds - int(redis_server.cli("TIME").split()[0])) <= 1
@@ -188,7 +184,7 @@ async def test_its_time_is_that_of_redis(store: RedisStore, redis_server: RedisS
 async def test_a_redis_that_does_not_report_its_time_is_no_error(
     redis_server: RedisServer, redis_url: str
 ) -> None:
-    """An ACL may forbid it; a server may be away."""
+    """An ACL may forbid TIME, or the server may be down."""
     redis_server.cli("ACL", "SETUSER", "untimely", "on", ">secret", "+@all", "-time", "~*")
     try:
         store = RedisStore(connect(redis_url, username="untimely", password="secret"))
@@ -204,7 +200,9 @@ async def test_a_redis_that_does_not_report_its_time_is_no_error(
 async def test_holds_are_kept_for_a_day_after_their_last_use(
     store: RedisStore, redis_server: RedisServer
 ) -> None:
-    """Their time to live is set once an hour, by the clock of the hits, and again if that was put back."""
+    """Their time to live is set once an hour by the clock of the hits, and again after that clock was set
+    back.
+    """
     key = "{d|k=v}:held"
     check = Hit(KEY, 0, ttl=60, limit=1_000, gate=Gate.REFUSES | Gate.BUDGET)
     seen = []

@@ -1,4 +1,6 @@
-"""A counter that cannot be used is told of: nobody could find out else why the requests of one bucket fail."""
+"""A counter that cannot be used is reported; otherwise, no one could find out why the requests of one bucket
+fail.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +32,16 @@ def keys_logged(logs: Sequence[MutableMapping[str, Any]]) -> list[str]:
 
 
 async def charged(replica: Replica, redis_server: RedisServer) -> str:
-    """The key of the counter of team=dba, which has been charged."""
+    """Charge team=dba, and return the key of its counter."""
     await replica.ask("team=dba", 1)
     (key,) = redis_server.cli("KEYS", "{d|team=dba*").split()
     return key
 
 
-async def test_a_counter_that_is_no_number_is_reported_once_a_minute(
+async def test_a_counter_that_is_not_a_number_is_reported_once_a_minute(
     replica: Replica, redis_server: RedisServer
 ) -> None:
-    """With its key and what Redis says; other buckets are served, and nobody is told of them."""
+    """With its key and the error of Redis. Other buckets are served, and not reported."""
     key = await charged(replica, redis_server)
     redis_server.cli("SET", key, "text")
     with structlog.testing.capture_logs() as logs:
@@ -52,8 +54,8 @@ async def test_a_counter_that_is_no_number_is_reported_once_a_minute(
     assert logs[0]["error"].startswith("Redis refused a counter: ERR value is not an integer")
 
 
-async def test_a_counter_of_another_kind_is_reported(replica: Replica, redis_server: RedisServer) -> None:
-    """A list that somebody has pushed to, say."""
+async def test_a_counter_with_another_type_is_reported(replica: Replica, redis_server: RedisServer) -> None:
+    """For example, after an LPUSH on its key."""
     key = await charged(replica, redis_server)
     redis_server.cli("DEL", key)
     redis_server.cli("RPUSH", key, "text")
@@ -65,7 +67,9 @@ async def test_a_counter_of_another_kind_is_reported(replica: Replica, redis_ser
 async def test_a_counter_is_reported_once_however_many_requests_use_it(
     replica: Replica, redis_server: RedisServer
 ) -> None:
-    """Each user's request charges the team's counter, too: a line for each of them would be a flood."""
+    """The request of every user also charges the counter of the team. One line for each user would flood the
+    log.
+    """
     key = await charged(replica, redis_server)
     redis_server.cli("SET", key, "text")
     with structlog.testing.capture_logs() as logs:

@@ -1,6 +1,4 @@
-"""A Redis that does not allow everything: commands that are renamed, keys that an ACL forbids, and what it
-refuses for now.
-"""
+"""A Redis with restrictions: renamed commands, keys that an ACL forbids, and temporary refusals."""
 
 from __future__ import annotations
 
@@ -26,13 +24,13 @@ from testing.redis_fleets import RedisCluster
 from testing.redis_servers import RedisServer
 
 COMMANDS = "+evalsha +eval +get +set +incrby +decrby +ttl +expire".split()
-"""As docs/compatibility.md has them."""
+"""The permissions that docs/compatibility.md lists."""
 
 ALLOWED, FORBIDDEN = "{ours|k=v}:hour:2026-11-21T01Z", "{theirs|k=v}:hour:2026-11-21T01Z"
 
 
 async def hit(store: CounterStore, *groups: Sequence[Hit]) -> list[object]:
-    """Counts of each group; an error as its kind."""
+    """Return the counts of each group; for an error, its kind."""
     answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
     store.hit(groups, answer.set_result)
     return [shown(outcome) for outcome in await asyncio.wait_for(answer, 15)]
@@ -45,7 +43,7 @@ def shown(outcome: Outcome) -> object:
 
 
 async def charge(store: CounterStore, *keys: str, amount: int = 1) -> object:
-    """The counts of one request."""
+    """Return the counts of one request."""
     (outcome,) = await hit(store, [Hit(key, amount, ttl=60) for key in keys])
     return outcome
 
@@ -66,11 +64,11 @@ async def settling(below: RedisStore | ClusterStore) -> AsyncIterator[SettlingSt
         await store.close()
 
 
-# Without SCRIPT.
+# Redis without SCRIPT.
 
 
 async def test_a_redis_without_script_is_healthy_and_recovers() -> None:
-    """rename-command SCRIPT: EVALSHA and EVAL are enough at the start, for the health, and to close the
+    """If SCRIPT is renamed, EVALSHA and EVAL suffice at the start, for health checks, and to close the
     circuit.
     """
     with RedisServer("--rename-command", "SCRIPT", "") as server:
@@ -91,7 +89,7 @@ async def test_a_redis_without_script_is_healthy_and_recovers() -> None:
 
 
 async def test_a_cluster_without_script_is_healthy_and_recovers() -> None:
-    """Of one server."""
+    """With one server."""
     with RedisServer("--cluster-enabled", "yes", "--rename-command", "SCRIPT", "") as server:
         server.cli("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
         address = ("127.0.0.1", server.port)
@@ -104,7 +102,7 @@ async def test_a_cluster_without_script_is_healthy_and_recovers() -> None:
 
 
 def is_open(store: SettlingStore) -> bool:
-    """Whether nothing is sent to Redis; asked anew each time."""
+    """Return whether the circuit is open. A function, because mypy considers a property constant."""
     return store.open
 
 
@@ -113,14 +111,14 @@ def is_open(store: SettlingStore) -> bool:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    """Another Redis than that of all tests: its settings are changed."""
+    """A separate Redis, because its settings are changed."""
     with RedisServer() as server:
         yield server
 
 
 @pytest.fixture
 async def store(server: RedisServer) -> AsyncIterator[SettlingStore]:
-    """Of a user who may touch one domain, and registers."""
+    """A store whose user may access one domain, and registers."""
     server.cli("FLUSHALL")
     allow(server, "~{ours|*", "~lane:*", *COMMANDS)
     async with settling(RedisStore(connect(f"redis://{server.address}", username="app", password="x"))) as it:
@@ -128,12 +126,12 @@ async def store(server: RedisServer) -> AsyncIterator[SettlingStore]:
 
 
 def allow(server: RedisServer, *rules: str) -> None:
-    """What the user may do, and nothing else."""
+    """Give the user these permissions, and no others."""
     assert "OK" == server.cli("ACL", "SETUSER", "app", "reset", "on", ">x", *rules)
 
 
-async def test_a_domain_that_is_forbidden_fails_its_own_requests(store: SettlingStore) -> None:
-    """However many there are: the circuit stays closed, nothing is settled, and the counter is named."""
+async def test_a_forbidden_domain_fails_only_its_own_requests(store: SettlingStore) -> None:
+    """Even if there are many: the circuit stays closed, nothing has to be settled, and the counter is named."""
     for turn in range(6):
         assert [CounterRefused] == await charge(store, FORBIDDEN)
         assert [turn] == await charge(store, ALLOWED)
@@ -141,10 +139,8 @@ async def test_a_domain_that_is_forbidden_fails_its_own_requests(store: Settling
     await store.ping()
 
 
-async def test_a_batch_is_taken_apart_and_each_request_has_its_own_answer(
-    store: SettlingStore, server: RedisServer
-) -> None:
-    """Those beside a forbidden one are counted once, and told what they found, in their order."""
+async def test_a_batch_with_forbidden_keys_is_split(store: SettlingStore, server: RedisServer) -> None:
+    """The other requests are counted once, and get their counts in order."""
     groups = [[Hit(FORBIDDEN if number % 7 == 3 else ALLOWED, 1, ttl=60)] for number in range(20)]
     answers = await hit(store, *groups[:10], [], *groups[10:])
     assert [] == answers.pop(10)
@@ -154,10 +150,8 @@ async def test_a_batch_is_taken_apart_and_each_request_has_its_own_answer(
     assert str(next(found)) == server.cli("GET", ALLOWED)
 
 
-async def test_one_request_is_counted_where_it_may_be(store: SettlingStore, server: RedisServer) -> None:
-    """Its other buckets are charged, as where one counter is no number; a group that is held back stays one
-    step.
-    """
+async def test_allowed_buckets_of_a_request_are_charged(store: SettlingStore, server: RedisServer) -> None:
+    """As if one counter was not a number. A gated group remains atomic."""
     others = [ALLOWED.replace("k=v", f"k={number}") for number in range(3)]
     assert [0, CounterRefused, 0, 0] == await charge(store, others[0], FORBIDDEN, *others[1:], amount=3)
     both = Gate.REFUSES | Gate.HOLDS
@@ -166,7 +160,7 @@ async def test_one_request_is_counted_where_it_may_be(store: SettlingStore, serv
     assert ["3"] * 3 == server.cli("MGET", *others).split()
 
 
-async def test_the_refusal_names_the_key_and_what_redis_says(store: SettlingStore) -> None:
+async def test_the_error_has_the_key_and_the_reply_of_redis(store: SettlingStore) -> None:
     """The log has both (observe/observers.py)."""
     answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
     store.hit([[Hit(FORBIDDEN, 1, ttl=60)]], answer.set_result)
@@ -176,8 +170,8 @@ async def test_the_refusal_names_the_key_and_what_redis_says(store: SettlingStor
     assert str(refused).startswith("Redis refused a counter: NoPermissionError: this user has no permissions")
 
 
-async def test_refusals_leave_nothing_behind_in_redis(store: SettlingStore, server: RedisServer) -> None:
-    """A stranger who makes up values of a forbidden domain makes no registers."""
+async def test_refused_hits_create_no_keys_in_redis(store: SettlingStore, server: RedisServer) -> None:
+    """A caller with many values in a forbidden domain creates no registers."""
     await charge(store, FORBIDDEN)
     before = server.cli("DBSIZE")
     for number in range(20):
@@ -185,8 +179,8 @@ async def test_refusals_leave_nothing_behind_in_redis(store: SettlingStore, serv
     assert before == server.cli("DBSIZE")
 
 
-async def test_a_user_who_may_do_nothing_is_an_outage(store: SettlingStore, server: RedisServer) -> None:
-    """Of all of Redis, until that is put right; then every charge is counted, once."""
+async def test_a_user_without_permissions_is_an_outage(store: SettlingStore, server: RedisServer) -> None:
+    """All calls fail until the permissions are granted. Then every charge is counted once."""
     allow(server, "~*", "+ping")
     for _ in range(4):
         assert type(await charge(store, ALLOWED)) is type
@@ -199,10 +193,10 @@ async def test_a_user_who_may_do_nothing_is_an_outage(store: SettlingStore, serv
     assert not is_open(store)
 
 
-async def test_what_waited_for_a_forbidden_domain_is_counted_as_lost(
+async def test_waiting_charges_of_a_forbidden_domain_are_counted_as_lost(
     store: SettlingStore, server: RedisServer
 ) -> None:
-    """And holds up nothing that waited beside it."""
+    """They do not delay other waiting charges."""
     store.open = True
     for key in (FORBIDDEN, ALLOWED, FORBIDDEN, ALLOWED):
         await charge(store, key, amount=5)
@@ -212,7 +206,7 @@ async def test_what_waited_for_a_forbidden_domain_is_counted_as_lost(
     assert "10" == server.cli("GET", ALLOWED)
 
 
-# What Redis refuses for now.
+# Temporary refusals.
 
 
 REFUSALS: dict[str, tuple[Callable[[RedisServer], object], Callable[[RedisServer], object], str]] = {
@@ -243,15 +237,15 @@ REFUSALS: dict[str, tuple[Callable[[RedisServer], object], Callable[[RedisServer
 
 
 @pytest.mark.parametrize("what", REFUSALS)
-async def test_what_is_refused_for_now_was_never_applied(
+async def test_a_temporarily_refused_batch_was_never_applied(
     store: SettlingStore, server: RedisServer, what: str
 ) -> None:
-    """It is kept without a lane, so that it never becomes too old to be settled, and its lane is used again."""
+    """It is kept without a lane, so it never becomes too old to be settled, and its lane is used again."""
     begin, end, why = REFUSALS[what]
     assert [0] == await charge(store, ALLOWED)
     begin(server)
     try:
-        await charge(store, ALLOWED)  # where the connection was killed, this one finds out
+        await charge(store, ALLOWED)  # if the connection was killed, this call detects it
         answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
         store.hit([[Hit(ALLOWED, 1, ttl=60)]], answer.set_result)
         (refused,) = await asyncio.wait_for(answer, 15)
@@ -265,10 +259,10 @@ async def test_what_is_refused_for_now_was_never_applied(
     assert 0 == store.journal.dropped
 
 
-async def test_a_register_of_another_kind_costs_its_lane_and_nothing_else(
+async def test_a_register_of_another_type_affects_only_its_lane(
     store: SettlingStore, server: RedisServer
 ) -> None:
-    """Somebody has pushed to it, say."""
+    """For example, after an LPUSH on its key."""
     assert [0] == await charge(store, ALLOWED)
     (lane,) = server.cli("KEYS", f"lane:{store._lanes.name}*").split()
     server.cli("DEL", lane)
@@ -281,10 +275,10 @@ async def test_a_register_of_another_kind_costs_its_lane_and_nothing_else(
 
 
 @pytest.mark.parametrize("what", ["out of memory", "read-only"])
-async def test_a_redis_that_cannot_be_written_to_at_the_start_is_no_proxy(
+async def test_a_redis_that_refuses_writes_at_the_start_is_not_taken_for_a_proxy(
     server: RedisServer, what: str
 ) -> None:
-    """Whether all keys are on one server is found out when it counts; until then buckets are apart."""
+    """The check is completed when Redis accepts writes. Until then, buckets are sent separately."""
     begin, end, _ = REFUSALS[what]
     groups = [[Hit("{a}:x", 1, ttl=60), Hit("{b}:x", 1, ttl=60)]]
     begin(server)
@@ -300,8 +294,8 @@ async def test_a_redis_that_cannot_be_written_to_at_the_start_is_no_proxy(
     await below.close()
 
 
-async def test_a_redis_that_loses_the_marker_is_no_proxy(server: RedisServer) -> None:
-    """A FLUSHALL at the worst moment: it is looked at twice."""
+async def test_a_redis_that_loses_the_marker_is_not_taken_for_a_proxy(server: RedisServer) -> None:
+    """After a FLUSHALL during the check, it is repeated."""
     below = RedisStore(connect(server.url))
     ask = below._ask
     asked = 0
@@ -310,7 +304,7 @@ async def test_a_redis_that_loses_the_marker_is_no_proxy(server: RedisServer) ->
         nonlocal asked
         asked += 1
         reply = await ask(command)
-        if asked == 17:  # the marker, after the greetings
+        if asked == 17:  # the marker, after the handshake
             server.cli("FLUSHALL")
         return reply
 
@@ -324,8 +318,8 @@ async def test_a_redis_that_loses_the_marker_is_no_proxy(server: RedisServer) ->
 # A prefix with a hash tag.
 
 
-async def test_a_prefix_with_a_hash_tag_is_that_of_every_key(server: RedisServer) -> None:
-    """A user who may touch nothing else can count."""
+async def test_every_key_begins_with_a_prefix_that_has_a_hash_tag(server: RedisServer) -> None:
+    """A user with access to that prefix alone can count."""
     server.cli("FLUSHALL")
     allow(server, "~{rl}:*", *COMMANDS)
     key = "{rl}:" + ALLOWED
@@ -338,8 +332,8 @@ async def test_a_prefix_with_a_hash_tag_is_that_of_every_key(server: RedisServer
     assert all(key.startswith("{rl}:") for key in server.cli("KEYS", "*").split())
 
 
-async def test_in_a_cluster_a_prefix_with_a_hash_tag_is_one_slot(redis_cluster: RedisCluster) -> None:
-    """All buckets are one call, and settled as one."""
+async def test_a_prefix_with_a_hash_tag_is_one_slot_of_a_cluster(redis_cluster: RedisCluster) -> None:
+    """All buckets are in one call, and are settled as one."""
     redis_cluster.flush()
     for each in redis_cluster.servers:
         each.cli(

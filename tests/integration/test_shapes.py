@@ -1,6 +1,4 @@
-"""Redis in every shape that the settings can describe: each is reached, counts, and says what is wrong with
-it.
-"""
+"""Every kind of Redis that the settings can describe is reached and counts, and its errors have a reason."""
 
 from __future__ import annotations
 
@@ -27,12 +25,12 @@ KEY = f"{BUCKET}:hour:2026-11-21T01Z"
 SECOND = f"{BUCKET}:15second:2026-11-21T01:44:05Z"
 
 COMMANDS = "+evalsha +eval +get +set +incrby +decrby +ttl +expire"
-"""What a user must be allowed, for keys that begin with the prefix."""
+"""The permissions that a user needs for keys with the prefix."""
 
 
 @asynccontextmanager
 async def store_of(**environ: str) -> AsyncIterator[CounterStore]:
-    """The store of these settings, with time to answer even on a machine that is busy."""
+    """Return the store of these settings, with a timeout that suits a busy machine."""
     store = make_store(load_settings({"STORE_ANSWER_DEADLINE": "10s", **environ}))
     try:
         yield store
@@ -41,14 +39,14 @@ async def store_of(**environ: str) -> AsyncIterator[CounterStore]:
 
 
 async def charge(store: CounterStore, *keys: str, amount: int = 1) -> list[object]:
-    """The counts of one request."""
+    """Return the counts of one request."""
     answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
     store.hit([[Hit(key, amount, ttl=60) for key in keys]], answer.set_result)
     (outcome,) = await asyncio.wait_for(answer, 15)
     return [outcome] if isinstance(outcome, StoreError) else list(outcome)
 
 
-async def test_a_database_behind_a_unix_socket(redis_server: RedisServer, redis_url: str) -> None:
+async def test_a_database_behind_a_unix_socket_is_used(redis_server: RedisServer, redis_url: str) -> None:
     """unix:///path?db=3."""
     async with store_of(REDIS_URL=f"unix://{redis_server.unixsocket}?db=3") as store:
         await store.start()
@@ -57,8 +55,8 @@ async def test_a_database_behind_a_unix_socket(redis_server: RedisServer, redis_
     assert ("8", "") == (redis_server.cli("-n", "3", "GET", KEY), redis_server.cli("GET", KEY))
 
 
-async def test_a_user_who_may_do_little(redis_server: RedisServer, redis_url: str) -> None:
-    """A dozen commands on keys with a prefix are enough; SCRIPT is none of them."""
+async def test_a_user_with_few_permissions_can_count(redis_server: RedisServer, redis_url: str) -> None:
+    """A dozen commands on keys with the prefix suffice; SCRIPT is not among them."""
     redis_server.cli("ACL", "SETUSER", "limiter", "reset", "on", ">se:cret", "~rl:*", *COMMANDS.split())
     key = f"rl:{KEY}"
     async with store_of(
@@ -74,7 +72,7 @@ async def test_a_user_who_may_do_little(redis_server: RedisServer, redis_url: st
 async def test_a_password_in_a_file_may_change(
     redis_server: RedisServer, redis_url: str, tmp_path: Path
 ) -> None:
-    """New connections are made with what is in the file then."""
+    """New connections use the current content of the file."""
     file = tmp_path / "password"
     redis_server.cli("ACL", "SETUSER", "rotating", "reset", "on", ">first", "~*", "+@all")
     file.write_text("rotating:first\n")
@@ -84,11 +82,11 @@ async def test_a_password_in_a_file_may_change(
         file.write_text("rotating:second\n")
         redis_server.cli("ACL", "SETUSER", "rotating", "resetpass", ">second")
         redis_server.cli("CLIENT", "KILL", "USER", "rotating")
-        await charge(store, KEY)  # whatever becomes of it: the connection is gone
+        await charge(store, KEY)  # the result does not matter: the connection is closed
         await store.ping()
         file.write_text("rotating:first\n")
         redis_server.cli("CLIENT", "KILL", "USER", "rotating")
-        with suppress(StoreError):  # the connection that was
+        with suppress(StoreError):  # the previous connection
             await store.ping()
         with pytest.raises(StoreError, match="invalid username-password pair") as refused:
             await store.ping()
@@ -104,10 +102,10 @@ async def test_a_password_in_a_file_may_change(
         (b"\xff\xfe", "cannot be read: it is not UTF-8"),
     ],
 )
-async def test_a_password_file_that_says_nothing_is_named(
+async def test_a_password_file_without_a_password_is_named(
     redis_server: RedisServer, tmp_path: Path, contents: bytes | None, reason: str
 ) -> None:
-    """With what is wrong with it."""
+    """With the reason."""
     file = tmp_path / "password"
     if contents is not None:
         file.write_bytes(contents)
@@ -124,7 +122,9 @@ def authority() -> Authority:
 
 @pytest.fixture(scope="module")
 def tls_server(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis with a certificate for 127.0.0.1 and redis.test, which asks its clients for one of the same CA."""
+    """A Redis with a certificate for 127.0.0.1 and redis.test, which requires client certificates of the same
+    CA.
+    """
     directory = tmp_path_factory.mktemp("redis-tls")
     certificate, key = authority.issue("127.0.0.1", "redis.test").write(directory)
     with RedisServer(password="hush", tls=TlsFiles(certificate, key, authority.write(directory))) as server:
@@ -142,10 +142,10 @@ def tls_settings(tls_server: RedisServer, authority: Authority, tmp_path: Path) 
     }
 
 
-async def test_a_redis_that_asks_for_a_certificate(
+async def test_a_redis_that_requires_a_certificate_gets_one(
     tls_server: RedisServer, tls_settings: dict[str, str]
 ) -> None:
-    """rediss:// and REDIS_TLS are the same."""
+    """With rediss:// or with REDIS_TLS."""
     tls_server.cli("FLUSHALL")
     for count, changes in enumerate(
         [{}, {"REDIS_URL": tls_server.address, "REDIS_TLS": "true", "REDIS_AUTH": "hush"}]
@@ -156,7 +156,7 @@ async def test_a_redis_that_asks_for_a_certificate(
 
 
 async def test_an_intermediate_ca_is_trusted_without_its_root(tmp_path: Path) -> None:
-    """What is in the file is trusted, as upstream has it, whatever Python's version."""
+    """As in upstream, all certificates in the file are trusted, whatever Python's version."""
     intermediate = Authority(below=Authority())
     certificate, key = intermediate.issue("127.0.0.1").write(tmp_path)
     with RedisServer(tls=TlsFiles(certificate, key)) as server:
@@ -165,10 +165,8 @@ async def test_an_intermediate_ca_is_trusted_without_its_root(tmp_path: Path) ->
             assert [0] == await charge(store, KEY)
 
 
-def test_every_version_of_python_verifies_alike() -> None:
-    """3.13 began to trust intermediates, and to refuse certificates that do not keep to RFC 5280 in
-    everything.
-    """
+def test_every_version_of_python_verifies_certificates_alike() -> None:
+    """3.13 began to trust intermediate certificates by default, and to refuse those that violate RFC 5280."""
     flags = Tls().context().verify_flags
     assert ssl.VERIFY_X509_PARTIAL_CHAIN == flags & (ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT)
 
@@ -186,10 +184,10 @@ def test_every_version_of_python_verifies_alike() -> None:
         ({"REDIS_TLS_CACERT": __file__}, f"{__file__}, "),
     ],
 )
-async def test_a_certificate_that_does_not_fit(
+async def test_an_unsuitable_certificate_is_refused_with_the_reason(
     tls_settings: dict[str, str], changes: dict[str, str], reason: str
 ) -> None:
-    """Of a CA that is not known, for another name, not there at all, or in a file that is not there."""
+    """Its CA is unknown, it is for another name, there is none, or its file does not exist."""
     async with store_of(**{**tls_settings, **changes}) as store:
         with pytest.raises(StoreError) as refused:
             await store.start()
@@ -207,13 +205,14 @@ async def test_a_certificate_that_does_not_fit(
 async def test_the_name_of_the_certificate_can_be_set_or_skipped(
     tls_settings: dict[str, str], changes: dict[str, str]
 ) -> None:
-    """Where Redis is reached under another name than the one it is certified for."""
+    """If the service reaches Redis by a name that is not in its certificate."""
     async with store_of(**{**tls_settings, **changes}) as store:
         await store.ping()
 
 
-async def test_a_skipped_name_is_not_a_skipped_certificate(tls_settings: dict[str, str]) -> None:
-    """It must be of the CA all the same."""
+async def test_a_certificate_whose_name_is_not_verified_must_be_of_the_ca(
+    tls_settings: dict[str, str],
+) -> None:
     changes = {"REDIS_TLS_CACERT": "", "REDIS_TLS_SKIP_HOSTNAME_VERIFICATION": "true"}
     async with store_of(**{**tls_settings, **changes}) as store:
         with pytest.raises(StoreError, match="certificate verify failed"):
@@ -221,7 +220,7 @@ async def test_a_skipped_name_is_not_a_skipped_certificate(tls_settings: dict[st
 
 
 def test_certificates_are_read_again_when_they_have_changed(authority: Authority, tmp_path: Path) -> None:
-    """And only then, since that takes time."""
+    """And only then, because reading them takes time."""
     certificate, key = authority.issue("first").write(tmp_path)
     tls = Tls(authority.write(tmp_path), certificate, key)
     before = tls.context()
@@ -230,8 +229,10 @@ def test_certificates_are_read_again_when_they_have_changed(authority: Authority
     assert before is not tls.context()
 
 
-async def test_windows_of_seconds_in_a_redis_of_their_own(redis_server: RedisServer, redis_url: str) -> None:
-    """REDIS_PERSECOND: with a password of its own; each Redis has its own windows and nothing else's."""
+async def test_windows_of_seconds_can_have_a_redis_of_their_own(
+    redis_server: RedisServer, redis_url: str
+) -> None:
+    """REDIS_PERSECOND: it has its own password, and each Redis has only its own windows."""
     with RedisServer(password="hush") as seconds:
         async with store_of(
             REDIS_URL=redis_server.address,
@@ -254,8 +255,8 @@ async def test_windows_of_seconds_in_a_redis_of_their_own(redis_server: RedisSer
             seconds.start()
 
 
-async def test_a_cluster_named_by_one_of_its_servers(redis_cluster: RedisCluster) -> None:
-    """The others are learnt from it, and one that does not answer is passed over."""
+async def test_one_reachable_server_of_a_cluster_is_enough(redis_cluster: RedisCluster) -> None:
+    """The others are learned from it, and an unreachable server in the list is skipped."""
     dead = "127.0.0.1:1"
     async with store_of(
         REDIS_TYPE="CLUSTER", REDIS_URL=f"{dead},{redis_cluster.servers[-1].address}"
@@ -276,17 +277,17 @@ async def test_a_cluster_named_by_one_of_its_servers(redis_cluster: RedisCluster
         ("SENTINEL", "mymaster,", "no sentinel knows a primary of mymaster"),
     ],
 )
-async def test_a_single_server_taken_for_more(
+async def test_a_single_server_configured_as_several_is_an_error(
     redis_server: RedisServer, kind: str, prefix: str, reason: str
 ) -> None:
-    """The error leads to REDIS_TYPE."""
+    """The message names REDIS_TYPE."""
     async with store_of(REDIS_TYPE=kind, REDIS_URL=prefix + redis_server.address) as store:
         with pytest.raises(StoreError, match=reason):
             await store.start()
 
 
-async def test_a_cluster_taken_for_a_single_server(redis_cluster: RedisCluster) -> None:
-    """What to set is said."""
+async def test_a_cluster_configured_as_a_single_server_is_an_error(redis_cluster: RedisCluster) -> None:
+    """The message has the setting to change."""
     slots = {server: number for number, server in enumerate(redis_cluster.primaries())}
     async with store_of(REDIS_URL=next(iter(slots)).address) as store:
         for probe in (store.start, store.ping):
@@ -303,14 +304,14 @@ def sentinels() -> Iterator[RedisSentinels]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Until it holds; looked at from another thread, so that the loop goes on."""
+    """Wait until the condition holds. Another thread checks it, so the event loop is not blocked."""
     async with asyncio.timeout(30):
         while not await asyncio.to_thread(condition):
             await asyncio.sleep(0.02)
 
 
-async def test_a_primary_that_becomes_a_replica(sentinels: RedisSentinels) -> None:
-    """Who asks the sentinels hears of the new one; what is charged from then on is there, and is read there."""
+async def test_a_new_primary_is_used_after_a_failover(sentinels: RedisSentinels) -> None:
+    """The sentinels report it. Later charges are written to it, and read from it."""
     before = sentinels.master_port()
     async with store_of(REDIS_TYPE="sentinel", REDIS_URL=sentinels.url, REDIS_TIMEOUT="500ms") as store:
         await store.start()

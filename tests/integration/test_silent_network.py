@@ -1,5 +1,5 @@
-"""A network that has forgotten a connection and says nothing, as firewalls do: it is found out before a
-caller has to.
+"""A network that drops a connection without notice, as firewalls do: the service detects it before a call
+does.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LINK = Link(timeout=0.5, connect_timeout=5.0)
 
 
 async def charge(store: CounterStore, *keys: str) -> list[object]:
-    """The counts of one request."""
+    """Return the counts of one request."""
     answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
     store.hit([[Hit(key, 1, ttl=60) for key in keys]], answer.set_result)
     (outcome,) = await asyncio.wait_for(answer, 15)
@@ -34,7 +34,7 @@ async def charge(store: CounterStore, *keys: str) -> list[object]:
 
 @asynccontextmanager
 async def network_before(*ports: int) -> AsyncIterator[dict[int, Proxy]]:
-    """A proxy before each port."""
+    """Return a proxy in front of each port."""
     proxies = {port: Proxy(port) for port in ports}
     for proxy in proxies.values():
         await proxy.start()
@@ -48,10 +48,10 @@ def forget(proxies: dict[int, Proxy]) -> None:
         proxy.forget_all()
 
 
-async def test_the_health_check_goes_by_the_connection_that_counts(
+async def test_the_health_check_uses_the_connection_of_calls(
     redis_server: RedisServer, redis_url: str
 ) -> None:
-    """So it is the check that fails, and the next call has a new connection."""
+    """So the check fails, and the next call uses a new connection."""
     async with network_before(redis_server.port) as proxies:
         store = RedisStore(at_address(("127.0.0.1", proxies[redis_server.port].port), LINK))
         await store.start()
@@ -63,8 +63,10 @@ async def test_the_health_check_goes_by_the_connection_that_counts(
         await store.close()
 
 
-async def test_windows_of_seconds_are_watched_as_well(redis_server: RedisServer, redis_url: str) -> None:
-    """REDIS_PERSECOND: the connection to the other Redis is checked in the same way."""
+async def test_the_connection_for_windows_of_seconds_is_checked(
+    redis_server: RedisServer, redis_url: str
+) -> None:
+    """REDIS_PERSECOND, in the same way."""
     async with network_before(redis_server.port) as proxies:
         at = ("127.0.0.1", proxies[redis_server.port].port)
         direct = ("127.0.0.1", redis_server.port)
@@ -78,7 +80,7 @@ async def test_windows_of_seconds_are_watched_as_well(redis_server: RedisServer,
 
 
 async def test_every_server_of_a_cluster_is_checked(redis_cluster: RedisCluster) -> None:
-    """By the connection that counts there; those that do not answer get new ones while nobody calls."""
+    """With the connection of calls. Lost ones are replaced while no call waits."""
     redis_cluster.flush()
     async with network_before(*(server.port for server in redis_cluster.servers)) as proxies:
 
@@ -90,7 +92,7 @@ async def test_every_server_of_a_cluster_is_checked(redis_cluster: RedisCluster)
         keys = [f"{{d|k={number}}}:hour:x" for number in range(30)]
         assert [0] * 30 == await charge(store, *keys)
         for node in store._topology.primaries:
-            await node.client.aclose()  # those of the driver are not what this is about
+            await node.client.aclose()  # connections of the driver do not matter here
         forget(proxies)
         with pytest.raises(StoreError, match="no primary of the Cluster can be reached"):
             await store.ping()

@@ -1,6 +1,4 @@
-"""One address that stands for several servers: it takes a call only where all keys are in one slot
-(CROSSSLOT).
-"""
+"""One address for several servers that refuses calls with keys of several slots (CROSSSLOT)."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ KEYS = [f"{{d|k={number}}}:hour:2026-11-21T08Z" for number in range(30)]
 
 @pytest.fixture(scope="module")
 def sharded() -> Iterator[RedisServer]:
-    """A server that has all slots, and so is all of a Cluster."""
+    """A server that has all slots, and is therefore a whole Cluster."""
     with RedisServer("--cluster-enabled", "yes") as server:
         server.cli("CLUSTER", "ADDSLOTS", *map(str, range(SLOTS)))
         wait_for("the Cluster is up", lambda: "cluster_state:ok" in server.cli("CLUSTER", "INFO"))
@@ -43,12 +41,12 @@ async def charge(store: CounterStore, *keys: str) -> list[object]:
 
 
 async def applied(store: RedisStore, batch: Batch) -> object:
-    """What came of a batch."""
+    """Return the results of a batch."""
     return await asyncio.wait_for(result_of(lambda on_applied: store.apply(batch, on_applied)), 15)
 
 
-async def test_the_first_call_finds_out_and_all_are_counted_once(sharded: RedisServer) -> None:
-    """What was refused is sent again by slot, in the same breath; that is said once."""
+async def test_a_refused_batch_is_sent_by_slot_and_counted_once(sharded: RedisServer) -> None:
+    """At once, and with one log line. Later batches are split beforehand."""
     sharded.cli("FLUSHALL")
     redis = RedisStore(connect(sharded.url))
     store = SettlingStore(redis)
@@ -63,7 +61,9 @@ async def test_the_first_call_finds_out_and_all_are_counted_once(sharded: RedisS
 
 
 async def test_a_batch_that_was_applied_by_slot_is_not_applied_again(sharded: RedisServer) -> None:
-    """Its number is in a register of each slot, whether it is sent in one piece or not."""
+    """The register of each slot has its number, so it does not matter whether the batch is sent whole or
+    split.
+    """
     sharded.cli("FLUSHALL")
     store = RedisStore(connect(sharded.url))
     lane = Lane("lane", [], 1)
@@ -76,7 +76,7 @@ async def test_a_batch_that_was_applied_by_slot_is_not_applied_again(sharded: Re
 
 
 async def test_all_calls_of_a_batch_travel_together(sharded: RedisServer) -> None:
-    """Thirty calls take no more connections than one."""
+    """Thirty calls use no more connections than one."""
     store = RedisStore(connect(sharded.url, pool_size=20))
     await applied(store, Batch([[Hit(key, 1, ttl=60)] for key in KEYS]))
     await applied(store, Batch([[Hit(key, 1, ttl=60)] for key in KEYS]))

@@ -1,4 +1,4 @@
-"""What is said about a Redis that answers and is not as it should be."""
+"""The log lines about a Redis that answers but is misconfigured."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from testing.redis_servers import RedisServer
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    """Another Redis than that of all tests: its settings are changed."""
+    """A separate Redis, because its settings are changed."""
     with RedisServer() as server:
         yield server
 
 
 class Watching:
-    """A watch of one store whose log can be read."""
+    """A watch of one store, and its log."""
 
     def __init__(self, url: str, username: str = "", password: str = "") -> None:
         self.store = RedisStore(connect(url, username=username, password=password))
@@ -42,7 +42,7 @@ class Watching:
         self.watch.add(self.store)
 
     async def said(self) -> list[EventDict]:
-        """What is logged when it looks once."""
+        """Check once, and return the log lines."""
         with structlog.testing.capture_logs() as logs:
             await self.watch.check()
         return [log for log in logs if log["log_level"] != "debug"]
@@ -56,13 +56,13 @@ async def watching(server: RedisServer) -> AsyncIterator[Watching]:
 
 
 async def test_nothing_is_logged_about_a_healthy_redis(watching: Watching) -> None:
-    """Its clock is ours, since it is the machine's."""
+    """It runs on this machine, so the clocks agree."""
     assert [] == await watching.said()
     assert abs(watching.watch.clock_offset) < 0.5
 
 
 async def test_eviction_is_logged_once_and_so_is_its_end(watching: Watching, server: RedisServer) -> None:
-    """Not every minute anew; a policy without a bound of memory evicts nothing."""
+    """It is not repeated every minute. A policy without a memory limit evicts nothing."""
     server.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     assert [] == await watching.said()
     server.cli("CONFIG", "SET", "maxmemory", "100mb")
@@ -76,8 +76,10 @@ async def test_eviction_is_logged_once_and_so_is_its_end(watching: Watching, ser
     server.cli("CONFIG", "SET", "maxmemory", "0")
 
 
-async def test_days_are_not_for_a_redis_that_keeps_nothing(watching: Watching, server: RedisServer) -> None:
-    """Either kind of persistence will do, and rules that are short need none."""
+async def test_a_redis_without_persistence_is_reported_if_windows_are_long(
+    watching: Watching, server: RedisServer
+) -> None:
+    """Either kind of persistence suffices, and short windows need none."""
     assert [] == await watching.said()
     watching.long_windows = True
     (line,) = await watching.said()
@@ -92,8 +94,8 @@ async def test_days_are_not_for_a_redis_that_keeps_nothing(watching: Watching, s
     server.cli("CONFIG", "SET", "appendonly", "no")
 
 
-async def test_a_redis_for_seconds_need_not_keep_them(server: RedisServer) -> None:
-    """Whatever rules there are: it has no windows that are worth keeping."""
+async def test_a_redis_for_seconds_needs_no_persistence(server: RedisServer) -> None:
+    """Whatever the rules are: its windows are too short to be worth keeping."""
     watch = RedisWatchdog(time.time, lambda: True)
     store = RedisStore(connect(server.url))
     watch.add(store, keeps_days=False)
@@ -103,7 +105,7 @@ async def test_a_redis_for_seconds_need_not_keep_them(server: RedisServer) -> No
     await store.close()
 
 
-async def test_a_wrong_clock_is_measured_and_reported(watching: Watching) -> None:
+async def test_the_deviation_of_a_wrong_clock_is_reported(watching: Watching) -> None:
     """Ahead or behind."""
     for ahead, text in ((90.0, "90."), (-3.0, "-3.")):
         watching.ahead = ahead
@@ -114,8 +116,8 @@ async def test_a_wrong_clock_is_measured_and_reported(watching: Watching) -> Non
     assert ["Redis is well again: clock"] == [line["event"] for line in await watching.said()]
 
 
-async def test_a_redis_that_came_back_empty_is_reported(tmp_path: Path) -> None:
-    """What was used is gone, and nobody else would tell; one that came back with its counters is well."""
+async def test_a_redis_that_has_lost_its_counters_is_reported(tmp_path: Path) -> None:
+    """No other sign would show it. A restart that keeps the counters is not reported."""
     with RedisServer("--dir", str(tmp_path)) as server:
         watching = Watching(server.url)
         assert [] == await watching.said()
@@ -123,7 +125,7 @@ async def test_a_redis_that_came_back_empty_is_reported(tmp_path: Path) -> None:
         server.cli("SAVE")
         server.stop()
         server.start()
-        # the first look meets the connection that broke
+        # the first check meets the broken connection
         assert [[], []] == [await watching.said(), await watching.said()]
         server.cli("FLUSHALL")
         (tmp_path / "dump.rdb").unlink(missing_ok=True)
@@ -138,8 +140,8 @@ async def test_a_redis_that_came_back_empty_is_reported(tmp_path: Path) -> None:
 
 
 async def test_a_lost_append_only_file_is_reported(tmp_path: Path) -> None:
-    """A volume that does not outlast its pod, say; one that is there is well, whatever else is counted by
-    then.
+    """For example, if a volume ends with its pod. It is reported even if keys were written before the check.
+    A restart that keeps the file is not reported.
     """
     with RedisServer("--dir", str(tmp_path), "--appendonly", "yes") as server:
         watching = Watching(server.url)
@@ -147,7 +149,7 @@ async def test_a_lost_append_only_file_is_reported(tmp_path: Path) -> None:
         assert [] == await watching.said()
         server.stop()
         server.start()
-        await watching.said()  # the first look meets the connection that broke
+        await watching.said()  # the first check meets the broken connection
         assert [] == await watching.said()
         assert 0 < int(server.cli("TTL", watching.watch._markers[server.address])) <= 86_400
         server.stop()
@@ -163,7 +165,7 @@ async def test_a_lost_append_only_file_is_reported(tmp_path: Path) -> None:
 
 
 async def test_each_server_of_a_cluster_is_marked_in_a_slot_of_its_own(redis_cluster: RedisCluster) -> None:
-    """And one that may not be written to is not marked."""
+    """A server that refuses writes is not marked."""
     store = ClusterStore(lambda address: at_address(address, Link()), redis_cluster.addresses(), prefix="w:")
     await store.start()
     watch = RedisWatchdog(time.time, lambda: True)
@@ -184,8 +186,8 @@ async def test_each_server_of_a_cluster_is_marked_in_a_slot_of_its_own(redis_clu
         await store.close()
 
 
-async def test_what_redis_does_not_report_is_logged_once(server: RedisServer) -> None:
-    """A user who may neither ask for INFO nor for TIME, and one who may not ask for the configuration."""
+async def test_missing_permissions_of_the_watch_are_logged_once(server: RedisServer) -> None:
+    """For users without INFO and TIME, and without CONFIG."""
     server.cli("ACL", "SETUSER", "blind", "reset", "on", ">x", "~*", "+ping")
     server.cli("ACL", "SETUSER", "short", "reset", "on", ">x", "~*", "+ping", "+info", "+time")
     expected = {
@@ -204,8 +206,8 @@ async def test_what_redis_does_not_report_is_logged_once(server: RedisServer) ->
         await watching.store.close()
 
 
-async def test_a_redis_that_is_away_is_not_talked_about() -> None:
-    """Others say that it is; it is looked at when it is back."""
+async def test_an_unreachable_redis_is_not_logged_by_the_watch() -> None:
+    """Other log lines report it. The watch checks it when it is back."""
     with RedisServer() as server:
         watching = Watching(server.url)
         server.stop()
@@ -217,7 +219,7 @@ async def test_a_redis_that_is_away_is_not_talked_about() -> None:
 
 
 async def test_every_primary_of_a_cluster_is_checked(redis_cluster: RedisCluster) -> None:
-    """Each is named; they are not known before the Cluster is reached."""
+    """Each is named. They are unknown until the Cluster is reached."""
     store = ClusterStore(lambda address: at_address(address, Link()), redis_cluster.addresses())
     watch = RedisWatchdog(time.time, lambda: True)
     watch.add(store)
@@ -249,12 +251,12 @@ async def test_every_primary_of_a_cluster_is_checked(redis_cluster: RedisCluster
     ],
 )
 def test_a_server_that_is_too_old_is_named_with_its_version(info: dict[str, str], message: str) -> None:
-    """As an error: what it does not know fails call by call."""
+    """It is an error, because each call with an unknown command will fail."""
     assert ("error", message) == (version(info).level, version(info).message)
 
 
-def test_a_policy_counts_where_there_is_a_bound() -> None:
-    """INFO has both; a server that tells neither is taken to be well."""
+def test_an_eviction_policy_matters_only_with_a_memory_limit() -> None:
+    """INFO has both. A server that reports neither is considered correct."""
     policies = ["noeviction", "volatile-ttl", "allkeys-lfu"]
     found = [bool(eviction({"maxmemory_policy": policy, "maxmemory": 1}).message) for policy in policies]
     assert [False, True, True] == found
@@ -262,6 +264,6 @@ def test_a_policy_counts_where_there_is_a_bound() -> None:
     assert "" == eviction({}).message
 
 
-def test_a_second_is_what_a_clock_may_be_off() -> None:
-    """Either way."""
+def test_a_clock_may_deviate_by_a_second() -> None:
+    """In either direction."""
     assert [True, False, False, True] == [bool(clock(offset).message) for offset in (-1.1, -1.0, 1.0, 1.1)]

@@ -1,5 +1,5 @@
-"""Where ports are: every way to write an address, and who owns the path of a socket; on the HTTP ports and
-both transports.
+"""Addresses of ports: every notation, and the ownership of socket paths, on the HTTP ports and both
+transports.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BOTH = {"127.0.0.1", "::1"}
 
 
 def has_ipv6() -> bool:
-    """Whether this machine can be reached at ::1."""
+    """Return whether this machine can be reached at ::1."""
     try:
         with socket.create_server(("::1", 0), family=socket.AF_INET6):
             return True
@@ -50,12 +50,12 @@ async def hello(request: Request) -> Response:
 
 
 Open = Callable[[str], Awaitable[str]]
-"""Opens a port at a host, and returns the address that it then says."""
+"""Opens a port at a host, and returns the address that it reports."""
 
 
 @pytest.fixture(params=["http", *TRANSPORTS])
 async def opened(request: pytest.FixtureRequest) -> AsyncIterator[Open]:
-    """One of each kind of port that has an address."""
+    """Open a port of one kind."""
     async with AsyncExitStack() as stack:
 
         async def at(host: str) -> str:
@@ -73,7 +73,7 @@ async def opened(request: pytest.FixtureRequest) -> AsyncIterator[Open]:
 
 
 def reached(address: str) -> set[str]:
-    """Where on this machine something listens on the port of an address."""
+    """Return the hosts of this machine at which something listens on the port of an address."""
     port = Address.of(address).port
     found = set()
     for host in BOTH:
@@ -96,16 +96,16 @@ def reached(address: str) -> set[str]:
         ("fe80::1%eth0", 0, "[fe80::1%eth0]:0"),
     ],
 )
-def test_an_address_is_written_as_go_joins_it(host: str, port: int, written: str) -> None:
-    """And read again as it was."""
+def test_an_address_is_shown_as_in_go(host: str, port: int, written: str) -> None:
+    """The shown address can be parsed again."""
     address = Address(host, port)
     assert (written, address) == (str(address), Address.of(written))
 
 
 @needs_ipv6
 @pytest.mark.parametrize("host", EVERYWHERE)
-async def test_an_unspecified_address_is_every_address_of_both_families(opened: Open, host: str) -> None:
-    """However it is written, as with upstream: a cluster whose pods have IPv6 alone needs no other setting."""
+async def test_an_unspecified_address_stands_for_both_ip_families(opened: Open, host: str) -> None:
+    """In any notation, as in upstream. So a cluster with IPv6 only needs no other setting."""
     assert BOTH == await asyncio.to_thread(reached, await opened(host))
 
 
@@ -119,16 +119,16 @@ async def test_an_unspecified_address_is_every_address_of_both_families(opened: 
         ("localhost", "127.0.0.1", "localhost"),
     ],
 )
-async def test_an_address_is_itself_alone(opened: Open, host: str, where: str, said: str) -> None:
-    """A name is its first IPv4 address, as in Go."""
+async def test_a_specific_address_is_listened_on_alone(
+    opened: Open, host: str, where: str, said: str
+) -> None:
+    """For a name, it is the first IPv4 address, as in Go."""
     address = await opened(host)
     assert ({where}, said) == (await asyncio.to_thread(reached, address), address.rpartition(":")[0])
 
 
 def own_address() -> str | None:
-    """An IPv6 address of this machine that is not its loopback, as a pod has it; with its zone where it needs
-    one.
-    """
+    """Return an IPv6 address of this machine other than loopback, with its zone if needed."""
     lines = Path("/proc/net/if_inet6").read_text().splitlines() if has_ipv6() else []
     for line in lines:
         digits, _, _, scope, _, device = line.split()
@@ -139,8 +139,8 @@ def own_address() -> str | None:
 
 
 @pytest.mark.skipif(own_address() is None, reason="this machine has no IPv6 address")
-async def test_an_address_of_the_machine_is_listened_on(opened: Open) -> None:
-    """That of a pod, and one that needs its zone."""
+async def test_an_own_ipv6_address_is_listened_on(opened: Open) -> None:
+    """As of a pod, or one that needs its zone."""
     host = own_address()
     assert host is not None
     address = Address.of(await opened(host))
@@ -150,10 +150,8 @@ async def test_an_address_of_the_machine_is_listened_on(opened: Open) -> None:
         await asyncio.to_thread(connection.connect, place)
 
 
-async def test_a_machine_without_ipv6_listens_on_what_it_has(
-    opened: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where it is switched off, sockets of it can be made, and bound to nothing."""
+async def test_a_machine_without_ipv6_listens_on_ipv4(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With IPv6 switched off, its sockets can be created, but not bound."""
     create = socket.create_server
 
     def without(place: Any, *, family: int = socket.AF_INET, **options: Any) -> socket.socket:
@@ -168,10 +166,10 @@ async def test_a_machine_without_ipv6_listens_on_what_it_has(
 @needs_ipv6
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_a_port_that_is_taken_for_one_family_is_taken(
+async def test_a_port_that_is_in_use_for_one_ip_family_is_refused(
     transport: str, family: socket.AddressFamily
 ) -> None:
-    """Half of the gateways would reach somebody else."""
+    """Otherwise, a part of the gateways would reach another service."""
     place = ("127.0.0.1" if family == socket.AF_INET else "::1", 0)
     with socket.create_server(place, family=family) as taken:
         port = taken.getsockname()[1]
@@ -191,7 +189,7 @@ async def test_a_port_that_is_taken_for_one_family_is_taken(
     ],
 )
 async def test_an_unusable_address_is_reported_in_one_line(opened: Open, host: str, why: str) -> None:
-    """With the system's own reason."""
+    """With the reason of the operating system."""
     with pytest.raises(StartError) as raised:
         await opened(host)
     assert str(raised.value).startswith("cannot listen for ")
@@ -206,7 +204,7 @@ Serve = Callable[[Path], Awaitable[Served]]
 
 @pytest.fixture(params=TRANSPORTS)
 async def serving(request: pytest.FixtureRequest) -> AsyncIterator[Serve]:
-    """Starts servers at paths, and stops them when the test is over."""
+    """Return a function that starts a server at a path. Servers stop at the end of the test."""
     started: list[Served] = []
 
     async def at(path: Path) -> Served:
@@ -220,7 +218,7 @@ async def serving(request: pytest.FixtureRequest) -> AsyncIterator[Serve]:
 
 
 async def answers(path: Path) -> bool:
-    """Whether a new connection to the path is served."""
+    """Return whether the path accepts and serves a connection."""
     async with aio.insecure_channel(f"unix:{path}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
         method = channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
         try:
@@ -240,15 +238,15 @@ def path(tmp_path: Path) -> Path:
 
 
 def left_in(directory: Path) -> list[str]:
-    """The names of what is in a directory."""
+    """Return the names of the files in a directory."""
     return [found.name for found in directory.iterdir()]
 
 
 @contextmanager
 def listening(path: Path) -> Iterator[None]:
-    """Another program, which asks for no lock, and takes the path from its owner.
+    """Another program, which uses no lock, and takes the path from its owner.
 
-    It is reached there at the end, too.
+    It can still be reached there at the end.
     """
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as other:
@@ -261,7 +259,7 @@ def listening(path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def left_behind(path: Path) -> None:
-    """A socket that nobody listens on, and a lock that nobody holds."""
+    """Leave a socket without a listener, and a lock without an owner."""
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     path.with_name(f"{path.name}.lock").touch()
@@ -269,13 +267,13 @@ def left_behind(path: Path) -> None:
 
 @pytest.fixture
 def precious(path: Path) -> Callable[[], str]:
-    """A file at the path; returns what is in it."""
+    """Write a file at the path, and return its content."""
     path.write_text("precious")
     return path.read_text
 
 
-async def test_a_path_belongs_to_the_process_that_was_there_first(serving: Serve, path: Path) -> None:
-    """The second one does not start, and the first goes on; when it has stopped, nothing of it is left."""
+async def test_a_path_belongs_to_the_first_process(serving: Serve, path: Path) -> None:
+    """A second one does not start, and the first continues. After its stop, no file is left."""
     first = await serving(path)
     with pytest.raises(StartError) as raised:
         await serving(path)
@@ -287,14 +285,14 @@ async def test_a_path_belongs_to_the_process_that_was_there_first(serving: Serve
 
 
 @pytest.mark.usefixtures("left_behind")
-async def test_what_a_killed_process_has_left_is_replaced(serving: Serve, path: Path) -> None:
+async def test_the_socket_of_a_killed_process_is_replaced(serving: Serve, path: Path) -> None:
     """No operator has to remove it."""
     await serving(path)
     assert await answers(path)
 
 
 async def test_a_socket_of_another_program_is_left_alone(serving: Serve, path: Path) -> None:
-    """It has no lock, but it listens."""
+    """It listens, although it has no lock."""
     with listening(path):
         with pytest.raises(StartError) as raised:
             await serving(path)
@@ -304,16 +302,14 @@ async def test_a_socket_of_another_program_is_left_alone(serving: Serve, path: P
 async def test_a_file_at_the_path_is_left_alone(
     serving: Serve, path: Path, precious: Callable[[], str]
 ) -> None:
-    """It may be somebody's."""
+    """It may be valuable."""
     with pytest.raises(StartError) as raised:
         await serving(path)
     assert (refusal(path), "precious") == (str(raised.value), precious())
 
 
-async def test_a_socket_that_has_taken_the_path_is_not_removed_at_the_stop(
-    serving: Serve, path: Path
-) -> None:
-    """Whoever put it there goes on."""
+async def test_a_stop_does_not_remove_the_socket_of_another_program(serving: Serve, path: Path) -> None:
+    """That program can still be reached."""
     served = await serving(path)
     with listening(path):
         await served.server.stop(0)
@@ -321,7 +317,7 @@ async def test_a_socket_that_has_taken_the_path_is_not_removed_at_the_stop(
 
 @pytest.fixture
 def deep(tmp_path: Path) -> Path:
-    """A directory whose path leaves little room for that of a socket."""
+    """Return a directory whose path is almost too long for a socket."""
     directory = tmp_path / ("d" * 100)
     directory.mkdir()
     return directory
@@ -330,17 +326,17 @@ def deep(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "why"), [("grpc.sock", "too long"), ("missing/grpc.sock", "No such file or directory")]
 )
-async def test_an_unusable_path_is_reported_in_one_line(
+async def test_an_unusable_socket_path_is_reported_in_one_line(
     serving: Serve, deep: Path, name: str, why: str
 ) -> None:
-    """And leaves nothing behind."""
+    """No file is left behind."""
     with pytest.raises(StartError, match=why):
         await serving(deep / name)
     assert [] == left_in(deep)
 
 
-def test_a_lock_that_was_removed_is_locked_anew(tmp_path: Path) -> None:
-    """A process that found it before its owner removed it does not end up with a lock that nobody else sees."""
+def test_a_lock_file_that_was_removed_is_created_again(tmp_path: Path) -> None:
+    """A process that opened it before its removal does not keep a lock that no other process can see."""
     path = tmp_path / "lock"
     descriptors = [locked(path)]
     path.unlink()
@@ -351,10 +347,10 @@ def test_a_lock_that_was_removed_is_locked_anew(tmp_path: Path) -> None:
         os.close(descriptor)
 
 
-def test_a_lock_that_is_removed_while_it_is_taken_is_taken_again(
+def test_a_lock_file_that_is_removed_while_it_is_locked_is_locked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between opening the file and locking it, its owner may have gone, and have taken it along."""
+    """Its owner may stop, and remove it, after another process has opened it."""
     path = tmp_path / "lock"
     flock = fcntl.flock
 
@@ -371,8 +367,8 @@ def test_a_lock_that_is_removed_while_it_is_taken_is_taken_again(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=needs_ipv6), *EVERYWHERE[:1]])
-def test_a_reserved_port_is_shared_with_those_who_ask_and_with_nobody_else(host: str) -> None:
-    """Workers listen on it; another service fails, whether it would share the port or not."""
+def test_a_reserved_port_is_shared_only_with_the_workers(host: str) -> None:
+    """Another service cannot listen on it, with or without SO_REUSEPORT."""
     with Address(host, 0).reserve("gRPC") as reserved:
         address = Address(host, reserved.getsockname()[1])
         for unwelcome in (address.listen, address.reserve):
@@ -390,6 +386,6 @@ def test_a_reserved_port_is_shared_with_those_who_ask_and_with_nobody_else(host:
                     while True:
                         listening.accept()[0].close()
                         accepted += 1
-            assert 8 == accepted  # none waits at the socket that only reserves the port
+            assert 8 == accepted  # no connection waits at the socket that only reserves the port
             with pytest.raises(StartError, match="is the port taken"):
                 address.listen("gRPC")

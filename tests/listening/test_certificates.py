@@ -1,6 +1,4 @@
-"""Certificates in files: what can be served with, what is said about the rest, and what is noticed of a
-change.
-"""
+"""Certificates in files: which can be used, the messages about the others, and changes."""
 
 from __future__ import annotations
 
@@ -31,8 +29,8 @@ def pair(authority: Authority) -> Pair:
     return authority.server()
 
 
-def test_what_the_files_hold_is_served(tmp_path: Path, authority: Authority, pair: Pair) -> None:
-    """As it stands there."""
+def test_the_certificate_in_the_files_is_served(tmp_path: Path, authority: Authority, pair: Pair) -> None:
+    """Byte for byte."""
     material = Certificates("gRPC", *pair.write(tmp_path), authority.write(tmp_path)).material
     assert (pair.certificate, pair.key, authority.pem) == material[:3]
     assert (ssl.TLSVersion.TLSv1_2, ssl.CERT_REQUIRED) == (
@@ -42,7 +40,7 @@ def test_what_the_files_hold_is_served(tmp_path: Path, authority: Authority, pai
 
 
 def test_without_a_ca_no_client_needs_a_certificate(tmp_path: Path, pair: Pair) -> None:
-    """Nothing is asked for that nobody could judge."""
+    """Without a CA, a client certificate could not be verified."""
     material = Certificates("gRPC", *pair.write(tmp_path)).material
     assert (b"", ssl.CERT_NONE) == (material.clients, material.context.verify_mode)
 
@@ -59,10 +57,10 @@ def test_without_a_ca_no_client_needs_a_certificate(tmp_path: Path, pair: Pair) 
         ("tls.key", ENCRYPTED, "the key in {}/tls.key is encrypted: use a key without a passphrase"),
     ],
 )
-def test_unusable_files_are_reported_in_a_line(
+def test_an_unusable_file_is_reported_in_one_line(
     tmp_path: Path, authority: Authority, pair: Pair, file: str, content: bytes | None, reason: str
 ) -> None:
-    """Which file it is, and what is wrong with it."""
+    """With its name and the reason."""
     files = (*pair.write(tmp_path), authority.write(tmp_path))
     if content is None:
         (tmp_path / file).unlink()
@@ -74,10 +72,10 @@ def test_unusable_files_are_reported_in_a_line(
 
 
 @pytest.mark.parametrize("file", ["tls.crt", "ca.crt"])
-def test_a_file_that_only_resembles_a_certificate_is_reported_too(
+def test_a_file_that_only_resembles_a_certificate_is_reported(
     tmp_path: Path, authority: Authority, pair: Pair, file: str
 ) -> None:
-    """With what OpenSSL makes of it."""
+    """With the error of OpenSSL."""
     files = (*pair.write(tmp_path), authority.write(tmp_path))
     (tmp_path / file).write_bytes(NONSENSE)
     with pytest.raises(StartError, match=f"{file}.* cannot be used: ") as error:
@@ -86,7 +84,7 @@ def test_a_file_that_only_resembles_a_certificate_is_reported_too(
 
 
 def test_a_key_of_another_certificate_is_reported(tmp_path: Path, authority: Authority, pair: Pair) -> None:
-    """In words that say which of the two does not fit."""
+    """The message names both files."""
     certificate, _ = pair.write(tmp_path)
     _, key = authority.server().write(tmp_path, "other")
     with pytest.raises(StartError) as error:
@@ -95,8 +93,8 @@ def test_a_key_of_another_certificate_is_reported(tmp_path: Path, authority: Aut
     assert f"HTTP cannot be served with TLS: {said}" == str(error.value)
 
 
-def test_files_that_stay_as_they_are_are_not_read_again(tmp_path: Path, pair: Pair) -> None:
-    """Nor is anything new where they are only touched."""
+def test_unchanged_files_are_not_read_again(tmp_path: Path, pair: Pair) -> None:
+    """A new modification time alone is no change of the certificate."""
     certificate, key = pair.write(tmp_path)
     certificates = Certificates("gRPC", certificate, key)
     before = certificates.material
@@ -106,7 +104,7 @@ def test_files_that_stay_as_they_are_are_not_read_again(tmp_path: Path, pair: Pa
     assert before is certificates.material
 
 
-def test_a_file_that_is_written_anew_is_noticed(tmp_path: Path, authority: Authority, pair: Pair) -> None:
+def test_a_rewritten_file_is_noticed(tmp_path: Path, authority: Authority, pair: Pair) -> None:
     """Once."""
     certificates = Certificates("gRPC", *pair.write(tmp_path))
     other = authority.server()
@@ -117,8 +115,8 @@ def test_a_file_that_is_written_anew_is_noticed(tmp_path: Path, authority: Autho
     assert ["certificate renewed"] == [line["event"] for line in logged]
 
 
-def test_a_mounted_secret_that_is_updated_is_noticed(tmp_path: Path, authority: Authority) -> None:
-    """kubelet swaps the directory that the paths lead through; the paths stay the same."""
+def test_an_updated_secret_of_kubernetes_is_noticed(tmp_path: Path, authority: Authority) -> None:
+    """kubelet replaces a directory behind symbolic links; the paths stay the same."""
 
     def files(pair: Pair) -> dict[str, str]:
         return {"tls.crt": pair.certificate.decode(), "tls.key": pair.key.decode()}
@@ -133,8 +131,8 @@ def test_a_mounted_secret_that_is_updated_is_noticed(tmp_path: Path, authority: 
         assert (other.certificate, other.key) == certificates.material[:2]
 
 
-def test_a_ca_that_is_exchanged_is_noticed(tmp_path: Path, authority: Authority, pair: Pair) -> None:
-    """Clients are renewed like servers."""
+def test_a_replaced_ca_is_noticed(tmp_path: Path, authority: Authority, pair: Pair) -> None:
+    """Client certificates are renewed, too."""
     certificates = Certificates("gRPC", *pair.write(tmp_path), authority.write(tmp_path))
     other = Authority()
     other.write(tmp_path)
@@ -142,8 +140,10 @@ def test_a_ca_that_is_exchanged_is_noticed(tmp_path: Path, authority: Authority,
     assert other.pem == certificates.material.clients
 
 
-def test_a_broken_renewal_keeps_what_was_there(tmp_path: Path, authority: Authority, pair: Pair) -> None:
-    """It is told once however often it is looked at, and what is mended is taken."""
+def test_a_broken_renewal_keeps_the_previous_certificate(
+    tmp_path: Path, authority: Authority, pair: Pair
+) -> None:
+    """It is reported once, however often the files are checked. A corrected file is used."""
     certificate, key = pair.write(tmp_path)
     certificates = Certificates("gRPC", certificate, key)
     before, other = certificates.material, authority.server()
@@ -161,7 +161,7 @@ def test_a_broken_renewal_keeps_what_was_there(tmp_path: Path, authority: Author
     ] == [(line["log_level"], line["event"]) for line in logged]
 
 
-def test_files_that_are_gone_are_like_broken_ones(tmp_path: Path, pair: Pair) -> None:
+def test_missing_files_are_handled_as_broken_ones(tmp_path: Path, pair: Pair) -> None:
     """They may come back."""
     certificate, key = pair.write(tmp_path)
     certificates = Certificates("gRPC", certificate, key)
@@ -177,7 +177,7 @@ def test_files_that_are_gone_are_like_broken_ones(tmp_path: Path, pair: Pair) ->
 def test_files_that_change_while_they_are_read_are_read_again(
     tmp_path: Path, authority: Authority, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the old certificate could be served with the new key."""
+    """Otherwise, the old certificate could be combined with the new key."""
     certificate, key = pair.write(tmp_path)
     certificates = Certificates("gRPC", certificate, key)
     before, other, another = certificates.material, authority.server(), authority.server()
@@ -198,7 +198,7 @@ def test_files_that_change_while_they_are_read_are_read_again(
 
 
 def shaken(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
-    """One handshake in memory; whether it succeeds shows on the server's side alone."""
+    """Do a handshake in memory. Only the server's side shows whether it succeeds."""
     upwards, downwards = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = (
         client.wrap_bio(downwards, upwards, server_hostname="localhost"),
@@ -210,8 +210,8 @@ def shaken(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
                 end.do_handshake()
 
 
-def test_a_client_that_is_refused_leaves_a_line(tmp_path: Path, authority: Authority) -> None:
-    """Why, and once a minute for each reason: strangers may come as often as they like."""
+def test_a_refused_client_is_logged(tmp_path: Path, authority: Authority) -> None:
+    """With the reason, once a minute for each reason, however many clients connect."""
     now = 1_000.0
     certificates = Certificates(
         "gRPC", *authority.server().write(tmp_path), authority.write(tmp_path), clock=lambda: now
@@ -257,6 +257,6 @@ def test_a_client_that_is_refused_leaves_a_line(tmp_path: Path, authority: Autho
         ([b"\xff.mesh"], "envoy.mesh", False),
     ],
 )
-def test_a_certificate_is_for_its_names(names: list[bytes], wanted: str, expected: bool) -> None:
-    """In upper and lower case; a star stands for the first label, and for nothing else."""
+def test_a_certificate_is_valid_for_its_names(names: list[bytes], wanted: str, expected: bool) -> None:
+    """In upper and lower case. A star stands for the first label only."""
     assert expected == is_for(names, wanted)

@@ -14,15 +14,15 @@ from .stand_in import HOSTILE, StandIn, book, budget, control_plane, moment, ref
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 EXPECTED = ("Failed to load resource",)
-"""How the browser reports an answer that is an error: several tests want one."""
+"""How the browser reports an error status: several tests cause one."""
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, the same one for all tests of a module.
+    """Start Chromium, which all tests of a module share.
 
-    Not for the whole session: Playwright has an event loop in this thread, and asynchronous tests could not
-    have theirs.
+    It is not shared by the whole session: Playwright has an event loop in this thread, which would prevent
+    asynchronous tests.
     """
     executable = next((found for name in NAMES if (found := shutil.which(name))), None)
     if executable is None:
@@ -35,10 +35,12 @@ def browser() -> Iterator[Browser]:
 
 
 class Opened(list[str]):
-    """What scripts have complained about in a page; a test may look at it, and the fixture does at the end."""
+    """The errors that scripts have reported in a page. A test may read them, and the fixture checks them at
+    the end.
+    """
 
     def listen(self, page: Page) -> None:
-        """Note the errors of a page."""
+        """Record the errors of a page."""
         page.on("pageerror", lambda error: self.append(str(error)))
         page.on("console", self._note)
 
@@ -49,7 +51,9 @@ class Opened(list[str]):
 
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
-    """A browser without a past; the test fails if a script of it fails, or wants what the policy forbids."""
+    """A browser with an empty profile. The test fails if a script fails or violates the content security
+    policy.
+    """
     opened = Opened()
     context = browser.new_context(
         locale="en-GB", timezone_id="Europe/Berlin", viewport={"width": 1200, "height": 900}
@@ -63,20 +67,20 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def page(context: BrowserContext) -> Page:
-    """An empty page of it."""
+    """An empty page in this browser."""
     return context.new_page()
 
 
 @pytest.fixture
 def stand_in() -> Iterator[StandIn]:
-    """An API that answers what the test wants."""
+    """An API whose answers the test sets."""
     with StandIn() as server:
         yield server
 
 
 @pytest.fixture
 def everything(stand_in: StandIn) -> StandIn:
-    """Something to see in each view."""
+    """An API with data for each view."""
     stand_in.books = [
         book([["team", "dba"]], spent("2026-11-21T01:00:00Z", 4_211, 200, 3, "2.50"), currency="USD"),
         book([["team", "support"]], spent("2026-11-21T02:00:00Z", 900)),

@@ -1,6 +1,6 @@
-"""The page over an API that answers what a test wants: names of strangers, ten thousand buckets, errors.
+"""The page over an API with the answers of a test: names with any bytes, ten thousand buckets, errors.
 
-What it answers has the shape of the schemas of /api/v1; test_scenes.py has the page over the service itself.
+The answers conform to the schemas of /api/v1; test_scenes.py tests the page over the service itself.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ HOSTILE = {
     "empty": ("", "team="),
     "prototype": ("__proto__", "team=__proto__"),
 }
-"""Values that callers may send, and what is shown of them."""
+"""Values that callers may send, and how the page shows them."""
 
 
 def moment(seconds: float = 0) -> str:
-    """RFC 3339, so many seconds from now."""
+    """Return the time in so many seconds, in RFC 3339."""
     return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def book(entries: list[list[str]], *spent: Json, currency: str | None = None) -> Json:
-    """A Book."""
+    """Return a Book."""
     bucket = "{token-budgets|" + "|".join(f"{key}={value}" for key, value in entries) + "}"
     return {"bucket": bucket, "entries": entries, "by": "hour", "currency": currency, "spent": list(spent)}
 
 
 def spent(start: str, charged: int, refunded: int = 0, refused: int = 0, price: str | None = None) -> Json:
-    """An entry of a book; `price` is that of a million tokens."""
+    """Return an entry of a book; `price` is for a million tokens."""
     return {
         "start": start,
         "charged": charged,
@@ -70,7 +70,7 @@ def spent(start: str, charged: int, refunded: int = 0, refused: int = 0, price: 
 
 
 def window(used: int | None, limit: int | None, *, effective: int | None = None, name: str = "hour") -> Json:
-    """A Window."""
+    """Return a Window."""
     effective = limit if effective is None else effective
     share = None if effective is None or used is None else used / effective if effective else 1.0
     return {
@@ -99,7 +99,7 @@ def window(used: int | None, limit: int | None, *, effective: int | None = None,
 
 
 def budget(value: str, *windows: Json, key: str = "team", domain: str = "token-budgets", **more: Any) -> Json:
-    """A Budget of the descriptor `key=value`."""
+    """Return a Budget of the descriptor `key=value`."""
     held = [{**each, "counter": f"{{{domain}|{key}={value}}}:{each['window']}"} for each in windows]
     order = ("ok", "low", "over", "blocked")
     return {
@@ -121,7 +121,7 @@ def budget(value: str, *windows: Json, key: str = "team", domain: str = "token-b
 
 
 def refusal(number: int, value: str, **more: Any) -> Json:
-    """A Refusal."""
+    """Return a Refusal."""
     return {
         "id": number,
         "at": moment(-number),
@@ -142,7 +142,7 @@ def refusal(number: int, value: str, **more: Any) -> Json:
 
 
 def control_plane(server: str, **more: Any) -> Json:
-    """A ControlPlane that is connected, with rules in force."""
+    """Return a ControlPlane that is connected, with rules in force."""
     return {
         "server": server,
         "connected": True,
@@ -163,7 +163,7 @@ def control_plane(server: str, **more: Any) -> Json:
 
 
 class Refused(Exception):
-    """An answer with a problem."""
+    """Raised to answer with a problem."""
 
     def __init__(self, status: int, title: str, detail: str = "") -> None:
         super().__init__(title)
@@ -196,7 +196,7 @@ class StandIn:
         self.points: list[Json] = []
         self.partial: str | None = None
         self.broken: Refused | None = None
-        """What every call of the API but /status is answered with."""
+        """The answer to every request except /status."""
         self.wants_token = False
         self.calls: Counter[str] = Counter()
         self.bodies: list[tuple[str, Json, str | None]] = []
@@ -221,7 +221,7 @@ class StandIn:
 
     @property
     def url(self) -> str:
-        """The address of the page."""
+        """Return the address of the page."""
         return f"http://{self._port.address}/"
 
     def _handler(self) -> Callable[[Request], Any]:
@@ -327,7 +327,7 @@ class StandIn:
         }
 
     def _usage(self, query: dict[str, str]) -> Json:
-        """Entries that begin in the time that is asked for, the same ones on each page, as some stores have them."""
+        """Return entries that begin in the requested period. Pages repeat them, as some stores do."""
         since, until = query["since"], query["until"]
         page = int(query.get("cursor", 0)) + 1
         if self.usage_broken is not None and page > 1:

@@ -1,4 +1,4 @@
-"""The page in a real browser, over answers that the tests choose."""
+"""The page in a real browser, over answers that the tests set."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ VIEWS = {
 
 
 def rows(page: Page) -> list[str]:
-    """The names of the buckets in the list, from the top."""
+    """Return the names of the buckets in the list, from the top."""
     return page.locator(".virtual .budget h3").all_inner_texts()
 
 
 def look_again(page: Page) -> None:
-    """Let the page ask at once for what it would ask for in some seconds."""
+    """Let the page send its next requests at once."""
     page.evaluate("window.dispatchEvent(new Event('refresh'))")
 
 
 def open_with_token(page: Page, url: str, token: str = TOKEN) -> None:
-    """Open the page, and give it a token as a person does."""
+    """Open the page, and type a token."""
     page.goto(url)
     page.get_by_role("button", name="Token …").click()
     page.get_by_role("textbox", name="Token", exact=True).fill(token)
     page.get_by_role("button", name="Use it").click()
 
 
-def test_what_needs_attention_comes_first(page: Page, everything: StandIn) -> None:
-    """Blocked, over, low, and then the rest; each state in words."""
+def test_buckets_that_need_attention_are_listed_first(page: Page, everything: StandIn) -> None:
+    """Blocked, over, low, and then the others. The state is shown in words, too."""
     page.goto(everything.url)
     expect(page.locator(".virtual h2").first).to_have_text("Blocked")
     assert ["team=stopped", "team=dba", "team=more", "team=support"] == rows(page)[:4]
@@ -61,7 +61,7 @@ def test_what_needs_attention_comes_first(page: Page, everything: StandIn) -> No
 
 
 def test_hostile_names_are_shown_as_text(page: Page, everything: StandIn) -> None:
-    """No value becomes markup, reorders its line, or is wider than the page."""
+    """No value becomes markup, changes the order of its line, or is wider than the page."""
     page.goto(f"{everything.url}#/budgets?state=ok")
     shown = {text for _, text in HOSTILE.values() if text is not None}
     expect(page.locator(".virtual .budget")).to_have_count(len(HOSTILE) + 1)
@@ -78,10 +78,10 @@ def test_hostile_names_are_shown_as_text(page: Page, everything: StandIn) -> Non
 
 
 @pytest.mark.parametrize("value", ["markup", "bidi", "no-utf-8", "long"])
-def test_the_address_of_a_hostile_bucket_leads_back_to_it(
+def test_the_link_of_a_bucket_with_a_hostile_name_opens_that_bucket(
     page: Page, everything: StandIn, value: str
 ) -> None:
-    """The link of the list, and the same address in another tab."""
+    """From the list, and in another tab."""
     text = HOSTILE[value][0]
     wanted = next(each for each in everything.budgets if each["entries"][0][1] == text)
     wanted["descriptor"] = (
@@ -99,7 +99,7 @@ def test_the_address_of_a_hostile_bucket_leads_back_to_it(
 
 
 def test_amounts_above_2_to_the_53_keep_their_digits(page: Page, stand_in: StandIn) -> None:
-    """JSON numbers that JavaScript would round, and what is typed."""
+    """In answers, where JavaScript would round JSON numbers, and in forms."""
     stand_in.budgets = [budget("large", window(9_007_199_254_740_993, 9_223_372_036_854_775_807))]
     open_with_token(page, f"{stand_in.url}#/bucket?domain=token-budgets&descriptor=team%3Dlarge")
     card = page.locator(".card.budget")
@@ -111,8 +111,8 @@ def test_amounts_above_2_to_the_53_keep_their_digits(page: Page, stand_in: Stand
     assert 9_007_199_254_740_993 == stand_in.bodies[-1][1]["amount"]
 
 
-def test_what_requests_in_flight_hold_is_beside_what_is_used(page: Page, stand_in: StandIn) -> None:
-    """Of each window; a window of which nothing is held does not name it."""
+def test_held_tokens_are_shown_beside_used_ones(page: Page, stand_in: StandIn) -> None:
+    """For each window. A window without holds does not mention them."""
     held = {**window(40, 2_000), "held": 1_200}
     stand_in.budgets = [budget("dba", held, window(40, 9_000, name="day"))]
     open_with_token(page, f"{stand_in.url}#/bucket?domain=token-budgets&descriptor=team%3Ddba")
@@ -122,8 +122,8 @@ def test_what_requests_in_flight_hold_is_beside_what_is_used(page: Page, stand_i
     expect(numbers.nth(1)).not_to_contain_text("held")
 
 
-def test_what_is_no_whole_number_is_not_sent(page: Page, everything: StandIn) -> None:
-    """1.5 is not 15."""
+def test_an_amount_that_is_not_a_whole_number_is_not_sent(page: Page, everything: StandIn) -> None:
+    """1.5 does not become 15."""
     open_with_token(page, f"{everything.url}{VIEWS['bucket']}")
     page.get_by_label("Reason").fill("a test")
     complaint = page.get_by_role("alert").filter(has_text="the amount is a whole number")
@@ -136,8 +136,8 @@ def test_what_is_no_whole_number_is_not_sent(page: Page, everything: StandIn) ->
     assert [] == everything.bodies
 
 
-def test_ten_thousand_buckets_scroll(page: Page, stand_in: StandIn) -> None:
-    """To the last one; only what is in sight is in the document, and the focus is kept."""
+def test_a_list_of_ten_thousand_buckets_can_be_scrolled_to_its_end(page: Page, stand_in: StandIn) -> None:
+    """Only visible rows are in the document, and the focus is kept."""
     stand_in.budgets = [budget(f"team-{number:05}", window(number % 100, 1_000)) for number in range(10_000)]
     page.goto(f"{stand_in.url}#/budgets?sort=name")
     expect(page.get_by_text("10,000 budgets")).to_be_visible()
@@ -165,8 +165,8 @@ def test_ten_thousand_buckets_scroll(page: Page, stand_in: StandIn) -> None:
     assert "team=team-00000" == page.evaluate("document.activeElement.innerText")
 
 
-def test_the_list_can_be_in_the_order_of_domains_and_keys(page: Page, stand_in: StandIn) -> None:
-    """With a heading for each."""
+def test_the_list_can_be_sorted_by_domain_and_key(page: Page, stand_in: StandIn) -> None:
+    """Each domain and key has a heading."""
     stand_in.budgets = [
         budget("al", window(1, 10), key="user", domain="a"),
         budget("bo", window(1, 10), key="user", domain="a"),
@@ -178,7 +178,7 @@ def test_the_list_can_be_in_the_order_of_domains_and_keys(page: Page, stand_in: 
     expect(page.locator(".virtual h2")).to_have_text(["a · user", "b · team"])
 
 
-def test_a_bucket_is_drawn_over_time(page: Page, everything: StandIn) -> None:
+def test_the_usage_of_a_bucket_is_shown_over_time(page: Page, everything: StandIn) -> None:
     """As bars, in words, and as a table."""
     tokens = (400, 0, 1_489)
     everything.points = [
@@ -194,8 +194,8 @@ def test_a_bucket_is_drawn_over_time(page: Page, everything: StandIn) -> None:
     assert ["400", "1,489"] == chart.locator("tbody td.number").all_inner_texts()
 
 
-def test_a_search_is_in_the_address(page: Page, everything: StandIn) -> None:
-    """It is asked of the service, and the address leads to the same view."""
+def test_a_search_is_part_of_the_address(page: Page, everything: StandIn) -> None:
+    """The service does the search, and the address opens the same view."""
     page.goto(everything.url)
     page.get_by_label("Value begins with").fill("sup")
     expect(page.locator(".virtual .budget")).to_have_count(1)
@@ -209,8 +209,8 @@ def test_a_search_is_in_the_address(page: Page, everything: StandIn) -> None:
     expect(page.get_by_text("No budget matches.")).to_be_visible()
 
 
-def test_an_empty_installation_explains_itself(page: Page, stand_in: StandIn) -> None:
-    """First without rules, then without requests."""
+def test_an_empty_installation_is_explained(page: Page, stand_in: StandIn) -> None:
+    """Before it has rules, and before it has had requests."""
     stand_in.domains = []
     page.goto(stand_in.url)
     expect(page.get_by_role("heading", name="No rules are loaded yet")).to_be_visible()
@@ -221,15 +221,15 @@ def test_an_empty_installation_explains_itself(page: Page, stand_in: StandIn) ->
     expect(page.locator("main")).to_contain_text("Rules are in force for token-budgets")
 
 
-def test_a_partial_listing_says_so(page: Page, everything: StandIn) -> None:
+def test_an_incomplete_list_is_reported(page: Page, everything: StandIn) -> None:
     """With the reason, as text."""
     everything.partial = "looked at 20000 of about 1000000 keys <b>"
     page.goto(everything.url)
     expect(page.get_by_text("This is only a part. looked at 20000 of about 1000000 keys <b>")).to_be_visible()
 
 
-def test_a_dead_service_leaves_what_was_shown(page: Page, everything: StandIn) -> None:
-    """Marked as old, and live again when it is back."""
+def test_the_last_data_stays_while_the_service_is_down(page: Page, everything: StandIn) -> None:
+    """It is marked as old, and updated once the service is back."""
     page.goto(everything.url)
     expect(page.locator(".virtual .budget.over")).to_be_visible()
     everything.broken = Refused(503, "The store does not answer", "it has not answered for 3 s")
@@ -248,7 +248,7 @@ def test_a_dead_service_leaves_what_was_shown(page: Page, everything: StandIn) -
 
 
 def test_a_store_that_does_not_answer_is_reported_in_every_view(page: Page, everything: StandIn) -> None:
-    """Above it."""
+    """At the top."""
     everything.status = {
         "store": {"type": "redis", "reachable": False, "circuit_open": True, "journal_hits": 12}
     }
@@ -260,8 +260,10 @@ def test_a_store_that_does_not_answer_is_reported_in_every_view(page: Page, ever
     expect(page.locator("dl")).to_contain_text("12 hits")
 
 
-def test_control_planes_are_in_the_view_of_the_service(page: Page, everything: StandIn) -> None:
-    """What each sent, what was rejected, since when its rules may be out of date; its texts are text."""
+def test_the_view_of_the_service_has_its_control_planes(page: Page, everything: StandIn) -> None:
+    """The rules of each, its rejected resources, and since when its rules may be out of date. Texts from
+    control planes are shown as text.
+    """
     page.goto(f"{everything.url}{VIEWS['service']}")
     section = page.get_by_role("region", name="Control planes", exact=True)
     table = section.get_by_role("row")
@@ -285,8 +287,8 @@ def test_control_planes_are_in_the_view_of_the_service(page: Page, everything: S
     expect(section).to_have_count(0)
 
 
-def test_a_wrong_token_is_refused_and_can_be_forgotten(page: Page, everything: StandIn) -> None:
-    """Nothing else is lost; the token is in this tab only."""
+def test_a_wrong_token_is_refused_and_can_be_removed(page: Page, everything: StandIn) -> None:
+    """Nothing else changes. The token is kept in this tab only."""
     open_with_token(page, everything.url, "wrong")
     expect(page.get_by_role("alert").filter(has_text="The token is not valid")).to_be_visible()
     assert "wrong" == page.evaluate("sessionStorage.getItem('ratelimit-service token')")
@@ -298,8 +300,8 @@ def test_a_wrong_token_is_refused_and_can_be_forgotten(page: Page, everything: S
     assert page.evaluate("sessionStorage.getItem('ratelimit-service token')") is None
 
 
-def test_an_address_that_wants_a_token_says_so(page: Page, everything: StandIn) -> None:
-    """And shows everything once it has one."""
+def test_the_page_asks_for_a_token_if_reads_need_one(page: Page, everything: StandIn) -> None:
+    """With the token, it shows everything."""
     everything.wants_token = True
     page.goto(everything.url)
     expect(page.get_by_role("alert").filter(has_text="A token is needed")).to_be_visible()
@@ -308,7 +310,7 @@ def test_an_address_that_wants_a_token_says_so(page: Page, everything: StandIn) 
 
 
 def test_no_change_is_possible_without_the_admin_token(page: Page, everything: StandIn) -> None:
-    """The page says which one it wants, or that the service has none."""
+    """The page names the token that it needs, or reports that the service has none."""
     page.goto(f"{everything.url}{VIEWS['bucket']}")
     expect(page.get_by_text("Changes need the admin token")).to_be_visible()
     assert 0 == page.get_by_role("button", name="Preview").count()
@@ -318,7 +320,7 @@ def test_no_change_is_possible_without_the_admin_token(page: Page, everything: S
 
 
 def test_a_change_is_previewed_and_sent_once(page: Page, everything: StandIn) -> None:
-    """The real call has what the preview had, a key of its own, and only after a confirmation."""
+    """The change has the content of the preview and an idempotency key. It is sent after a confirmation only."""
     open_with_token(page, f"{everything.url}{VIEWS['bucket']}")
     page.get_by_role("textbox", name="Tokens or requests to add").fill("2,000")
     page.get_by_role("combobox", name="Window").select_option("hour")
@@ -345,8 +347,8 @@ def test_a_change_is_previewed_and_sent_once(page: Page, everything: StandIn) ->
     assert key and key != first
 
 
-def test_the_same_key_is_sent_when_the_answer_was_lost(page: Page, everything: StandIn) -> None:
-    """So that a second try is not a second change."""
+def test_a_retry_after_a_lost_answer_has_the_same_key(page: Page, everything: StandIn) -> None:
+    """So it is not a second change."""
     open_with_token(page, f"{everything.url}{VIEWS['bucket']}")
     page.get_by_label("Reset: set the use to 0").check()
     page.get_by_label("Reason").fill("a test")
@@ -368,9 +370,9 @@ def test_the_same_key_is_sent_when_the_answer_was_lost(page: Page, everything: S
     assert keys == [everything.bodies[-1][2]]
 
 
-def test_the_kill_switch_wants_a_preview(page: Page, everything: StandIn) -> None:
-    """From the rules of a domain: an override of 0 for `*`, with what it is for, and the confirmation of the
-    preview.
+def test_the_kill_switch_requires_a_preview(page: Page, everything: StandIn) -> None:
+    """From the rules of a domain: an override of 0 for `*`, with the affected buckets and the confirmation of
+    the preview.
     """
     open_with_token(page, f"{everything.url}{VIEWS['service']}")
     page.get_by_role("link", name="Block the whole domain …").click()
@@ -390,7 +392,7 @@ def test_the_kill_switch_wants_a_preview(page: Page, everything: StandIn) -> Non
 
 
 def test_an_amendment_can_be_removed(page: Page, everything: StandIn) -> None:
-    """With a reason."""
+    """With a reason for the audit."""
     open_with_token(page, f"{everything.url}{VIEWS['changes']}")
     page.get_by_role("button", name='Remove "+2,000" of team=dba').click()
     page.get_by_label("Reason of the removal").fill("enough")
@@ -402,8 +404,8 @@ def test_an_amendment_can_be_removed(page: Page, everything: StandIn) -> None:
     assert key
 
 
-def test_explain_is_a_form_with_an_address(page: Page, everything: StandIn) -> None:
-    """The winner, the losers and why."""
+def test_an_explanation_has_an_address(page: Page, everything: StandIn) -> None:
+    """It shows the rule that applies, the others, and the reasons."""
     page.goto(f"{everything.url}#/explain")
     page.get_by_label("Domain").fill("token-budgets")
     page.get_by_label("Descriptor", exact=True).fill("team=dba")
@@ -415,8 +417,8 @@ def test_explain_is_a_form_with_an_address(page: Page, everything: StandIn) -> N
     assert page.url.endswith("#/explain?domain=token-budgets&descriptor=team%3Ddba")
 
 
-def test_refusals_come_as_they_happen(page: Page, stand_in: StandIn) -> None:
-    """The latest first; only new ones are asked for; they can be held still."""
+def test_new_refusals_appear_at_the_top(page: Page, stand_in: StandIn) -> None:
+    """The page requests new ones only, and updates can be paused."""
     stand_in.refusals = [refusal(1, "dba", message="first")]
     page.goto(f"{stand_in.url}#/refusals")
     expect(page.locator("tbody tr")).to_have_count(1)
@@ -428,8 +430,8 @@ def test_refusals_come_as_they_happen(page: Page, stand_in: StandIn) -> None:
     expect(page.locator("tbody tr")).to_have_count(1)
 
 
-def test_a_hidden_page_asks_for_nothing(page: Page, everything: StandIn) -> None:
-    """And goes on where it is looked at again."""
+def test_a_hidden_page_sends_no_requests(page: Page, everything: StandIn) -> None:
+    """It continues when it becomes visible."""
     page.clock.install()
     page.goto(everything.url)
     expect(page.locator(".virtual .budget.over")).to_be_visible()
@@ -465,12 +467,12 @@ def test_the_page_works_without_a_mouse(page: Page, everything: StandIn) -> None
         ("dark", 1_200, ["color-contrast"]),
     ],
 )
-def test_axe_finds_nothing(
+def test_axe_finds_no_violation_in_any_view(
     browser: Browser, everything: StandIn, scheme: str, width: int, rules: list[str] | None
 ) -> None:
-    """In no view, nor in the dialog or a preview; and nothing is wider than the window.
+    """Including the dialog and a preview. Nothing is wider than the window.
 
-    All rules once, and the ones that depend on colours or on the width with others.
+    All rules run once; those about colours and widths run with other themes and sizes, too.
     """
     context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})  # type: ignore[arg-type]
     try:
@@ -496,7 +498,7 @@ def test_axe_finds_nothing(
 
 
 def check(page: Page, name: str, rules: list[str] | None) -> None:
-    """Fail with what axe finds; by all rules, or by these."""
+    """Fail with the violations that axe finds, by all rules or by the given ones."""
     found = Axe().run(page, options={"runOnly": rules} if rules else None)
     assert 0 == found.violations_count, f"{name}: {found.generate_report()}"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
@@ -504,8 +506,8 @@ def check(page: Page, name: str, rules: list[str] | None) -> None:
     )
 
 
-def test_nothing_comes_from_elsewhere(context: BrowserContext, everything: StandIn) -> None:
-    """Each request goes to the port of the page; scripts that somebody put into the document would not run."""
+def test_the_page_loads_nothing_from_other_hosts(context: BrowserContext, everything: StandIn) -> None:
+    """Every request goes to the port of the page. A script that is injected into the document does not run."""
     page = context.new_page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))

@@ -1,6 +1,7 @@
-"""The page over the service itself: two replicas, a Redis, and callers all the while.
+"""The page over the service itself: two replicas, a Redis, and constant load.
 
-With SCREENSHOTS=DIRECTORY, the scenes are written there, in light and dark (`make screenshots`).
+With SCREENSHOTS=DIRECTORY, screenshots of the scenes are written there, in light and dark (`make
+screenshots`).
 """
 
 from __future__ import annotations
@@ -51,43 +52,43 @@ descriptors:
 DBA = "#/bucket?domain=team-budgets&descriptor=team%3Ddba"
 
 PROMPTS = (1_359, 1_104, 1_489, 1_022, 800)
-"""What dba's prompts cost: the fifth crosses the line."""
+"""The costs of dba's prompts: the fifth exceeds the limit."""
 
 
 class Stage(NamedTuple):
-    """What the scenes are played with: each replica with a caller of its own."""
+    """The parts of a scene. Each replica has a caller of its own."""
 
     redis: RedisServer
     replicas: tuple[Service, Service]
     callers: tuple[Caller, Caller]
     answered: list[int]
-    """The answers to support so far, all the while; each is a code."""
+    """The codes of all answers to support so far."""
 
     @property
     def url(self) -> str:
-        """The page of the first replica."""
+        """Return the address of the page of the first replica."""
         return f"http://{self.replicas[0].debug}/"
 
     def prompt(self, team: str, cost: int) -> bool:
-        """What a gateway does for a prompt: a check, and a charge if it was let through."""
+        """Act as a gateway for a prompt: check, and charge if the check passes. Return whether it passes."""
         if not self.admitted(0, team):
             return False
         self.callers[0].ask("team-budgets", "team", team, hits=cost)
         return True
 
     def admitted(self, replica: int, team: str) -> bool:
-        """Whether a replica lets a team in."""
+        """Return whether a replica admits a request of a team."""
         return self.callers[replica].ask("team-budgets", "team", team).overall_code == pb.RateLimitResponse.OK
 
     def admitted_by_both(self, team: str) -> bool:
-        """Whether both do."""
+        """Return whether both replicas do."""
         return all(self.admitted(replica, team) for replica in (0, 1))
 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
-    """Two replicas over a Redis of their own, and support, which goes on asking."""
-    # No window may end in a test: where it is half past, another hour begins.
+    """Start two replicas over a Redis of their own, and a load of requests by support."""
+    # No window may end during a test: in India, hours begin at half past.
     zone = "UTC" if 5 <= datetime.now(UTC).minute < 50 else "Asia/Kolkata"
     (tmp_path / "config.yaml").write_text(RULES.format(zone=zone))
     answered: list[int] = []
@@ -124,7 +125,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 def shoot(page: Page, name: str) -> None:
-    """Write what is seen, in light and dark, where screenshots are wanted."""
+    """Write screenshots in light and dark, if SCREENSHOTS is set."""
     directory = os.environ.get("SCREENSHOTS")
     if not directory:
         return
@@ -139,13 +140,13 @@ def shoot(page: Page, name: str) -> None:
 
 
 def row(page: Page, team: str) -> str:
-    """What the list says of a team; "" if it is not there."""
+    """Return the row of a team in the list; "" if there is none."""
     found = page.locator(".virtual-item").filter(has=page.get_by_role("link", name=f"team={team}"))
     return found.inner_text() if found.count() else ""
 
 
 def change(page: Page, verb: str, *, amount: str = "", reason: str) -> None:
-    """Fill the form for a change, and look at its preview."""
+    """Fill in the form for a change, and open its preview."""
     page.get_by_label(verb).check()
     if amount:
         page.get_by_role("textbox", name="Tokens or requests to add").fill(amount)
@@ -156,7 +157,9 @@ def change(page: Page, verb: str, *, amount: str = "", reason: str) -> None:
 
 
 def test_four_scenes(page: Page, stage: Stage) -> None:
-    """Nobody has used anything; dba burns through its hour; it is refused, and support is not; an operator tops it up."""
+    """No usage yet; dba uses up its hour; dba is refused, and support is not; an operator tops up dba's
+    budget.
+    """
     open_with_token(page, stage.url, TOKEN)
     expect(page.get_by_text("may change budgets")).to_be_visible()
     wait_for("support in the list", lambda: row(page, "support"))
@@ -197,8 +200,8 @@ def test_four_scenes(page: Page, stage: Stage) -> None:
     assert set(stage.answered) == {pb.RateLimitResponse.OK}
 
 
-def test_the_kill_switch(page: Page, stage: Stage) -> None:
-    """A whole domain is refused by both replicas, and let in again."""
+def test_the_kill_switch_blocks_a_domain_on_both_replicas(page: Page, stage: Stage) -> None:
+    """And admits it again when it is removed."""
     open_with_token(page, f"{stage.url}#/service", TOKEN)
     expect(page.get_by_text("In step")).to_have_count(2)
     page.get_by_role("link", name="Block the whole domain …").click()
@@ -218,8 +221,8 @@ def test_the_kill_switch(page: Page, stage: Stage) -> None:
     wait_for("support is let in", lambda: stage.admitted_by_both("support"))
 
 
-def test_a_wrong_token(page: Page, stage: Stage) -> None:
-    """It is refused, and what can be read without it is read again once it is forgotten."""
+def test_a_wrong_token_is_refused_until_it_is_removed(page: Page, stage: Stage) -> None:
+    """Without it, everything that needs no token is shown again."""
     open_with_token(page, f"{stage.url}{DBA}", f"{TOKEN}x")
     expect(page.get_by_role("alert").filter(has_text="The token is not valid")).to_have_count(1)
     shoot(page, "wrong-token")
@@ -229,8 +232,8 @@ def test_a_wrong_token(page: Page, stage: Stage) -> None:
     expect(page.get_by_text("Changes need the admin token")).to_be_visible()
 
 
-def test_hostile_names_from_callers_to_their_buckets(page: Page, stage: Stage) -> None:
-    """What strangers have sent is in the list as text, and each link leads to its own bucket."""
+def test_hostile_names_of_callers_are_text_with_working_links(page: Page, stage: Stage) -> None:
+    """Each link opens its own bucket."""
     values = [HOSTILE[name][0] for name in ("markup", "attributes", "bidi", "no-utf-8", "control", "long")]
     for number, value in enumerate(values, 901):
         stage.callers[0].ask("team-budgets", "user", value.encode("utf-8", "surrogateescape"), hits=number)
@@ -240,7 +243,7 @@ def test_hostile_names_from_callers_to_their_buckets(page: Page, stage: Stage) -
     links = page.locator(".virtual .budget").filter(has=page.locator("h3 a"))
     used = [re.findall(r"(9\d\d) of 1,000", text)[0] for text in links.all_inner_texts()]
     addresses = [link.get_attribute("href") for link in page.locator(".virtual h3 a").all()]
-    assert len(values) - 1 <= len(addresses)  # the long one is known by a digest, and has no descriptor
+    assert len(values) - 1 <= len(addresses)  # the long one is stored as a digest, and has no descriptor
     for number, address in zip(used, addresses, strict=True):
         page.goto(f"{stage.url}{address}")
         expect(page.locator(".card.budget")).to_contain_text(f"{number} of 1,000")
@@ -248,8 +251,8 @@ def test_hostile_names_from_callers_to_their_buckets(page: Page, stage: Stage) -
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_a_dead_store(page: Page, stage: Stage) -> None:
-    """The page says so and keeps what it had; with the store, everything comes back."""
+def test_the_page_reports_a_dead_store_and_recovers(page: Page, stage: Stage) -> None:
+    """It keeps its data, and updates them once the store is back."""
     stage.prompt("dba", 4_500)
     page.goto(stage.url)
     wait_for("dba in the list", lambda: row(page, "dba"))
@@ -267,17 +270,17 @@ def test_a_dead_store(page: Page, stage: Stage) -> None:
     wait_for("live again", lambda: not said())
 
 
-def test_ten_open_pages_ask_no_more_than_they_say(context: BrowserContext, stage: Stage) -> None:
-    """Budgets and refusals every two seconds, the status every five: what ten pages cost is this often the cost of an answer."""
+def test_ten_open_pages_send_twelve_requests_a_second(context: BrowserContext, stage: Stage) -> None:
+    """Each requests budgets and refusals every two seconds, and the status every five."""
     for page in [context.new_page() for _ in range(10)]:
         page.goto(stage.url)
         expect(page.get_by_text("budgets").first).to_be_visible()
     began, before = time.monotonic(), asked(stage.replicas[0])
     wait_for("eighty requests", lambda: asked(stage.replicas[0]) >= before + 80)
-    # Twelve a second, after at most four of each page that was just opened: a slow machine only takes longer.
+    # Twelve a second, after at most four from each new page; on a slow machine, it takes longer.
     assert time.monotonic() - began >= 2.0
 
 
 def asked(service: Service) -> float:
-    """The requests to the API so far."""
+    """Return the number of requests to the API so far."""
     return service.metric_sum("ratelimit_service_api_requests")

@@ -1,4 +1,4 @@
-"""The API that stands in answers what the real one is described to answer."""
+"""The stand-in API answers as the real one is described."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ READ = ("status", "budgets", "rules", "replicas", "control-planes", "refusals", 
 
 
 @pytest.mark.parametrize("name", [*READ, *BODIES])
-def test_answers_have_the_shape_of_the_real_ones(everything: StandIn, name: str) -> None:
-    """Each endpoint that the page calls, by the description of the API."""
+def test_answers_of_the_stand_in_conform_to_the_schemas(everything: StandIn, name: str) -> None:
+    """For each endpoint that the page uses."""
     document = description()
     (operation,) = document["paths"][f"/{name}"].values()
     content = operation["responses"]["200"]["content"]["application/json"]

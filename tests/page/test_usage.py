@@ -1,4 +1,4 @@
-"""The view of usage in a real browser: what ledgers have, added up by one key."""
+"""The view of usage in a real browser: the entries of ledgers, summed by one key."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ VIEW = "#/usage?domain=token-budgets&from=2026-10-24&to=2026-11-30"
 
 
 def table(page: Page) -> list[list[str]]:
-    """The rows of who spent what."""
+    """Return the rows of the table of usage."""
     region = page.get_by_role("region", name="Tokens by", exact=False).first
     return [row.locator("th, td").all_inner_texts() for row in region.locator("tbody tr").all()]
 
 
 def saved(page: Page, tmp_path: Path) -> list[list[str]]:
-    """The lines of the file that the button saves."""
+    """Return the lines of the file that the button saves."""
     with page.expect_download() as found:
         page.get_by_role("button", name="Save as CSV").click()
     file = tmp_path / found.value.suggested_filename
@@ -30,8 +30,10 @@ def saved(page: Page, tmp_path: Path) -> list[list[str]]:
         return list(csv.reader(opened))
 
 
-def test_who_spent_what_is_a_chart_a_table_and_a_file(page: Page, stand_in: StandIn, tmp_path: Path) -> None:
-    """Days are those of the browser, also the one of 25 hours; an entry that comes on two pages counts once."""
+def test_usage_is_a_chart_a_table_and_a_file(page: Page, stand_in: StandIn, tmp_path: Path) -> None:
+    """Days are those of the browser's time zone, including one of 25 hours. An entry that is on two pages
+    counts once.
+    """
     stand_in.book_pages = 2
     stand_in.books = [
         book(
@@ -89,10 +91,10 @@ def test_who_spent_what_is_a_chart_a_table_and_a_file(page: Page, stand_in: Stan
     expect(page.get_by_role("region", name="Tokens by user").locator("tbody tr")).to_have_count(1)
 
 
-def test_values_of_strangers_are_text_in_the_chart_and_the_file(
+def test_hostile_values_are_text_in_the_chart_and_the_file(
     page: Page, stand_in: StandIn, tmp_path: Path
 ) -> None:
-    """None becomes markup or a formula, or is wider than the page; the smaller ones are one part of the bars."""
+    """None becomes markup or a formula, or is wider than the page. Small values share one part of the bars."""
     stand_in.books = [
         book([["team", value]], spent("2026-11-21T01:00:00Z", 100 + place))
         for place, (value, _) in enumerate(HOSTILE.values())
@@ -110,8 +112,8 @@ def test_values_of_strangers_are_text_in_the_chart_and_the_file(
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_changes_of_limits_are_listed_below(page: Page, stand_in: StandIn) -> None:
-    """Those of the time; and a domain without a ledger says how to get one."""
+def test_changes_of_limits_are_listed_below_usage(page: Page, stand_in: StandIn) -> None:
+    """Those in the period. For a domain without a ledger, the view explains how to enable one."""
     stand_in.audit = [
         {
             "action": "remove",
@@ -135,23 +137,23 @@ def test_changes_of_limits_are_listed_below(page: Page, stand_in: StandIn) -> No
 
 
 @pytest.mark.parametrize("days", ["from=2026-11-30&to=2026-11-01", "from=soon&to=2026-11-01"])
-def test_a_time_that_is_none_is_refused(page: Page, stand_in: StandIn, days: str) -> None:
-    """Nothing is asked for."""
+def test_an_invalid_time_is_refused(page: Page, stand_in: StandIn, days: str) -> None:
+    """No request is sent."""
     page.goto(f"{stand_in.url}#/usage?domain=token-budgets&{days}")
     expect(page.get_by_text("The last day must not be before the first one.")).to_be_visible()
     assert 0 == stand_in.calls["usage"]
 
 
-def test_a_failure_is_said(page: Page, stand_in: StandIn) -> None:
-    """And not taken for an empty ledger."""
+def test_a_failure_is_reported(page: Page, stand_in: StandIn) -> None:
+    """It does not look like an empty ledger."""
     stand_in.broken = Refused(503, "The store does not answer")
     page.goto(f"{stand_in.url}{VIEW}")
     expect(page.get_by_role("alert").filter(has_text="The store does not answer").first).to_be_visible()
     expect(page.get_by_text("No ledger has entries")).to_have_count(0)
 
 
-def test_a_refresh_that_fails_midway_leaves_the_complete_result(page: Page, stand_in: StandIn) -> None:
-    """A first page alone is neither shown nor saved; the next refresh shows all."""
+def test_a_refresh_that_fails_midway_keeps_the_previous_result(page: Page, stand_in: StandIn) -> None:
+    """Its first page is neither shown nor saved. The next refresh shows the complete result."""
     stand_in.book_pages = 2
     stand_in.books = [book([["team", "dba"]], spent("2026-11-21T01:00:00Z", 7))]
     page.goto(f"{stand_in.url}{VIEW}")
@@ -168,8 +170,8 @@ def test_a_refresh_that_fails_midway_leaves_the_complete_result(page: Page, stan
     assert [["part", "9", "0", "0"]] == table(page)
 
 
-def test_a_read_that_a_refresh_overtakes_does_not_come_back(page: Page, stand_in: StandIn) -> None:
-    """The first read is held at its second page until the refresh has shown its own result."""
+def test_a_result_that_is_older_than_the_shown_one_is_dropped(page: Page, stand_in: StandIn) -> None:
+    """The first read is paused at its second page until the refresh has shown its own result."""
     stand_in.book_pages = 2
     stand_in.books = [book([["team", "old"]], spent("2026-11-21T01:00:00Z", 7))]
     held: list[Route] = []
@@ -184,7 +186,7 @@ def test_a_read_that_a_refresh_overtakes_does_not_come_back(page: Page, stand_in
     with page.expect_request("**/usage?*cursor=1*"):
         page.goto(f"{stand_in.url}{VIEW}")
     stand_in.books = [book([["team", "new"]], spent("2026-11-21T01:00:00Z", 9))]
-    with page.expect_event("requestfailed", lambda request: "cursor=1" in request.url):  # it is aborted
+    with page.expect_event("requestfailed", lambda request: "cursor=1" in request.url):  # the read is aborted
         page.evaluate("window.dispatchEvent(new Event('refresh'))")
     expect(page.get_by_role("button", name="Save as CSV")).to_be_visible()
     expect(page.get_by_role("region", name="Tokens by team")).to_contain_text("new")

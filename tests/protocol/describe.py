@@ -1,7 +1,6 @@
-"""The API as its descriptors have it, in plain data: what two definitions of it are compared by.
+"""The definition of the API by its descriptors, as plain data, so that two definitions can be compared.
 
-Needs protobuf alone: as a script it prints, as JSON, what the `xds-protos` of the interpreter that runs it
-says.
+It needs only protobuf. As a script, it prints the definition in the `xds-protos` of its interpreter as JSON.
 """
 
 from __future__ import annotations
@@ -16,16 +15,14 @@ API_PACKAGES = (
     "envoy.config.core.v3.",
     "envoy.type.v3.",
 )
-"""Where Envoy keeps what our proto has in one package."""
+"""Envoy's packages for the messages that our proto file has in one."""
 
 Table = dict[str, dict[str, Any]]
 """{"RateLimitRequest": {"domain": [1, "string"], …}, "RateLimitUnit": {"UNKNOWN": 0, …}, …}."""
 
 
 def describe(messages: list[Any], enums: list[Any]) -> Table:
-    """The fields of these messages (descriptors) and the values of these enums, those nested in them
-    included.
-    """
+    """Return the fields of these messages (descriptors) and the values of these enums, including nested ones."""
     table: Table = {_name(enum): {value.name: value.number for value in enum.values} for enum in enums}
     for message in messages:
         table[_name(message)] = {field.name: [field.number, _type(field)] for field in message.fields}
@@ -34,7 +31,7 @@ def describe(messages: list[Any], enums: list[Any]) -> Table:
 
 
 def method(service: Any) -> list[str]:
-    """Path, request and response of the only method of a service."""
+    """Return the path, the request and the response of a service's only method."""
     (only,) = service.methods
     return [f"/{service.full_name}/{only.name}", _name(only.input_type), _name(only.output_type)]
 

@@ -1,4 +1,4 @@
-"""How many CPUs a process may use: its affinity, and the quota of its cgroup and of those above."""
+"""The number of CPUs that a process may use: its affinity, and the quotas of its cgroup and its ancestors."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ V1 = "5:cpuset:/\n4:cpu,cpuacct:/kubepods/pod1\n"
         (V2, {"kubepods/pod1/main/cpu.max": "250000 100000\n"}, 2),
         (V2, {"kubepods/pod1/main/cpu.max": "50000 100000\n"}, 1),  # less than one CPU
         (V2, {"kubepods/pod1/cpu.max": "300000 100000\n", "kubepods/pod1/main/cpu.max": "max 100000\n"}, 3),
-        ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),  # a container that sees its own cgroup as the root
-        (V2, {"kubepods/pod1/main/cpu.max": "1600000 100000\n"}, 8),  # more than there are
+        ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),  # a container whose own cgroup appears as the root
+        (V2, {"kubepods/pod1/main/cpu.max": "1600000 100000\n"}, 8),  # more than the machine has
         (V2, {"kubepods/pod1/main/cpu.max": "nonsense\n"}, 8),
         (
             V1,
@@ -60,8 +60,6 @@ def test_a_quota_bounds_the_cpus(
     assert expected == cpus.usable(tmp_path / "cgroups", tmp_path / "own")
 
 
-def test_a_process_that_is_bound_to_cpus_has_no_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_affinity_of_a_process_bounds_its_cpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5})
     assert 2 == cpus.usable(tmp_path, tmp_path / "none")

@@ -1,4 +1,4 @@
-"""How connections share the files that a process may have open."""
+"""The distribution of file descriptors among ports."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from ratelimit_service.runtime.descriptors import shared
         (16, 4, 4),
     ],
 )
-def test_every_port_has_its_share(most: int, grpc: int, http: int) -> None:
-    """With three HTTP ports and 22 connections to Redis: together they stay below the limit wherever that can
-    be.
+def test_every_port_has_a_share_of_the_file_descriptors(most: int, grpc: int, http: int) -> None:
+    """With three HTTP ports and 22 connections to Redis. The sum is below the limit, unless the limit is too
+    low for the minimum of each.
     """
     shares = shared(most, grpc=10_000, http_ports=3, redis=22)
     assert (grpc, http) == shares
     assert most < 140 or shares.grpc + 3 * shares.http + 22 + 96 <= most
 
 
-def test_grpc_has_no_more_than_it_is_given() -> None:
+def test_the_setting_bounds_connections_of_grpc() -> None:
     """GRPC_MAX_CONNECTIONS."""
     assert 50 == shared(20_000, grpc=50, http_ports=3, redis=0).grpc
 
@@ -47,6 +47,6 @@ print(resource.getrlimit(resource.RLIMIT_NOFILE), descriptors.limit())
 
 
 def test_the_soft_limit_is_raised_to_the_hard_one() -> None:
-    """Service managers and shells set it to 1,024, because of programs that use select()."""
+    """Service managers and shells set it to 1,024 for programs that use select()."""
     done = subprocess.run([sys.executable, "-c", RAISED], capture_output=True, text=True, check=True)
     assert "(200, 200) 200\n" == done.stdout

@@ -1,4 +1,4 @@
-"""Tasks beside the calls: whatever ends one of them, it is logged, counted and started again."""
+"""Background tasks: if one ends with an error, it is logged, counted and started again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def logged() -> Iterator[list[Any]]:
 
 
 class Naps:
-    """The pauses of a supervisor, none of which takes any time."""
+    """The pauses of a supervisor; they take no time."""
 
     def __init__(self) -> None:
         self.taken: list[float] = []
@@ -32,7 +32,7 @@ class Naps:
 
 
 class Work:
-    """Fails with each of these, one after the other, and then returns."""
+    """A task that raises each of these exceptions in turn, and then returns."""
 
     def __init__(self, *failures: Exception) -> None:
         self._failures = list(failures)
@@ -44,8 +44,10 @@ class Work:
             raise self._failures.pop(0)
 
 
-async def test_a_task_that_fails_is_started_again_until_it_returns(logged: list[Any]) -> None:
-    """Whatever it raises; each failure is a line with its cause, and counted under the name of the task."""
+async def test_a_failed_task_is_started_again_until_it_returns(logged: list[Any]) -> None:
+    """For any exception. Each failure has a log line with its cause, and is counted under the name of the
+    task.
+    """
     background, work = Background(sleep=Naps().sleep), Work(OSError("no descriptor"), ValueError("no number"))
     await background.keep("rules", work)
     assert (3, {"rules": 2}) == (work.begun, dict(background.failures()))
@@ -54,8 +56,8 @@ async def test_a_task_that_fails_is_started_again_until_it_returns(logged: list[
     ]
 
 
-async def test_pauses_grow_and_are_shortened_at_random() -> None:
-    """So that what fails at once does not keep the service busy, and replicas do not come back together."""
+async def test_pauses_grow_and_have_jitter() -> None:
+    """So a task that fails at once does not keep the service busy, and replicas do not retry together."""
     naps = Naps()
     work = Work(*[OSError()] * 7)
     await Background(lambda: 0.0, naps.sleep).keep("rules", work)
@@ -66,7 +68,7 @@ async def test_pauses_grow_and_are_shortened_at_random() -> None:
 
 
 async def test_a_task_that_ran_for_long_begins_with_a_short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was repaired meanwhile."""
+    """The cause of earlier failures is gone."""
     naps, now = Naps(), [0.0]
     monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now[0])
     failures = [0.0, 0.0, 59.9, 60.0]
@@ -81,7 +83,7 @@ async def test_a_task_that_ran_for_long_begins_with_a_short_pause(monkeypatch: p
 
 
 async def test_a_stop_ends_all_tasks_and_waits_for_them() -> None:
-    """Those that pause before the next try, and those that clean up."""
+    """Including tasks in a pause, and tasks that clean up."""
     cleaned: list[str] = []
     running = asyncio.Event()
 
@@ -100,8 +102,8 @@ async def test_a_stop_ends_all_tasks_and_waits_for_them() -> None:
     assert (["forever"], [True, True]) == (cleaned, [task.cancelled() for task in tasks])
 
 
-async def test_a_stop_ends_a_task_that_takes_no_notice_of_it_at_first() -> None:
-    """As redis-py does with a cancellation while it waits for a reply: the process would never end."""
+async def test_a_stop_ends_a_task_that_swallows_its_first_cancellation() -> None:
+    """redis-py may swallow one while it waits for a reply. Otherwise, the process would never end."""
     cancelled = 0
 
     async def work() -> None:
@@ -122,8 +124,8 @@ async def test_a_stop_ends_a_task_that_takes_no_notice_of_it_at_first() -> None:
     assert 2 == cancelled
 
 
-async def test_a_name_counts_from_0_before_anything_of_it_has_failed() -> None:
-    """Of a series that begins with 1, Prometheus never sees the 1."""
+async def test_the_failures_of_a_task_are_exported_as_0_from_the_start() -> None:
+    """If a series begins with 1, Prometheus cannot see the increase."""
     background = Background()
     background.expect("journal")
     background.keep("rules", Work())

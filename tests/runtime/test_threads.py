@@ -19,14 +19,14 @@ LONG = 60.0
 
 @pytest.fixture
 def held() -> Iterator[threading.Event]:
-    """What a call waits for; in the end it comes, so that no thread is left behind."""
+    """An event that a call waits for. It is set at the end of the test, so that no thread is left behind."""
     event = threading.Event()
     yield event
     event.set()
 
 
-async def test_it_does_one_thing_after_another_in_one_daemon_thread() -> None:
-    """And passes on what comes of each, an exception too."""
+async def test_calls_run_one_after_another_in_one_daemon_thread() -> None:
+    """Results and exceptions are passed on."""
     thread = Thread("reading")
     first, second = [await thread.do(threading.current_thread, LONG) for _ in range(2)]
     assert (True, "reading", True) == (first is second, first.name, first.daemon)
@@ -37,10 +37,10 @@ async def test_it_does_one_thing_after_another_in_one_daemon_thread() -> None:
     assert 1 == await thread.do(lambda: 1, LONG)
 
 
-async def test_a_call_that_stands_still_is_given_up_and_says_what_it_was_busy_with(
+async def test_a_call_that_hangs_is_abandoned_with_its_name(
     held: threading.Event,
 ) -> None:
-    """Until it returns, those that come after it are given up as well; then they are done."""
+    """Later calls fail, too, until it returns."""
 
     def reading() -> None:
         threading.current_thread().name = "/rules/fifo"
@@ -57,8 +57,8 @@ async def test_a_call_that_stands_still_is_given_up_and_says_what_it_was_busy_wi
     assert ["this"] == done
 
 
-async def test_a_call_that_works_is_waited_for() -> None:
-    """However long it takes: it is a machine that is busy, and not a file that does not answer."""
+async def test_a_call_that_is_working_does_not_time_out() -> None:
+    """However long it takes: the machine may be busy, and the file does answer."""
 
     def work() -> str:
         until = time.thread_time() + 10 * SOON
@@ -69,8 +69,8 @@ async def test_a_call_that_works_is_waited_for() -> None:
     assert "done" == await Thread("working").do(work, 2 * SOON)
 
 
-async def test_a_caller_that_goes_away_leaves_the_thread_to_the_next(held: threading.Event) -> None:
-    """What comes of its call is dropped."""
+async def test_a_cancelled_call_leaves_the_thread_to_the_next_one(held: threading.Event) -> None:
+    """Its result is dropped."""
     thread = Thread("reading")
     call = asyncio.create_task(thread.do(held.wait, LONG))
     await asyncio.sleep(0)
@@ -81,10 +81,10 @@ async def test_a_caller_that_goes_away_leaves_the_thread_to_the_next(held: threa
     assert "next" == await thread.do(lambda: "next", LONG)
 
 
-async def test_where_no_thread_can_be_started_the_next_call_tries_again(
+async def test_if_no_thread_can_be_started_the_next_call_tries_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And does not wait for something that nobody does."""
+    """It does not wait for the call that was never started."""
     thread = Thread("reading")
 
     def refused(self: threading.Thread) -> None:
@@ -97,8 +97,8 @@ async def test_where_no_thread_can_be_started_the_next_call_tries_again(
     assert "done" == await thread.do(lambda: "done", LONG)
 
 
-def test_a_thread_that_is_stuck_does_not_keep_the_process_from_ending() -> None:
-    """As one of asyncio's own would."""
+def test_a_thread_that_hangs_does_not_keep_the_process_from_ending() -> None:
+    """A thread of asyncio's executor would."""
     script = """\
 import asyncio, threading
 from ratelimit_service.runtime.threads import StuckError, Thread

@@ -10,10 +10,10 @@ import pytest
 from ratelimit_service.runtime.watched_file import WatchedFile
 
 
-def test_a_file_that_could_not_be_opened_is_tried_again_though_it_has_not_changed(
+def test_an_unchanged_file_that_could_not_be_opened_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lack of descriptors, for example, says nothing about the file. It is reported once."""
+    """The error may concern the process, as a lack of descriptors does. It is reported once."""
     path, used = tmp_path / "file", list[bytes | None]()
     path.write_bytes(b"content")
 

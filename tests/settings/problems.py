@@ -9,7 +9,7 @@ from ratelimit_service.settings.table import load_settings
 
 
 def problem(name: str, value: str) -> str:
-    """The line that refuses this value."""
+    """Return the message that refuses this value."""
     with pytest.raises(InvalidSetting) as refused:
         load_settings({name: value})
     return str(refused.value)

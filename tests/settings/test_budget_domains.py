@@ -26,8 +26,8 @@ async def budgets(config: Path, domains: str) -> list[bool]:
     return [rule.budget for rule in app.service.tree.rules]
 
 
-async def test_the_domains_that_the_setting_names_have_budgets(tmp_path: Path) -> None:
-    """One file serves both images; in other domains its meaning does not change."""
+async def test_listed_domains_have_budgets(tmp_path: Path) -> None:
+    """The rules of other domains keep their meaning, so both images can use one file."""
     config = tmp_path / "rules.yaml"
     config.write_text(UPSTREAM)
     assert [True] == await budgets(config, "another, token-budgets")

@@ -19,11 +19,11 @@ from ratelimit_service.settings.table import load_settings
         ({"REDIS_SOCKET_TYPE": "tcp"}, "redis"),
         ({"REDIS_URL": "redis:6379", "BACKEND_TYPE": "memory"}, "memory"),
         ({"BACKEND_TYPE": "redis"}, "redis"),
-        ({"BACKEND_TYPE": ""}, "redis"),  # as upstream reads it
+        ({"BACKEND_TYPE": ""}, "redis"),  # as in upstream
     ],
 )
-def test_counters_are_in_redis_as_soon_as_redis_is_mentioned(environ: dict[str, str], backend: str) -> None:
-    """Unless BACKEND_TYPE is set: a swapped image never counts in memory unnoticed."""
+def test_any_variable_of_redis_selects_redis(environ: dict[str, str], backend: str) -> None:
+    """Unless BACKEND_TYPE is set. A replaced image never counts in memory unnoticed."""
     assert backend == load_settings(environ).backend_type
 
 
@@ -47,10 +47,10 @@ def test_counters_are_in_redis_as_soon_as_redis_is_mentioned(environ: dict[str, 
         ("redis://other:other@redis:6379", "me:pass", "redis://redis:6379", ("me", "pass")),
     ],
 )
-def test_redis_url_and_redis_auth_have_the_address_and_the_credentials(
+def test_the_address_and_the_credentials_come_from_redis_url_and_redis_auth(
     url: str, auth: str, address: str, credentials: tuple[str, str]
 ) -> None:
-    """The address never contains the credentials, so that it can be logged."""
+    """The address never contains the credentials, so it can be logged."""
     target = load_settings({"REDIS_URL": url, "REDIS_AUTH": auth}).redis
     assert (address, credentials) == (target.address, (target.username, target.password))
 
@@ -66,7 +66,7 @@ def test_redis_url_and_redis_auth_have_the_address_and_the_credentials(
         ("CLUSTER", "redis://:p@one:1,redis://:p@two", "redis://one:1,redis://two:6379", "p"),
     ],
 )
-def test_redis_type_says_what_the_servers_in_redis_url_are(
+def test_redis_type_gives_the_kind_of_the_servers_in_redis_url(
     kind: str, url: str, address: str, password: str
 ) -> None:
     """As in upstream: the name of the master and its sentinels, or some servers of the Cluster."""
@@ -100,7 +100,7 @@ def test_redis_type_says_what_the_servers_in_redis_url_are(
         ("CLUSTER", "redis://one:1/2", "has a database, and a Cluster has only database 0"),
     ],
 )
-def test_what_is_not_where_a_redis_can_be_is_refused(kind: str, url: str, reason: str) -> None:
+def test_an_invalid_redis_address_is_refused(kind: str, url: str, reason: str) -> None:
     """With the reason, for both variables."""
     for name in ("REDIS", "REDIS_PERSECOND"):
         with pytest.raises(InvalidSetting) as refused:
@@ -109,12 +109,12 @@ def test_what_is_not_where_a_redis_can_be_is_refused(kind: str, url: str, reason
         assert reason in str(refused.value)
 
 
-def test_a_redis_for_seconds_that_is_switched_off_may_be_anywhere() -> None:
+def test_the_address_of_a_disabled_redis_for_seconds_is_ignored() -> None:
     """As in upstream."""
     assert not load_settings({"REDIS_PERSECOND_URL": "nowhere"}).redis_persecond
 
 
-def test_a_wrong_type_hides_problems_of_the_url() -> None:
+def test_a_wrong_type_is_the_only_reported_problem() -> None:
     """One mistake gives one line."""
     with pytest.raises(InvalidSetting) as refused:
         load_settings({"REDIS_TYPE": "clustre", "REDIS_URL": "one:1,two:2"})

@@ -9,8 +9,8 @@ from ratelimit_service.core.errors import InvalidSetting
 from ratelimit_service.settings.table import load_settings
 
 
-def test_the_defaults_are_those_that_clients_obey() -> None:
-    """60 s is the most that all SDKs wait, and x-should-retry is sent."""
+def test_the_defaults_suit_all_sdks() -> None:
+    """Every SDK honours a delay of up to 60 s. x-should-retry is sent."""
     settings = load_settings({})
     policy = policy_of(settings)
     assert (
@@ -39,14 +39,14 @@ def test_the_defaults_are_those_that_clients_obey() -> None:
         ({"REFUSAL_RETRY_WITHIN": "0", "IETF_RATELIMIT_FIELDS": "draft-11"}, ("openai", "full", 0, True)),
     ],
 )
-def test_each_of_them_has_its_effect(settings: dict[str, str], expected: tuple[str, str, int, bool]) -> None:
-    """In upper or lower case."""
+def test_each_setting_has_its_effect(settings: dict[str, str], expected: tuple[str, str, int, bool]) -> None:
+    """Values may be in upper or lower case."""
     policy = policy_of(load_settings(settings))
     assert expected == (policy.error_format, policy.error_details, policy.retry_within, policy.ietf_fields)
 
 
 @pytest.mark.parametrize("jitter", ["0", "0s", "900ms"])
-def test_less_than_a_second_is_no_jitter(jitter: str) -> None:
+def test_a_jitter_of_less_than_a_second_is_none(jitter: str) -> None:
     """`retry-after` has whole seconds."""
     spread = spread_of(load_settings({"REFUSAL_RETRY_JITTER": jitter}))
     assert [0] * 20 == [spread() for _ in range(20)]
@@ -64,8 +64,7 @@ def test_less_than_a_second_is_no_jitter(jitter: str) -> None:
         ("IETF_RATELIMIT_FIELDS", "draft-10", "give none or draft-11"),
     ],
 )
-def test_a_bad_value_is_named(name: str, value: str, hint: str) -> None:
-    """With the valid values."""
+def test_an_invalid_value_is_refused_with_the_valid_ones(name: str, value: str, hint: str) -> None:
     with pytest.raises(InvalidSetting) as caught:
         load_settings({name: value})
     assert str(caught.value).startswith(name) and hint in str(caught.value)

@@ -15,8 +15,8 @@ from ratelimit_service.settings.table import documented, load_settings
 from .problems import problem
 
 
-def test_every_default_of_envoyproxy_ratelimit_is_ours_but_six() -> None:
-    """An image can be swapped without setting anything; where our default differs, the table has theirs."""
+def test_all_defaults_but_six_are_those_of_upstream() -> None:
+    """So an image can be replaced without new settings. The table has upstream's default where ours differs."""
     ours = {doc.name: doc.meaning for doc in documented()}
     differing = {name for name, meaning in ours.items() if "envoyproxy/ratelimit: " in meaning}
     assert {
@@ -64,25 +64,25 @@ def test_an_empty_environment_has_the_defaults() -> None:
 
 
 def test_the_environment_of_the_process_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the given mapping is read."""
+    """Only the mapping that is passed in is read."""
     monkeypatch.setenv("GRPC_PORT", "9999")
     assert 8081 == load_settings({}).grpc_port
 
 
-def test_an_option_wins_over_the_environment() -> None:
+def test_an_option_takes_precedence_over_its_variable() -> None:
     """Other variables keep their values."""
     settings = load_settings({"PORT": "1", "GRPC_PORT": "2"}, {"PORT": "3"})
     assert (3, 2) == (settings.port, settings.grpc_port)
 
 
 def test_an_option_is_validated_like_a_variable() -> None:
-    """The same line, whether the value came from the command line or the environment."""
+    """The message is the same, whether the value comes from the command line or the environment."""
     with pytest.raises(InvalidSetting, match=r"^PORT="):
         load_settings({"PORT": "80"}, {"PORT": "eighty"})
 
 
-def test_settings_cannot_be_changed() -> None:
-    """Parts that were started with them would not notice."""
+def test_settings_are_immutable() -> None:
+    """Parts that were started with them would not notice a change."""
     with pytest.raises(FrozenInstanceError):
         load_settings({}).port = 1  # type: ignore[misc]
 
@@ -160,12 +160,12 @@ def test_settings_cannot_be_changed() -> None:
         ),
     ],
 )
-def test_a_bad_value_is_refused_in_one_clear_line(name: str, value: str, line: str) -> None:
-    """With the variable, the value, the mistake and a correction."""
+def test_an_invalid_value_is_refused_in_one_line(name: str, value: str, line: str) -> None:
+    """It has the variable, the value, the mistake and a correction."""
     assert line == problem(name, value)
 
 
-def test_all_bad_values_are_reported_together() -> None:
+def test_all_invalid_values_are_reported_together() -> None:
     """One start reports every mistake."""
     with pytest.raises(InvalidSetting) as refused:
         load_settings({"PORT": "x", "SHADOW_MODE": "x", "REDIS_TIMEOUT": "x", "HOST": "fine"})
@@ -174,14 +174,14 @@ def test_all_bad_values_are_reported_together() -> None:
     ]
 
 
-def test_a_bad_value_cannot_write_lines_of_its_own() -> None:
+def test_an_invalid_value_cannot_add_lines_to_the_message() -> None:
     """It is escaped, and cut if it is long."""
     line = problem("PORT", "1\nPORT is fine\x1b[2J" + "x" * 1000)
     assert line.startswith(r'PORT="1\nPORT is fine\x1b[2Jxxx')
     assert (1, True) == (len(line.splitlines()), len(line) < 300)
 
 
-def test_text_that_is_set_to_nothing_is_nothing() -> None:
+def test_an_empty_text_is_a_value() -> None:
     """As in upstream, only an unset variable has its default."""
     settings = load_settings(
         {"HOST": "", "RUNTIME_APPDIRECTORY": "", "LIMIT_LIMIT_HEADER": "", "LOG_FORMAT": ""}
@@ -211,8 +211,8 @@ def test_text_that_is_set_to_nothing_is_nothing() -> None:
         ),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(environ: dict[str, str], line: str) -> None:
-    """Instead of one of them silently winning."""
+def test_contradictory_settings_are_refused(environ: dict[str, str], line: str) -> None:
+    """Neither of them silently takes precedence."""
     with pytest.raises(InvalidSetting) as refused:
         load_settings(environ)
     assert line == str(refused.value)
@@ -239,7 +239,7 @@ SECRETS = [
 
 
 @pytest.mark.parametrize("environ", SECRETS)
-def test_no_error_shows_a_secret(environ: dict[str, str]) -> None:
+def test_no_error_contains_a_secret(environ: dict[str, str]) -> None:
     """Neither the line nor the exception that Python would print."""
     with pytest.raises(InvalidSetting) as refused:
         load_settings(environ)
@@ -247,8 +247,8 @@ def test_no_error_shows_a_secret(environ: dict[str, str]) -> None:
     assert (None, None) == (refused.value.__cause__, refused.value.__context__)
 
 
-def test_settings_do_not_show_secrets() -> None:
-    """Neither printed nor dumped."""
+def test_settings_hide_secrets() -> None:
+    """When they are printed or dumped."""
     settings = load_settings(
         {
             "REDIS_URL": "redis://:hunter2@redis:6379",
@@ -261,8 +261,8 @@ def test_settings_do_not_show_secrets() -> None:
 
 
 @given(st.text())
-def test_whatever_stands_before_an_at_is_never_shown(text: str) -> None:
-    """Whether the URL is valid or refused, neither the address nor the message contains its password."""
+def test_credentials_in_a_url_are_never_shown(text: str) -> None:
+    """Neither the address nor an error message contains the text before an `@`."""
     try:
         said = redis_target(f"{text}:hunter2@host:6379").address
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""How each kind of value is read: as Go reads it."""
+"""The values of each type are those that Go accepts."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .problems import problem
 
 
 @pytest.mark.parametrize("text", ["1", "t", "T", "TRUE", "true", "True"])
-def test_what_go_reads_as_true_is_true(text: str) -> None:
+def test_true_is_written_as_in_go(text: str) -> None:
     """Go's ParseBool."""
     assert load_settings({"SHADOW_MODE": text}).shadow_mode is True
 
 
 @pytest.mark.parametrize("text", ["0", "f", "F", "FALSE", "false", "False"])
-def test_what_go_reads_as_false_is_false(text: str) -> None:
+def test_false_is_written_as_in_go(text: str) -> None:
     """Go's ParseBool."""
     assert load_settings({"USE_PROMETHEUS": text}).use_prometheus is False
 
 
 @pytest.mark.parametrize("text", ["yes", "no", "on", "TrUe", " true", "2", ""])
-def test_what_go_does_not_read_as_a_truth_value_is_refused(text: str) -> None:
-    """It is not taken for either."""
+def test_other_truth_values_are_refused(text: str) -> None:
+    """They are not taken for true or false."""
     assert problem("SHADOW_MODE", text).startswith(
         f'SHADOW_MODE="{text}" is not a boolean: give true or false (or 1, t, T, TRUE, True, 0, f, F,'
     )
@@ -51,7 +51,7 @@ def test_what_go_does_not_read_as_a_truth_value_is_refused(text: str) -> None:
         ("1m1m", 120.0),
     ],
 )
-def test_durations_are_read_as_go_reads_them(text: str, seconds: float) -> None:
+def test_durations_are_written_as_in_go(text: str, seconds: float) -> None:
     """Go's ParseDuration, in seconds."""
     assert seconds == load_settings({"SHUTDOWN_GRACE": text}).shutdown_grace
 
@@ -61,7 +61,7 @@ def test_durations_are_read_as_go_reads_them(text: str, seconds: float) -> None:
     ["", "+", "24", "h", ".s", "1d", "1 s", "1S", "-1s", "1e3s", "1,5s", "٣s", "9999999h", "1" * 5000 + "s"],
 )
 def test_other_durations_are_refused(text: str) -> None:
-    """Also negative ones, and those beyond Go's range."""
+    """Including negative ones, and those beyond Go's range."""
     assert "is not a duration: give numbers with units, such as 24h, 1h30m, 1.5s, 150us, or 0" in problem(
         "SHUTDOWN_GRACE", text
     )
@@ -69,7 +69,7 @@ def test_other_durations_are_refused(text: str) -> None:
 
 @given(st.integers(0, 10**6), st.integers(0, 59), st.integers(0, 59), st.integers(0, 999))
 def test_the_parts_of_a_duration_add_up(hours: int, minutes: int, seconds: int, millis: int) -> None:
-    """Whatever they are."""
+    """For any parts."""
     expected = hours * 3600 + minutes * 60 + seconds + millis / 1000
     assert pytest.approx(expected) == read_duration(f"{hours}h{minutes}m{seconds}.{millis:03}s")
 
@@ -78,8 +78,8 @@ def test_the_parts_of_a_duration_add_up(hours: int, minutes: int, seconds: int, 
     ("text", "number"),
     [("10", 10), ("+10", 10), ("0x10", 16), ("0b11", 3), ("0o17", 15), ("017", 15), ("1_000", 1000)],
 )
-def test_whole_numbers_are_read_as_go_reads_them(text: str, number: int) -> None:
-    """Also in other bases; a leading 0 is octal."""
+def test_whole_numbers_are_written_as_in_go(text: str, number: int) -> None:
+    """Other bases are possible; a leading 0 means octal."""
     assert number == load_settings({"REDIS_POOL_SIZE": text}).redis_pool_size
 
 
@@ -87,25 +87,25 @@ def test_whole_numbers_are_read_as_go_reads_them(text: str, number: int) -> None
     "text", ["", "0", "-1", "08", "1.0", "ten", " 10", "1__0", "١٠", "99999999999", "1" * 5000]
 )
 def test_other_numbers_are_refused(text: str) -> None:
-    """Also those that are invalid as a pool size."""
+    """Including those that are invalid as the size of a pool."""
     assert "is not a whole number: give one from 1 to 2147483647" in problem("REDIS_POOL_SIZE", text)
 
 
 @pytest.mark.parametrize(("text", "port"), [("0", 0), ("65535", 65535)])
-def test_a_port_is_a_port(text: str, port: int) -> None:
-    """0 means any free one."""
+def test_a_port_is_between_0_and_65535(text: str, port: int) -> None:
+    """0 means any free port."""
     assert port == load_settings({"GRPC_PORT": text}).grpc_port
 
 
 @pytest.mark.parametrize("text", [*LEVELS, "WARN", "Debug", "FATAL"])
-def test_the_levels_of_upstream_are_known_to_the_settings_and_to_the_log(text: str) -> None:
-    """In upper and lower case."""
+def test_all_log_levels_of_upstream_are_supported(text: str) -> None:
+    """In upper and lower case, by the settings and by the log."""
     assert load_settings({"LOG_LEVEL": text}).log_level in LEVELS
 
 
 @pytest.mark.parametrize("text", ["loud", "notset", "critical"])
-def test_a_level_that_upstream_does_not_have_is_refused(text: str) -> None:
-    """So that a deployment can move back."""
+def test_a_log_level_that_upstream_lacks_is_refused(text: str) -> None:
+    """So a deployment can go back to upstream."""
     assert problem("LOG_LEVEL", text).startswith(f'LOG_LEVEL="{text}" is not known here')
 
 
@@ -114,7 +114,7 @@ def test_a_level_that_upstream_does_not_have_is_refused(text: str) -> None:
     [("", ()), ("/etc/rules", ("/etc/rules",)), ("a.yaml, dir ,,", ("a.yaml", "dir"))],
 )
 def test_the_paths_of_the_configuration_are_separated_by_commas(text: str, paths: tuple[str, ...]) -> None:
-    """Spaces around them and empty ones are ignored."""
+    """Spaces around paths, and empty paths, are ignored."""
     assert paths == load_settings({"CONFIG_PATH": text}).config_path
 
 
@@ -128,15 +128,15 @@ def test_the_paths_of_the_configuration_are_separated_by_commas(text: str, paths
         ("[::]:65535", ("::", 65535)),
     ],
 )
-def test_an_address_is_read_as_go_writes_it(text: str, address: tuple[str, int]) -> None:
-    """Without a host it is every address of the machine."""
+def test_addresses_are_written_as_in_go(text: str, address: tuple[str, int]) -> None:
+    """An empty host means every address of the machine."""
     assert address == load_settings({"PROMETHEUS_ADDR": text}).prometheus_address
 
 
 @pytest.mark.parametrize(
     "text", ["", ":", "9090", "a:b", "::1:9090", "[::1]", "a b:1", ":65536", ":١", "host:"]
 )
-def test_what_is_not_an_address_is_refused(text: str) -> None:
-    """Instead of listening somewhere else."""
+def test_an_invalid_address_is_refused(text: str) -> None:
+    """The service does not listen at another one."""
     with pytest.raises(ValueError, match="is not an address"):
         host_port(text)

@@ -1,4 +1,4 @@
-"""The variables of envoyproxy/ratelimit: each is supported, not needed, or named in a warning."""
+"""Each variable of envoyproxy/ratelimit is supported, not needed, or named in a warning."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ratelimit_service.settings.table import documented, load_settings
 from ratelimit_service.settings.unsupported import UNNEEDED, UNSUPPORTED, unsupported
 
 
-def test_the_variables_of_agentgateways_deployment_are_all_understood() -> None:
-    """With its original manifest for envoyproxy/ratelimit."""
+def test_all_variables_of_agentgateways_deployment_are_supported() -> None:
+    """They are those of its original manifest for envoyproxy/ratelimit."""
     environ = {
         "USE_STATSD": "false",
         "LOG_LEVEL": "debug",
@@ -41,8 +41,10 @@ def test_the_variables_of_agentgateways_deployment_are_all_understood() -> None:
         {"PATH": "/bin", "HOSTNAME": "pod-1"},
     ],
 )
-def test_a_variable_that_asks_for_what_is_done_anyway_gets_no_warning(environ: dict[str, str]) -> None:
-    """Nor does one that is switched off, or that never belonged to upstream."""
+def test_a_variable_that_makes_no_difference_gets_no_warning(environ: dict[str, str]) -> None:
+    """It enables something that is always on, disables something that does not exist, or never belonged to
+    upstream.
+    """
     assert [] == unsupported(environ)
 
 
@@ -59,10 +61,8 @@ def test_a_variable_that_asks_for_what_is_done_anyway_gets_no_warning(environ: d
         ({"MEMCACHE_HOST_PORT": "memcached:11211"}, ["MEMCACHE_HOST_PORT"]),
     ],
 )
-def test_a_variable_that_asks_for_more_is_named_in_a_warning(
-    environ: dict[str, str], names: list[str]
-) -> None:
-    """One line for each, with the alternative, and without its value."""
+def test_a_variable_without_support_is_named_in_a_warning(environ: dict[str, str], names: list[str]) -> None:
+    """Each has one line with an alternative, and without its value."""
     lines = unsupported(environ)
     assert names == [line.partition(" is set, but not supported: ")[0] for line in lines]
     assert not any(f"={value}" in line for line in lines for value in environ.values())
@@ -187,14 +187,14 @@ UPSTREAM = [
 
 
 def test_every_variable_of_upstream_is_supported_or_not_needed_or_warned_about() -> None:
-    """Each belongs to exactly one of these."""
+    """Each is in exactly one of these groups."""
     supported = [doc.name for doc in documented()]
     unneeded = [name for variables in UNNEEDED for name in variables.names]
     warned = [name for variables in UNSUPPORTED for name in variables.names]
     assert [] == [name for name in UPSTREAM if [*supported, *unneeded, *warned].count(name) != 1]
 
 
-def test_what_is_neither_upstreams_nor_warned_about_says_that_it_is_ours() -> None:
-    """So that an operator who rolls back knows what upstream will ignore."""
+def test_the_docs_mark_every_setting_that_upstream_lacks() -> None:
+    """So an operator who goes back knows which settings upstream will ignore."""
     ours = [doc.name for doc in documented() if doc.meaning.endswith(" Ours.")]
     assert [doc.name for doc in documented() if doc.name not in UPSTREAM] == ours

@@ -1,4 +1,4 @@
-"""Control planes in the environment."""
+"""Control planes in the settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENVOY_GATEWAY = {
     "CONFIG_GRPC_XDS_CLIENT_TLS_KEY": "/certs/tls.key",
     "CONFIG_GRPC_XDS_SERVER_TLS_CACERT": "/certs/ca.crt",
 }
-"""What Envoy Gateway gives the container."""
+"""The environment that Envoy Gateway sets in the container."""
 
 TLS = Tls("envoy-gateway", "/certs/ca.crt", "/certs/tls.crt", "/certs/tls.key")
 
@@ -34,7 +34,7 @@ def refusal(environ: dict[str, str]) -> str:
     return str(refused.value)
 
 
-def test_the_environment_of_envoy_gateway() -> None:
+def test_the_environment_of_envoy_gateway_is_supported() -> None:
     """The certificate must be valid for the host of the address."""
     assert [
         Server("envoy-gateway:18001", "envoy-gateway", 18001, node_id="envoy-ratelimit", tls=TLS)
@@ -43,7 +43,7 @@ def test_the_environment_of_envoy_gateway() -> None:
     assert "envoy-gateway" == server.authority
 
 
-def test_the_defaults_are_upstreams() -> None:
+def test_the_defaults_are_those_of_upstream() -> None:
     """A control plane on this machine, without TLS."""
     assert [Server("localhost:18000", "localhost", 18000)] == servers({})
     settings = load_settings({})
@@ -57,8 +57,8 @@ def test_the_defaults_are_upstreams() -> None:
     )
 
 
-def test_several_control_planes_have_names_and_what_differs() -> None:
-    """Envoy Gateway and Envoy AI Gateway in one deployment."""
+def test_several_control_planes_have_names_and_their_own_settings() -> None:
+    """For example, Envoy Gateway and Envoy AI Gateway in one deployment."""
     url = (
         "eg=envoy-gateway:18001, ai=ai-gateway-controller.envoy-ai-gateway-system:18002"
         "?node_id=envoy-ai-gateway-ratelimit&use_tls=false,unix:/run/xds.sock?use_tls=f,v6=[::1]:1?server_tls_san=x"
@@ -82,7 +82,7 @@ def test_several_control_planes_have_names_and_what_differs() -> None:
     ] == servers({**ENVOY_GATEWAY, "CONFIG_GRPC_XDS_SERVER_URL": url})
 
 
-def test_node_metadata_and_headers_are_read_as_upstream_reads_them() -> None:
+def test_node_metadata_and_headers_are_written_as_in_upstream() -> None:
     """Items without `=` are omitted from the metadata; values may contain anything but commas."""
     (server,) = servers(
         {
@@ -109,14 +109,14 @@ def test_node_metadata_and_headers_are_read_as_upstream_reads_them() -> None:
         (",".join(f"n{place}=a:1" for place in range(17)), "has 17 control planes: give at most 16"),
     ],
 )
-def test_a_bad_address_is_refused_in_one_clear_line(url: str, message: str) -> None:
-    """With the variable and a correction."""
+def test_an_invalid_address_is_refused_in_one_line(url: str, message: str) -> None:
+    """It has the variable and a correction."""
     text = refusal({"CONFIG_GRPC_XDS_SERVER_URL": url})
     assert (True, True) == (text.startswith('CONFIG_GRPC_XDS_SERVER_URL="'), message in text), text
 
 
 @pytest.mark.parametrize("headers", ["token", "a b:c", "grpc-timeout:1", ":path:/x"])
-def test_headers_that_cannot_be_are_refused_without_being_shown(headers: str) -> None:
+def test_invalid_headers_are_refused_without_being_shown(headers: str) -> None:
     """They may contain a secret."""
     text = refusal({"CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS": headers})
     assert (
@@ -138,7 +138,7 @@ def test_sources_of_rules_keep_their_order(text: str, sources: tuple[str, ...]) 
     assert sources == load_settings({"CONFIG_TYPE": text}).config_type
 
 
-def test_a_certificate_without_a_key_is_refused() -> None:
+def test_a_certificate_without_its_key_is_refused() -> None:
     """Upstream then omits both, and the control plane refuses the connection."""
     environ = {**ENVOY_GATEWAY, "CONFIG_GRPC_XDS_CLIENT_TLS_KEY": ""}
     with pytest.raises(StartError, match="belong together: give both, or none"):

@@ -11,7 +11,7 @@ from ratelimit_service.stores.snapshot import KeptMemoryStore, read
 
 NOW = 1_795_249_200.0
 LONG, SOON = 3_600.0, 0.001
-"""Intervals: one that no test lives to see the end of, and one that is over at once."""
+"""Intervals between writes: longer than any test, and none."""
 
 DBA, OPS = "{d|team=dba}:hour:2026-11-21T08Z", "{d|team=ops}:day:2026-11-21"
 
@@ -22,9 +22,9 @@ class Kept:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.now = NOW
-        """By a clock that goes forward only, from wherever it begins."""
+        """The monotonic clock; it may start at any value."""
         self.day = NOW
-        """By the clock of the day, which may be wrong."""
+        """The wall clock; it may be wrong."""
         self.stores: list[KeptMemoryStore] = []
 
     async def start(self, interval: float = LONG) -> KeptMemoryStore:

@@ -1,4 +1,4 @@
-"""Faults of an exporter that no collector can cause, and what spans are made of."""
+"""Faults in an exporter, and the content of spans."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from testing.waiting import wait_for
 
 
 class Broken:
-    """An exporter that raises at first, and then takes spans."""
+    """An exporter that first raises, and later accepts spans."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -41,8 +41,8 @@ class Broken:
         pass
 
 
-def test_an_exporter_that_raises_ends_nothing() -> None:
-    """Its spans are counted as failed, and later ones are sent."""
+def test_the_exporting_thread_survives_an_exception_of_the_exporter() -> None:
+    """The spans are counted as failed, and later ones are sent."""
     notes, exporter = Notes(100, 1), Broken()
     tracer = Tracer(notes, 1.0)
     exporting = Exporting(notes, exporter, Resource({}), "memory", 1, 60.0)
@@ -57,8 +57,8 @@ def test_an_exporter_that_raises_ends_nothing() -> None:
     )
 
 
-def test_a_note_with_a_defect_ends_nothing_and_costs_no_other_note() -> None:
-    """Its spans are counted as failed, and those of the same batch are sent."""
+def test_a_defective_note_loses_only_its_own_spans() -> None:
+    """They are counted as failed. Other spans of the batch are sent."""
     notes, exporter = Notes(100, 100), Broken()
     exporter.calls = 1
     tracer = Tracer(notes, 1.0)
@@ -80,8 +80,8 @@ def test_a_note_with_a_defect_ends_nothing_and_costs_no_other_note() -> None:
 @pytest.mark.parametrize(
     ("negative", "expected"), [(False, 2**63 - 1), (True, 1 - 2**63)], ids=["a charge", "a refund"]
 )
-def test_hits_beyond_the_integers_of_otlp_are_the_largest_of_these(negative: bool, expected: int) -> None:
-    """hits_addend has 64 bits without a sign."""
+def test_hits_beyond_the_range_of_otlp_are_its_largest_integer(negative: bool, expected: int) -> None:
+    """hits_addend is an unsigned integer of 64 bits."""
     notes, exporter = Notes(100, 1), Broken()
     exporter.calls = 1
     descriptor = Descriptor((Entry(b"team", b"json"),), 2**64 - 1, negative=negative)
@@ -95,8 +95,8 @@ def test_hits_beyond_the_integers_of_otlp_are_the_largest_of_these(negative: boo
     encode_spans([span])
 
 
-def test_the_thread_pauses_for_four_times_what_it_took() -> None:
-    """A fifth of a core is all that it takes from calls; and nothing at the end of the process."""
+def test_the_thread_pauses_four_times_as_long_as_it_works() -> None:
+    """So it takes at most a fifth of a core from calls. When the process ends, it does not pause."""
     notes, exporter = Notes(100, 1), Broken()
     exporter.calls = 1
     pauses: list[float] = []
@@ -116,8 +116,8 @@ def test_the_thread_pauses_for_four_times_what_it_took() -> None:
     assert 0 < sum(pauses) <= 4 * took
 
 
-def test_notes_that_came_while_others_were_sent_do_not_wait_for_the_delay() -> None:
-    """However many they are: the queue wakes the thread only as it fills."""
+def test_notes_that_arrive_during_an_export_are_sent_without_a_delay() -> None:
+    """However many they are: the queue wakes the thread only when it fills up."""
     notes, exporter = Notes(100, 2), Broken()
     exporter.calls = 1
     tracer = Tracer(notes, 1.0)
@@ -139,7 +139,7 @@ def test_notes_that_came_while_others_were_sent_do_not_wait_for_the_delay() -> N
     exporting.close(10)
 
 
-def test_spans_are_sent_after_the_delay_although_they_are_few() -> None:
+def test_a_few_spans_are_sent_after_the_delay() -> None:
     """OTEL_BSP_SCHEDULE_DELAY."""
     notes, exporter = Notes(100, 100), Broken()
     exporter.calls = 1
@@ -159,10 +159,10 @@ def test_spans_are_sent_after_the_delay_although_they_are_few() -> None:
         ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=of-the-attributes"}, "of-the-attributes"),
     ],
 )
-def test_the_name_of_the_service_is_that_of_tracing_or_of_opentelemetry(
+def test_the_service_name_is_that_of_upstreams_variable_or_of_opentelemetrys(
     environ: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Upstream's default applies last."""
+    """If neither is set, upstream's default applies."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     resource = resource_of(load_settings(environ))
@@ -170,10 +170,10 @@ def test_the_name_of_the_service_is_that_of_tracing_or_of_opentelemetry(
     assert resource.attributes["service.instance.id"]
 
 
-def test_what_opentelemetry_logs_is_not_logged(
+def test_log_messages_of_opentelemetry_are_discarded(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It logs headers that it cannot read, and they have tokens."""
+    """They may contain invalid headers, and therefore tokens."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization Bearer t0ken")
     make_exporter("grpc").shutdown()
     make_exporter("http").shutdown()
@@ -181,8 +181,8 @@ def test_what_opentelemetry_logs_is_not_logged(
     assert "t0ken" not in caplog.text
 
 
-def test_settings_of_the_exporter_that_are_not_valid_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the start, with the name of the variables."""
+def test_invalid_settings_of_the_exporter_stop_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the name of the variable."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:1")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")
@@ -201,7 +201,7 @@ def test_settings_of_the_exporter_that_are_not_valid_are_an_error(monkeypatch: p
         ("gzip", "none", grpc.Compression.NoCompression),
     ],
 )
-def test_no_compression_is_a_value_of_both_protocols(
+def test_both_protocols_accept_no_compression(
     monkeypatch: pytest.MonkeyPatch, general: str, traces: str, expected: grpc.Compression
 ) -> None:
     """An empty variable counts as unset."""
@@ -212,7 +212,7 @@ def test_no_compression_is_a_value_of_both_protocols(
     assert expected == exporter._compression  # type: ignore[attr-defined]
 
 
-def test_an_unknown_compression_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_compression_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")
     with pytest.raises(StartError, match="gzip or none"):
         make_exporter("grpc")

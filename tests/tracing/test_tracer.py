@@ -1,4 +1,4 @@
-"""Which calls have a span, and which batch they link to, without an exporter."""
+"""The calls that have a span, and the batches that they link to, without an exporter."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def request(*values: str, hits: int = 0, key: bytes = b"team") -> Request:
 
 
 class Traced:
-    """A traced service over a store, whose tracer draws `draws`."""
+    """A traced service over a store. Its tracer draws the numbers in `draws`."""
 
     def __init__(self, rate: float, *draws: float, most: int = 100, wanted: int = 100) -> None:
         self.notes = Notes(most, wanted)
@@ -80,14 +80,14 @@ class Traced:
         (0.0, 0.0, SAMPLED, 1, True),
         (1.0, 0.0, UNSAMPLED, 1, False),
         (1.0, 0.0, Sent(b"garbage"), 1, True),
-        (0.0, 0.0, None, 0, True),  # the budget is used up: a refusal
+        (0.0, 0.0, None, 0, True),  # the budget is used up, so this call is refused
         (0.0, 0.0, UNSAMPLED, 0, True),
     ],
 )
-async def test_a_call_has_a_span_by_its_parent_the_rate_and_the_answer(
+async def test_the_parent_the_rate_and_the_answer_decide_whether_a_call_has_a_span(
     rate: float, draw: float, sent: Sent | None, hits: int, has_one: bool
 ) -> None:
-    """In this order for an allowed call; a refusal has one in any case."""
+    """In this order for an allowed call. A refused call always has one."""
     traced = Traced(rate, draw, draw)
     service = traced.in_memory()
     if not hits:
@@ -96,8 +96,8 @@ async def test_a_call_has_a_span_by_its_parent_the_rate_and_the_answer(
     assert has_one == bool(traced.calls)
 
 
-async def test_the_span_of_a_call_describes_the_decision_without_its_values() -> None:
-    """Of each descriptor: code, hits and rule."""
+async def test_a_span_describes_the_decision_without_descriptor_values() -> None:
+    """It has the code, the hits and the rule of each descriptor."""
     traced = Traced(0.0)
     service = traced.in_memory()
     await service.should_rate_limit(request("secret", hits=10), trace=UNSAMPLED)
@@ -120,8 +120,10 @@ async def test_the_span_of_a_call_describes_the_decision_without_its_values() ->
     assert "secret" not in str(span)
 
 
-async def test_a_long_request_has_a_short_span() -> None:
-    """Twenty descriptors of it, and two hundred characters of a text: as many spans wait as the queue has."""
+async def test_the_size_of_a_span_is_bounded() -> None:
+    """By twenty descriptors, and two hundred characters for each text, because a whole queue of spans may
+    wait.
+    """
     traced = Traced(1.0)
     many = request(*[str(number) for number in range(60)], hits=1)
     await traced.in_memory().should_rate_limit(many._replace(domain="d" * 3_000 + "\x00"), trace=SAMPLED)
@@ -132,7 +134,7 @@ async def test_a_long_request_has_a_short_span() -> None:
 
 
 async def test_an_error_has_a_span_with_its_text() -> None:
-    """The store has failed, or the request is not valid; also one that a transport has refused."""
+    """The store failed, or the request is invalid, also if a transport refused it."""
     traced = Traced(0.0)
 
     class Failing(MemoryStore):
@@ -150,8 +152,8 @@ async def test_an_error_has_a_span_with_its_text() -> None:
     assert len(third.error) < 300
 
 
-async def test_the_store_is_noted_for_the_calls_that_it_answers() -> None:
-    """Not for one that is answered at its deadline, nor by a call of the store within a callback."""
+async def test_a_call_links_to_the_store_only_if_the_store_answers_it() -> None:
+    """A call that is answered at its deadline does not; neither does a call to the store within a callback."""
     traced = Traced(1.0, *[0.0] * 10)
     held: list[Callable[[], None]] = []
     service = traced.in_memory(held.append)
@@ -168,8 +170,8 @@ async def test_the_store_is_noted_for_the_calls_that_it_answers() -> None:
     assert traced.tracer.store is None
 
 
-async def test_calls_of_one_batch_link_to_its_span(redis_url: str) -> None:
-    """Each has a span of the store of its own; a batch that no span links to has none."""
+async def test_calls_of_one_batch_link_to_the_span_of_the_batch(redis_url: str) -> None:
+    """Each call has a store span of its own. A batch without links has no span."""
     traced = Traced(0.0)
     redis = RedisStore(connect(redis_url))
     service = traced.over(CoalescingStore(SettlingStore(TracedBackend(redis, traced.tracer))))
@@ -192,8 +194,8 @@ async def test_calls_of_one_batch_link_to_its_span(redis_url: str) -> None:
     assert traced.tracer.batch is None
 
 
-async def test_a_failed_batch_has_its_error(redis_url: str) -> None:
-    """And links from the calls that it fails."""
+async def test_the_span_of_a_failed_batch_has_the_error(redis_url: str) -> None:
+    """Its failed calls link to it."""
     traced = Traced(0.0)
     redis = RedisStore(connect("redis://127.0.0.1:1", timeout=0.5))
     service = traced.over(SettlingStore(TracedBackend(redis, traced.tracer)))
@@ -209,8 +211,10 @@ async def test_a_failed_batch_has_its_error(redis_url: str) -> None:
     assert call.error
 
 
-def test_without_tracing_there_is_neither_a_layer_nor_another_service() -> None:
-    """So it costs nothing: no call and no branch on the way of a batch."""
+def test_without_tracing_there_is_no_tracing_layer() -> None:
+    """Nor another class of service. So tracing costs nothing when it is off: no call and no branch for a
+    batch.
+    """
     settings = load_settings({"REDIS_URL": "127.0.0.1:1"})
     store = make_store(settings)
     service = make_service(settings, store, Metrics(), Amendments(), hold_ids(), None)
@@ -224,7 +228,7 @@ def test_without_tracing_there_is_neither_a_layer_nor_another_service() -> None:
 
 
 def test_spans_beyond_the_bound_are_dropped_and_counted() -> None:
-    """The earlier ones stay; enough of them wake the exporter."""
+    """Earlier ones are kept. A queue that fills up wakes the exporter."""
     traced = Traced(1.0, most=3, wanted=2)
     for number in range(5):
         assert traced.notes.ready.is_set() == (number >= 2)
@@ -234,7 +238,7 @@ def test_spans_beyond_the_bound_are_dropped_and_counted() -> None:
 
 
 async def test_a_fault_of_tracing_fails_no_call(caplog: pytest.LogCaptureFixture) -> None:
-    """The call is answered before it is noted."""
+    """The call is answered before its span is recorded."""
     traced = Traced(1.0)  # whose draw raises StopIteration
 
     def broken() -> float:

@@ -37,7 +37,7 @@ class Backend(MemoryStore):
         self.calls: list[Call] = []
         self.away = False
         self.clock: float | None = None
-        """The time of Redis; None where it does not report it."""
+        """The time of Redis; None if it does not report its time."""
         self.fates: dict[str, Fate] = {}
         """Keys whose calls fail; nothing of them is applied."""
 
