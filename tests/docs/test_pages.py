@@ -259,8 +259,8 @@ def test_the_bounds_are_those_of_the_code() -> None:
         "calls to Redis at a time": f"{settling._MOST_IN_FLIGHT}",
         "hits in a batch": f"{grouped['most_in_batch'].default}",
         "hits that wait for a batch": f"{grouped['most_waiting'].default}",
-        "a register is kept": f"{lanes.REGISTER_TTL} s",
-        "a batch of unknown outcome is settled within": f"{lanes.REGISTER_TTL // 2} s",
+        "lifetime of a register after its last call": f"{lanes.REGISTER_TTL} s",
+        "age at which a batch of unknown outcome may still be settled": f"{lanes.REGISTER_TTL // 2} s",
         "MEMORY_STORE_SIZE_IN_BYTES": defaults["MEMORY_STORE_SIZE_IN_BYTES"],
     }
     assert bounds == {row[0]: row[1] for row in table.rows}
