@@ -258,15 +258,14 @@ class Operations:
         return applied
 
     def _log_edit(self, by: By, version: int, edited: Edited) -> None:
-        self._log.warning(
-            "reset" if edited.reset is not None else "amended",
-            version=version,
-            author=by.author,
-            reason=by.reason,
-            key=by.key,
+        log = self._log.bind(version=version, author=by.author, reason=by.reason, key=by.key)
+        if edited.reset is not None:
+            log.warning("reset", reset=reset_to_json(edited.reset))
+            return
+        log.warning(
+            "amended",
             before=None if edited.before is None else to_json(edited.before),
             after=None if edited.after is None else to_json(edited.after),
-            reset=None if edited.reset is None else reset_to_json(edited.reset),
         )
 
     def _check_steps(self, target: Target) -> None:

@@ -8,13 +8,15 @@ from pathlib import Path
 import structlog
 
 from ..core.errors import StartError
-from .receivers import receivers_of
+from ..runtime.watched_file import State, state_of
+from .receivers import Receiver, Unreadable, check_secrets, read_receivers
 
 
 class CurrentReceivers:
     """The receivers of EVENTS_WEBHOOK_URL (`urls`) and EVENTS_WEBHOOKS (`file`). Raises StartError if they cannot be used.
 
-    A file that cannot be used later leaves the receivers as they were, and is tried again at each look.
+    A file that cannot be used later leaves the receivers as they were. Each look only asks for the state of the files; it reads
+    what has changed, and what could not be read.
     """
 
     def __init__(self, urls: Sequence[str], secret_file: str, file: str) -> None:
@@ -22,18 +24,20 @@ class CurrentReceivers:
         self._file = file
         self._log = structlog.get_logger("ratelimit_service.events")
         self._refused = ""
-        self.receivers = receivers_of(*self._settings)
-        self._seen = self._contents()
+        self._seen: State | None = None
+        self._seen_secrets: list[State] | None = None
+        self._found: tuple[Receiver, ...] | None = None
+        """The receivers in the file, whose secrets may be unusable; None for an invalid file."""
+        self.receivers: tuple[Receiver, ...] = ()
+        self._read()
 
     def look(self) -> bool:
         """Read changed files, and return whether the receivers have changed. Blocks: call it in a thread."""
         if not self._file:  # addresses do not change, and their secret is read at each delivery
             return False
-        contents = self._contents()
-        if contents == self._seen:
-            return False
+        before = self.receivers
         try:
-            receivers = receivers_of(*self._settings)
+            self._read()
         except StartError as error:
             if str(error) != self._refused:
                 self._refused = str(error)
@@ -41,22 +45,39 @@ class CurrentReceivers:
                     "receivers of events cannot be read, and those before stay in use", error=self._refused
                 )
             return False
+        if self.receivers == before:
+            return False
+        self._log.info("receivers of events have changed", receivers=[each.name for each in self.receivers])
+        return True
+
+    def _read(self) -> None:
+        """Read what has changed since the last call. Raises StartError, once for each state of the files."""
+        seen = _state(self._file)
+        if seen != self._seen:
+            self._seen, self._seen_secrets, self._found = seen, None, None
+            try:
+                self._found = read_receivers(*self._settings)
+            except Unreadable:
+                self._seen = None
+                raise
+        if self._found is None:
+            return
+        secrets = [_state(each.secret_file) for each in self._found if each.secret_file]
+        if secrets == self._seen_secrets:
+            return
+        self._seen_secrets = secrets
+        try:
+            check_secrets(self._found)
+        except Unreadable:
+            self._seen_secrets = None
+            raise
         self._refused = ""
-        self._seen = contents
-        changed = receivers != self.receivers
-        self.receivers = receivers
-        if changed:
-            self._log.info("receivers of events have changed", receivers=[each.name for each in receivers])
-        return changed
-
-    def _contents(self) -> list[bytes | None]:
-        """Return what the file and the secrets contain; None for one that cannot be read."""
-        files = [self._file, *[each.secret_file for each in self.receivers if each.secret_file]]
-        return [_read(file) for file in files if file]
+        self.receivers = self._found
 
 
-def _read(file: str) -> bytes | None:
+def _state(file: str) -> State:
+    """Return the state of a file, and a state of its own for one that is missing."""
     try:
-        return Path(file).read_bytes()
+        return state_of(Path(file)) if file else ()
     except OSError:
-        return None
+        return ()

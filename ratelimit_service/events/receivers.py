@@ -16,13 +16,18 @@ from urllib.parse import urlsplit
 import yaml
 
 from ..core.errors import StartError
+from ..runtime.watched_file import LARGEST
 from .model import NOTIFY, TYPES
 
 _KEYS = frozenset(("name", "url", "types", "domains", "secret_file", "template"))
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 _SLOT = re.compile(r"\{([a-z_.]+)\}")
-_LARGEST = 1_048_576
-"""Bytes of a file of receivers."""
+_LARGEST_SECRET = 4_096
+"""Bytes of the file of a secret."""
+
+
+class Unreadable(StartError):
+    """A file cannot be read at the moment."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +62,35 @@ class Receiver:
 
 def secret_of(path: str) -> bytes:
     """Return the secret in a file: base64, with or without the prefix of Standard Webhooks. Raises OSError, ValueError."""
-    text = Path(path).read_text("ascii").strip().removeprefix("whsec_")
+    content = _bytes_of(path, _LARGEST_SECRET)
     try:
+        text = content.decode("ascii").strip().removeprefix("whsec_")
         secret = base64.b64decode(text, validate=True)
-    except binascii.Error as error:
+    except (UnicodeDecodeError, binascii.Error) as error:
         raise ValueError(f"is not base64: {error}") from None
     if len(secret) < 16:
         raise ValueError("has fewer than 16 bytes")
     return secret
 
 
+def _bytes_of(path: str, most: int) -> bytes:
+    """Return the content of a file. Raises OSError, or ValueError if it has more than so many bytes."""
+    with Path(path).open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"is longer than {most} bytes")
+    return content
+
+
 def receivers_of(urls: Sequence[str], secret_file: str, file: str) -> tuple[Receiver, ...]:
     """Return the receivers of the settings. Raises StartError with what is wrong."""
+    found = read_receivers(urls, secret_file, file)
+    check_secrets(found)
+    return found
+
+
+def read_receivers(urls: Sequence[str], secret_file: str, file: str) -> tuple[Receiver, ...]:
+    """Return the receivers of the settings, without reading their secrets. Raises StartError."""
     found = [
         Receiver(f"webhook-{number}" if number > 1 else "webhook", url, secret_file=secret_file)
         for number, url in enumerate(urls, 1)
@@ -85,12 +107,11 @@ def receivers_of(urls: Sequence[str], secret_file: str, file: str) -> tuple[Rece
 
 def _of_file(file: str) -> list[Receiver]:
     try:
-        with Path(file).open("rb") as opened:
-            text = opened.read(_LARGEST + 1)
+        text = _bytes_of(file, LARGEST)
     except OSError as error:
-        raise StartError(f"EVENTS_WEBHOOKS: {file} cannot be read: {error.strerror}") from None
-    if len(text) > _LARGEST:
-        raise StartError(f"EVENTS_WEBHOOKS: {file} is longer than {_LARGEST} bytes")
+        raise Unreadable(f"EVENTS_WEBHOOKS: {file} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise StartError(f"EVENTS_WEBHOOKS: {file} {error}") from None
     try:
         document = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: also of a date that is none
@@ -151,17 +172,20 @@ def _check(receiver: Receiver, file: str) -> None:
         raise StartError(
             f"EVENTS_WEBHOOKS: {file}: {where} has a template that is not JSON: {error}"
         ) from None
-    if receiver.secret_file:
+
+
+def check_secrets(receivers: Sequence[Receiver]) -> None:
+    """Raise StartError unless each secret can be used."""
+    for receiver in receivers:
+        if not receiver.secret_file:
+            continue
+        where = f"the receiver of events {receiver.name!r}: the secret in {receiver.secret_file}"
         try:
             secret_of(receiver.secret_file)
         except OSError as error:
-            raise StartError(
-                f"{where}: the secret in {receiver.secret_file} cannot be read: {error.strerror or error}"
-            ) from None
+            raise Unreadable(f"{where} cannot be read: {error.strerror or error}") from None
         except ValueError as error:
-            raise StartError(
-                f"{where}: the secret in {receiver.secret_file} cannot be used: {error}"
-            ) from None
+            raise StartError(f"{where} cannot be used: {error}") from None
 
 
 def _filled(template: Any, event: Mapping[str, Any]) -> Any:

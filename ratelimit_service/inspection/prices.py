@@ -12,12 +12,9 @@ from ..core.errors import InvalidRules, StartError
 from ..core.ledger.price import NO_PRICES, ModelPrices
 from ..ports import Clock
 from ..runtime.threads import StuckError
-from ..runtime.watched_file import WatchedFile
+from ..runtime.watched_file import LARGEST, WatchedFile
 
 SETTING = "PRICES_FILE"
-
-MOST_BYTES = 1_048_576
-"""The largest file: some 15,000 prices."""
 
 Read = Callable[[str, bytes], ModelPrices]
 """Reads the text of a file of this name. Raises InvalidRules."""
@@ -32,7 +29,7 @@ class Prices:
         self._log = structlog.get_logger("ratelimit_service")
         self.models = NO_PRICES
         if read is not None:
-            self._watched = WatchedFile(file, SETTING, MOST_BYTES, partial(self._use, read), clock)
+            self._watched = WatchedFile(file, SETTING, LARGEST, partial(self._use, read), clock)
             if problem := self._watched.read():
                 raise StartError(f"{SETTING} cannot be used: {problem}")
 
@@ -53,8 +50,8 @@ class Prices:
     def _use(self, read: Read, content: bytes | None) -> str:
         if content is None:
             return ""
-        if len(content) > MOST_BYTES:
-            return f"{self._file} is longer than {MOST_BYTES} bytes"
+        if len(content) > LARGEST:
+            return f"{self._file} is longer than {LARGEST} bytes"
         try:
             self.models = read(self._file, content)
         except InvalidRules as error:

@@ -1,4 +1,4 @@
-"""A file of the settings that is read again when it changes."""
+"""Files of the settings that are read again when they change."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .threads import Thread
+
+LARGEST = 1_048_576
+"""Bytes of a file with a list of entries, such as prices or receivers."""
 
 _LOOKED_EVERY = 1.0
 """Seconds between two checks of a file."""
@@ -15,6 +18,15 @@ _ANSWERS_WITHIN = 2.0
 
 Use = Callable[[bytes | None], str]
 """Uses the content of a file, or None if it cannot be read, and returns what is wrong with it; empty if nothing is."""
+
+State = tuple[int, ...]
+"""What differs after a change of a file."""
+
+
+def state_of(file: Path) -> State:
+    """Return the state of a file. Raises OSError."""
+    found = file.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 class WatchedFile:
@@ -29,7 +41,7 @@ class WatchedFile:
         self._use = use
         self._clock = clock
         self._looked = clock()
-        self._seen: tuple[int, ...] | None = None
+        self._seen: State | None = None
         self._files = Thread(f"looking for changes of {setting}")
 
     async def look(self) -> str:
@@ -42,8 +54,7 @@ class WatchedFile:
     def read(self) -> str:
         """Use the content if it has changed, and return what is wrong with the file, once for each state of it."""
         try:
-            found = self._file.stat()
-            seen: tuple[int, ...] = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+            seen = state_of(self._file)
             if seen == self._seen:
                 return ""
             with self._file.open("rb") as file:

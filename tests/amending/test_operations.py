@@ -166,6 +166,17 @@ async def test_a_reset_sets_used_to_0_in_one_window_or_all(desk: Desk) -> None:
     assert [(0, 100), (100,)] == [tuple(dict(one.counters).values()) for one in audited if one is not None]
 
 
+async def test_the_log_of_a_reset_has_what_its_counters_held(desk: Desk) -> None:
+    """It has no amendment, so it has no `before` and `after`."""
+    desk.ask(hits=100)
+    with capture_logs() as logged:
+        await desk.operations.reset(desk.by(), target("team=dba"), window="hour")
+    (line,) = [line for line in logged if line["event"] == "reset"]
+    counters = {"{d|team=dba}:hour:2026-11-21T00Z": 100}
+    assert {"domain": "d", "descriptor": "team=dba", "window": "hour", "counters": counters} == line["reset"]
+    assert {"event", "log_level", "version", "author", "reason", "key", "reset"} == line.keys()
+
+
 async def test_a_reset_that_is_sent_again_forgives_nothing_that_was_used_since(desk: Desk) -> None:
     desk.ask(hits=100)
     by = desk.by()

@@ -90,6 +90,50 @@ def test_a_secret_may_arrive_after_the_file(file: File, tmp_path: Path) -> None:
     assert (True, ["b"]) == (configured.look(), names(configured))
 
 
+def test_an_unchanged_file_is_not_read(file: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked at every two seconds, valid or not; a large invalid one would take seconds of CPU each time."""
+    secret = tmp_path / "secret"
+    secret.write_text(base64.b64encode(bytes(32)).decode())
+    file.write(entry("a", "http://a.example", f", secret_file: {secret}"))
+    configured = CurrentReceivers((), "", str(file.path))
+    opened: list[str] = []
+    opens = Path.open
+
+    def noted(path: Path, mode: str = "r") -> object:
+        opened.append(path.name)
+        return opens(path, mode)
+
+    monkeypatch.setattr(Path, "open", noted)
+    assert [False, False, []] == [configured.look(), configured.look(), opened]
+    monkeypatch.undo()
+    for broken in (file.path, secret):
+        text = broken.read_text()
+        broken.write_text("receivers: [" if broken == file.path else "!")
+        monkeypatch.setattr(Path, "open", noted)
+        assert not configured.look()
+        assert broken.name in opened
+        opened.clear()
+        assert [False, []] == [configured.look(), opened]
+        monkeypatch.undo()
+        broken.write_text(text)
+        assert not configured.look()
+
+
+@pytest.mark.parametrize("length", [4_097, 10_000_000])
+def test_a_secret_is_read_up_to_its_bound(length: int, file: File, tmp_path: Path) -> None:
+    """A wrong path may lead to a file of any size."""
+    secret = tmp_path / "secret"
+    secret.write_text(base64.b64encode(bytes(32)).decode())
+    file.write(entry("a", "http://a.example", f", secret_file: {secret}"))
+    configured = CurrentReceivers((), "", str(file.path))
+    secret.write_bytes(b"A" * length)
+    with capture_logs() as logs:
+        assert not configured.look()
+    assert "cannot be used: is longer than 4096 bytes" in logs[0]["error"]
+    with pytest.raises(StartError, match="longer than 4096 bytes"):
+        CurrentReceivers((), "", str(file.path))
+
+
 def test_an_invalid_file_stops_the_start(file: File) -> None:
     """There are no earlier receivers to keep."""
     with pytest.raises(StartError, match="cannot be read"):

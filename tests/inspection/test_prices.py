@@ -9,7 +9,8 @@ from structlog.testing import capture_logs
 
 from ratelimit_service.core.errors import StartError
 from ratelimit_service.core.rules.prices import read_model_prices
-from ratelimit_service.inspection.prices import MOST_BYTES, Prices
+from ratelimit_service.inspection.prices import Prices
+from ratelimit_service.runtime.watched_file import LARGEST
 from ratelimit_service.settings.table import load_settings
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.steering import make_prices
@@ -63,7 +64,7 @@ def test_the_setting_names_the_file(tmp_path: Path) -> None:
         (priced("cheap"), "per_million: must be a price"),
         ("{", "not valid YAML"),
         (None, "No such file or directory"),
-        ("#" * (MOST_BYTES + 1), "is longer than"),
+        ("#" * (LARGEST + 1), "is longer than"),
     ],
 )
 async def test_an_unusable_file_leaves_the_prices_before(
