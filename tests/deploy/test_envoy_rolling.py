@@ -25,9 +25,9 @@ from testing.service import Service
 from testing.waiting import PATIENCE
 
 from ..e2e.conftest import Counters
+from .envoy_file import FILE, RULES, bootstrap, bucket
 from .kustomize import objects_of
 from .provider import COMPLETIONS, PeculiarLlm
-from .test_envoy import FILE, RULES, bootstrap, bucket
 
 pytestmark = pytest.mark.e2e
 

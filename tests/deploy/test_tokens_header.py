@@ -15,8 +15,8 @@ from testing.envoy import EnvoyProcess
 from testing.service import Service, port_of
 
 from ..docs.documents import DOCS, section
+from .envoy_file import RULES, bootstrap
 from .provider import COMPLETIONS, MESSAGES, PeculiarLlm
-from .test_envoy import RULES, bootstrap
 
 pytestmark = pytest.mark.e2e
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
-from .stand_in import HOSTILE, StandIn, book, budget, control_plane, moment, refusal, spent, window
+from .answers import HOSTILE, book, budget, control_plane, moment, refusal, spent, window
+from .fake_api import FakeApi
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -72,21 +73,21 @@ def page(context: BrowserContext) -> Page:
 
 
 @pytest.fixture
-def stand_in() -> Iterator[StandIn]:
+def fake_api() -> Iterator[FakeApi]:
     """An API whose answers the test sets."""
-    with StandIn() as server:
+    with FakeApi() as server:
         yield server
 
 
 @pytest.fixture
-def everything(stand_in: StandIn) -> StandIn:
+def everything(fake_api: FakeApi) -> FakeApi:
     """An API with data for each view."""
-    stand_in.books = [
+    fake_api.books = [
         book([["team", "dba"]], spent("2026-11-21T01:00:00Z", 4_211, 200, 3, "2.50"), currency="USD"),
         book([["team", "support"]], spent("2026-11-21T02:00:00Z", 900)),
         *[book([["team", value]], spent("2026-11-22T02:00:00Z", 7)) for value, _ in HOSTILE.values()],
     ]
-    stand_in.budgets = [
+    fake_api.budgets = [
         budget("fine", window(10, 5_000)),
         budget("dba", window(5_774, 5_000), window(9_000, 50_000, name="day")),
         budget("support", window(17_000, 20_000), name="support-hour"),
@@ -94,7 +95,7 @@ def everything(stand_in: StandIn) -> StandIn:
         budget("more", window(6_200, 5_000, effective=7_000)),
         *[budget(value, window(1, 10)) for value, _ in HOSTILE.values()],
     ]
-    stand_in.refusals = [refusal(number, value) for number, (value, _) in enumerate(HOSTILE.values(), 1)]
+    fake_api.refusals = [refusal(number, value) for number, (value, _) in enumerate(HOSTILE.values(), 1)]
     amended = {
         "id": "t-1",
         "kind": "top_up",
@@ -109,10 +110,10 @@ def everything(stand_in: StandIn) -> StandIn:
         "reason": "launch",
         "blocks": False,
     }
-    stand_in.amendments = [amended]
-    stand_in.budgets[1]["amendments"] = [amended]
+    fake_api.amendments = [amended]
+    fake_api.budgets[1]["amendments"] = [amended]
     edit = {"action": "put", "id": "t-1", "domain": "token-budgets", "descriptor": "team=dba", "window": None}
-    stand_in.audit = [
+    fake_api.audit = [
         {
             **edit,
             "before": None,
@@ -125,7 +126,7 @@ def everything(stand_in: StandIn) -> StandIn:
             "key": "k",
         }
     ]
-    stand_in.control_planes = [
+    fake_api.control_planes = [
         control_plane("eg", rejected_domains=1, rejected=["shop: descriptors[0]: unknown unit '9'"]),
         control_plane(
             "ai",
@@ -135,7 +136,7 @@ def everything(stand_in: StandIn) -> StandIn:
             missing=["ai-gateway-quota"],
         ),
     ]
-    stand_in.problems = [
+    fake_api.problems = [
         {"file": "a.yaml", "line": 3, "path": "descriptors[0]", "problem": "'fortnight' is no unit"}
     ]
-    return stand_in
+    return fake_api

@@ -5,44 +5,16 @@ from __future__ import annotations
 import re
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Page, expect
 
 from testing.waiting import wait_for
 
-from .stand_in import HOSTILE, TOKEN, Refused, StandIn, budget, control_plane, moment, refusal, window
-
-VIEWS = {
-    "budgets": "#/budgets",
-    "bucket": "#/bucket?domain=token-budgets&descriptor=team%3Ddba",
-    "refusals": "#/refusals",
-    "explain": "#/explain?domain=token-budgets&descriptor=team%3Ddba",
-    "usage": "#/usage?domain=token-budgets&from=2026-10-24&to=2026-11-30",
-    "changes": "#/changes",
-    "service": "#/service",
-    "change": "#/change?domain=token-budgets",
-}
+from .answers import HOSTILE, budget, control_plane, moment, refusal, window
+from .browsing import VIEWS, look_again, open_with_token, rows
+from .fake_api import FakeApi, Refused
 
 
-def rows(page: Page) -> list[str]:
-    """Return the names of the buckets in the list, from the top."""
-    return page.locator(".virtual .budget h3").all_inner_texts()
-
-
-def look_again(page: Page) -> None:
-    """Let the page send its next requests at once."""
-    page.evaluate("window.dispatchEvent(new Event('refresh'))")
-
-
-def open_with_token(page: Page, url: str, token: str = TOKEN) -> None:
-    """Open the page, and type a token."""
-    page.goto(url)
-    page.get_by_role("button", name="Token …").click()
-    page.get_by_role("textbox", name="Token", exact=True).fill(token)
-    page.get_by_role("button", name="Use it").click()
-
-
-def test_buckets_that_need_attention_are_listed_first(page: Page, everything: StandIn) -> None:
+def test_buckets_that_need_attention_are_listed_first(page: Page, everything: FakeApi) -> None:
     """Blocked, over, low, and then the others. The state is shown in words, too."""
     page.goto(everything.url)
     expect(page.locator(".virtual h2").first).to_have_text("Blocked")
@@ -60,7 +32,7 @@ def test_buckets_that_need_attention_are_listed_first(page: Page, everything: St
     expect(page.get_by_text("'fortnight' is no unit")).to_be_visible()
 
 
-def test_hostile_names_are_shown_as_text(page: Page, everything: StandIn) -> None:
+def test_hostile_names_are_shown_as_text(page: Page, everything: FakeApi) -> None:
     """No value becomes markup, changes the order of its line, or is wider than the page."""
     page.goto(f"{everything.url}#/budgets?state=ok")
     shown = {text for _, text in HOSTILE.values() if text is not None}
@@ -79,7 +51,7 @@ def test_hostile_names_are_shown_as_text(page: Page, everything: StandIn) -> Non
 
 @pytest.mark.parametrize("value", ["markup", "bidi", "no-utf-8", "long"])
 def test_the_link_of_a_bucket_with_a_hostile_name_opens_that_bucket(
-    page: Page, everything: StandIn, value: str
+    page: Page, everything: FakeApi, value: str
 ) -> None:
     """From the list, and in another tab."""
     text = HOSTILE[value][0]
@@ -98,48 +70,34 @@ def test_the_link_of_a_bucket_with_a_hostile_name_opens_that_bucket(
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_amounts_above_2_to_the_53_keep_their_digits(page: Page, stand_in: StandIn) -> None:
+def test_amounts_above_2_to_the_53_keep_their_digits(page: Page, fake_api: FakeApi) -> None:
     """In answers, where JavaScript would round JSON numbers, and in forms."""
-    stand_in.budgets = [budget("large", window(9_007_199_254_740_993, 9_223_372_036_854_775_807))]
-    open_with_token(page, f"{stand_in.url}#/bucket?domain=token-budgets&descriptor=team%3Dlarge")
+    fake_api.budgets = [budget("large", window(9_007_199_254_740_993, 9_223_372_036_854_775_807))]
+    open_with_token(page, f"{fake_api.url}#/bucket?domain=token-budgets&descriptor=team%3Dlarge")
     card = page.locator(".card.budget")
     expect(card).to_contain_text("9,007,199,254,740,993 of 9,223,372,036,854,775,807")
     page.get_by_role("textbox", name="Tokens or requests to add").fill("9_007_199_254_740_993")
     page.get_by_label("Reason").fill("a test")
     page.get_by_role("button", name="Preview").click()
     expect(page.get_by_role("region", name="Preview")).to_contain_text("+9,007,199,254,740,993")
-    assert 9_007_199_254_740_993 == stand_in.bodies[-1][1]["amount"]
+    assert 9_007_199_254_740_993 == fake_api.bodies[-1][1]["amount"]
 
 
-def test_held_tokens_are_shown_beside_used_ones(page: Page, stand_in: StandIn) -> None:
+def test_held_tokens_are_shown_beside_used_ones(page: Page, fake_api: FakeApi) -> None:
     """For each window. A window without holds does not mention them."""
     held = {**window(40, 2_000), "held": 1_200}
-    stand_in.budgets = [budget("dba", held, window(40, 9_000, name="day"))]
-    open_with_token(page, f"{stand_in.url}#/bucket?domain=token-budgets&descriptor=team%3Ddba")
+    fake_api.budgets = [budget("dba", held, window(40, 9_000, name="day"))]
+    open_with_token(page, f"{fake_api.url}#/bucket?domain=token-budgets&descriptor=team%3Ddba")
     numbers = page.locator(".card.budget .window .numbers")
     expect(numbers.nth(0)).to_contain_text("40 of 2,000 (2 %) 1,200 held")
     expect(numbers.nth(1)).to_contain_text("40 of 9,000")
     expect(numbers.nth(1)).not_to_contain_text("held")
 
 
-def test_an_amount_that_is_not_a_whole_number_is_not_sent(page: Page, everything: StandIn) -> None:
-    """1.5 does not become 15."""
-    open_with_token(page, f"{everything.url}{VIEWS['bucket']}")
-    page.get_by_label("Reason").fill("a test")
-    complaint = page.get_by_role("alert").filter(has_text="the amount is a whole number")
-    for typed in ("1.5", "1,5", "-1", "0x10", "1e3", "", "12,34", "99999999999999999999"):
-        page.get_by_role("textbox", name="Tokens or requests to add").fill(typed)
-        page.get_by_role("button", name="Preview").click()
-        expect(complaint).to_be_visible()
-        page.get_by_label("Reason").fill(f"not {typed}")
-        expect(complaint).to_have_count(0)
-    assert [] == everything.bodies
-
-
-def test_a_list_of_ten_thousand_buckets_can_be_scrolled_to_its_end(page: Page, stand_in: StandIn) -> None:
+def test_a_list_of_ten_thousand_buckets_can_be_scrolled_to_its_end(page: Page, fake_api: FakeApi) -> None:
     """Only visible rows are in the document, and the focus is kept."""
-    stand_in.budgets = [budget(f"team-{number:05}", window(number % 100, 1_000)) for number in range(10_000)]
-    page.goto(f"{stand_in.url}#/budgets?sort=name")
+    fake_api.budgets = [budget(f"team-{number:05}", window(number % 100, 1_000)) for number in range(10_000)]
+    page.goto(f"{fake_api.url}#/budgets?sort=name")
     expect(page.get_by_text("10,000 budgets")).to_be_visible()
     page.locator(".virtual h3 a").first.focus()
     most = 0
@@ -165,20 +123,20 @@ def test_a_list_of_ten_thousand_buckets_can_be_scrolled_to_its_end(page: Page, s
     assert "team=team-00000" == page.evaluate("document.activeElement.innerText")
 
 
-def test_the_list_can_be_sorted_by_domain_and_key(page: Page, stand_in: StandIn) -> None:
+def test_the_list_can_be_sorted_by_domain_and_key(page: Page, fake_api: FakeApi) -> None:
     """Each domain and key has a heading."""
-    stand_in.budgets = [
+    fake_api.budgets = [
         budget("al", window(1, 10), key="user", domain="a"),
         budget("bo", window(1, 10), key="user", domain="a"),
         budget("dba", window(1, 10), domain="b"),
     ]
-    page.goto(stand_in.url)
+    page.goto(fake_api.url)
     page.get_by_label("Sort").select_option("Domain and key")
-    expect(page).to_have_url(f"{stand_in.url}#/budgets?sort=name")
+    expect(page).to_have_url(f"{fake_api.url}#/budgets?sort=name")
     expect(page.locator(".virtual h2")).to_have_text(["a · user", "b · team"])
 
 
-def test_the_usage_of_a_bucket_is_shown_over_time(page: Page, everything: StandIn) -> None:
+def test_the_usage_of_a_bucket_is_shown_over_time(page: Page, everything: FakeApi) -> None:
     """As bars, in words, and as a table."""
     tokens = (400, 0, 1_489)
     everything.points = [
@@ -194,7 +152,7 @@ def test_the_usage_of_a_bucket_is_shown_over_time(page: Page, everything: StandI
     assert ["400", "1,489"] == chart.locator("tbody td.number").all_inner_texts()
 
 
-def test_a_search_is_part_of_the_address(page: Page, everything: StandIn) -> None:
+def test_a_search_is_part_of_the_address(page: Page, everything: FakeApi) -> None:
     """The service does the search, and the address opens the same view."""
     page.goto(everything.url)
     page.get_by_label("Value begins with").fill("sup")
@@ -209,26 +167,26 @@ def test_a_search_is_part_of_the_address(page: Page, everything: StandIn) -> Non
     expect(page.get_by_text("No budget matches.")).to_be_visible()
 
 
-def test_an_empty_installation_is_explained(page: Page, stand_in: StandIn) -> None:
+def test_an_empty_installation_is_explained(page: Page, fake_api: FakeApi) -> None:
     """Before it has rules, and before it has had requests."""
-    stand_in.domains = []
-    page.goto(stand_in.url)
+    fake_api.domains = []
+    page.goto(fake_api.url)
     expect(page.get_by_role("heading", name="No rules are loaded yet")).to_be_visible()
     expect(page.get_by_text("CONFIG_PATH")).to_be_visible()
-    stand_in.domains = ["token-budgets"]
+    fake_api.domains = ["token-budgets"]
     page.reload()
     expect(page.get_by_role("heading", name="Nothing is counted yet")).to_be_visible()
     expect(page.locator("main")).to_contain_text("Rules are in force for token-budgets")
 
 
-def test_an_incomplete_list_is_reported(page: Page, everything: StandIn) -> None:
+def test_an_incomplete_list_is_reported(page: Page, everything: FakeApi) -> None:
     """With the reason, as text."""
     everything.partial = "looked at 20000 of about 1000000 keys <b>"
     page.goto(everything.url)
     expect(page.get_by_text("This is only a part. looked at 20000 of about 1000000 keys <b>")).to_be_visible()
 
 
-def test_the_last_data_stays_while_the_service_is_down(page: Page, everything: StandIn) -> None:
+def test_the_last_data_stays_while_the_service_is_down(page: Page, everything: FakeApi) -> None:
     """It is marked as old, and updated once the service is back."""
     page.goto(everything.url)
     expect(page.locator(".virtual .budget.over")).to_be_visible()
@@ -247,7 +205,7 @@ def test_the_last_data_stays_while_the_service_is_down(page: Page, everything: S
     expect(page.get_by_role("alert").filter(has_text="The service does not answer")).to_have_count(0)
 
 
-def test_a_store_that_does_not_answer_is_reported_in_every_view(page: Page, everything: StandIn) -> None:
+def test_a_store_that_does_not_answer_is_reported_in_every_view(page: Page, everything: FakeApi) -> None:
     """At the top."""
     everything.status = {
         "store": {"type": "redis", "reachable": False, "circuit_open": True, "journal_hits": 12}
@@ -260,7 +218,7 @@ def test_a_store_that_does_not_answer_is_reported_in_every_view(page: Page, ever
     expect(page.locator("dl")).to_contain_text("12 hits")
 
 
-def test_the_view_of_the_service_has_its_control_planes(page: Page, everything: StandIn) -> None:
+def test_the_view_of_the_service_has_its_control_planes(page: Page, everything: FakeApi) -> None:
     """The rules of each, its rejected resources, and since when its rules may be out of date. Texts from
     control planes are shown as text.
     """
@@ -287,124 +245,7 @@ def test_the_view_of_the_service_has_its_control_planes(page: Page, everything: 
     expect(section).to_have_count(0)
 
 
-def test_a_wrong_token_is_refused_and_can_be_removed(page: Page, everything: StandIn) -> None:
-    """Nothing else changes. The token is kept in this tab only."""
-    open_with_token(page, everything.url, "wrong")
-    expect(page.get_by_role("alert").filter(has_text="The token is not valid")).to_be_visible()
-    assert "wrong" == page.evaluate("sessionStorage.getItem('ratelimit-service token')")
-    assert [0, ""] == page.evaluate("[localStorage.length, document.cookie]")
-    page.get_by_role("button", name="Token …").click()
-    page.get_by_role("button", name="Forget it").click()
-    expect(page.get_by_role("alert").filter(has_text="token")).to_have_count(0)
-    expect(page.locator(".virtual .budget.over")).to_be_visible()
-    assert page.evaluate("sessionStorage.getItem('ratelimit-service token')") is None
-
-
-def test_the_page_asks_for_a_token_if_reads_need_one(page: Page, everything: StandIn) -> None:
-    """With the token, it shows everything."""
-    everything.wants_token = True
-    page.goto(everything.url)
-    expect(page.get_by_role("alert").filter(has_text="A token is needed")).to_be_visible()
-    open_with_token(page, everything.url)
-    expect(page.locator(".virtual .budget.over")).to_be_visible()
-
-
-def test_no_change_is_possible_without_the_admin_token(page: Page, everything: StandIn) -> None:
-    """The page names the token that it needs, or reports that the service has none."""
-    page.goto(f"{everything.url}{VIEWS['bucket']}")
-    expect(page.get_by_text("Changes need the admin token")).to_be_visible()
-    assert 0 == page.get_by_role("button", name="Preview").count()
-    everything.status = {"writes": False}
-    page.reload()
-    expect(page.get_by_text("Changes are off.")).to_be_visible()
-
-
-def test_a_change_is_previewed_and_sent_once(page: Page, everything: StandIn) -> None:
-    """The change has the content of the preview and an idempotency key. It is sent after a confirmation only."""
-    open_with_token(page, f"{everything.url}{VIEWS['bucket']}")
-    page.get_by_role("textbox", name="Tokens or requests to add").fill("2,000")
-    page.get_by_role("combobox", name="Window").select_option("hour")
-    page.get_by_label("Your name").fill("ana")
-    page.get_by_label("Reason").fill("launch")
-    page.get_by_role("button", name="Preview").click()
-    preview = page.get_by_role("region", name="Preview")
-    expect(preview).to_contain_text("nothing is changed yet")
-    expect(preview).to_contain_text("+2,000, until the window ends")
-    wanted = {
-        "domain": "token-budgets",
-        "descriptor": "team=dba",
-        "amount": 2_000,
-        "window": "hour",
-        "windows": 1,
-        "author": "ana",
-        "reason": "launch",
-    }
-    assert [("top-up", {**wanted, "dry_run": True})] == [each[:2] for each in everything.bodies]
-    preview.get_by_role("button", name="Confirm").click()
-    expect(page.get_by_text("Done.")).to_be_visible()
-    (_, _, first), (name, body, key) = everything.bodies
-    assert ("top-up", {**wanted, "dry_run": False, "confirmation": "yes"}) == (name, body)
-    assert key and key != first
-
-
-def test_a_retry_after_a_lost_answer_has_the_same_key(page: Page, everything: StandIn) -> None:
-    """So it is not a second change."""
-    open_with_token(page, f"{everything.url}{VIEWS['bucket']}")
-    page.get_by_label("Reset: set the use to 0").check()
-    page.get_by_label("Reason").fill("a test")
-    page.get_by_role("button", name="Preview").click()
-    confirm = page.get_by_role("button", name="Confirm")
-    expect(confirm).to_be_visible()
-    keys = []
-
-    def lose(route: object, request: object) -> None:
-        keys.append(request.headers["idempotency-key"])  # type: ignore[attr-defined]
-        route.abort()  # type: ignore[attr-defined]
-
-    page.route("**/api/v1/reset", lose)
-    confirm.click()
-    expect(page.get_by_role("alert").filter(has_text="The service does not answer")).to_be_visible()
-    page.unroute("**/api/v1/reset")
-    confirm.click()
-    expect(page.get_by_text("Done.")).to_be_visible()
-    assert keys == [everything.bodies[-1][2]]
-
-
-def test_the_kill_switch_requires_a_preview(page: Page, everything: StandIn) -> None:
-    """From the rules of a domain: an override of 0 for `*`, with the affected buckets and the confirmation of
-    the preview.
-    """
-    open_with_token(page, f"{everything.url}{VIEWS['service']}")
-    page.get_by_role("link", name="Block the whole domain …").click()
-    expect(page.get_by_text("0 blocks:")).to_be_visible()
-    assert ["until it is removed", "until a date and time"] == page.get_by_label("How long").locator(
-        "option"
-    ).all_inner_texts()
-    page.get_by_label("Reason").fill("incident 7")
-    page.get_by_role("button", name="Preview").click()
-    preview = page.get_by_role("region", name="Preview")
-    expect(preview).to_contain_text("the whole domain token-budgets: blocked, until it is removed")
-    expect(preview).to_contain_text(f"It affects {len(everything.budgets)} present buckets")
-    preview.get_by_role("button", name="Confirm").click()
-    expect(page.get_by_text("Done.")).to_be_visible()
-    name, body, _ = everything.bodies[-1]
-    assert ("override", "*", 0, "yes") == (name, body["descriptor"], body["amount"], body["confirmation"])
-
-
-def test_an_amendment_can_be_removed(page: Page, everything: StandIn) -> None:
-    """With a reason for the audit."""
-    open_with_token(page, f"{everything.url}{VIEWS['changes']}")
-    page.get_by_role("button", name='Remove "+2,000" of team=dba').click()
-    page.get_by_label("Reason of the removal").fill("enough")
-    page.get_by_role("button", name="Preview").click()
-    page.get_by_role("button", name="Confirm").click()
-    expect(page.get_by_role("form", name="Remove an amendment")).to_have_count(0)
-    name, body, key = everything.bodies[-1]
-    assert ("remove", "t-1", "enough", "yes") == (name, body["id"], body["reason"], body["confirmation"])
-    assert key
-
-
-def test_an_explanation_has_an_address(page: Page, everything: StandIn) -> None:
+def test_an_explanation_has_an_address(page: Page, everything: FakeApi) -> None:
     """It shows the rule that applies, the others, and the reasons."""
     page.goto(f"{everything.url}#/explain")
     page.get_by_label("Domain").fill("token-budgets")
@@ -417,12 +258,12 @@ def test_an_explanation_has_an_address(page: Page, everything: StandIn) -> None:
     assert page.url.endswith("#/explain?domain=token-budgets&descriptor=team%3Ddba")
 
 
-def test_new_refusals_appear_at_the_top(page: Page, stand_in: StandIn) -> None:
+def test_new_refusals_appear_at_the_top(page: Page, fake_api: FakeApi) -> None:
     """The page requests new ones only, and updates can be paused."""
-    stand_in.refusals = [refusal(1, "dba", message="first")]
-    page.goto(f"{stand_in.url}#/refusals")
+    fake_api.refusals = [refusal(1, "dba", message="first")]
+    page.goto(f"{fake_api.url}#/refusals")
     expect(page.locator("tbody tr")).to_have_count(1)
-    stand_in.refusals.append(refusal(2, "dba", message="second"))
+    fake_api.refusals.append(refusal(2, "dba", message="second"))
     look_again(page)
     expect(page.locator("tbody tr")).to_have_count(2)
     expect(page.locator("tbody tr").first).to_contain_text("second")
@@ -430,7 +271,7 @@ def test_new_refusals_appear_at_the_top(page: Page, stand_in: StandIn) -> None:
     expect(page.locator("tbody tr")).to_have_count(1)
 
 
-def test_a_hidden_page_sends_no_requests(page: Page, everything: StandIn) -> None:
+def test_a_hidden_page_sends_no_requests(page: Page, everything: FakeApi) -> None:
     """It continues when it becomes visible."""
     page.clock.install()
     page.goto(everything.url)
@@ -442,99 +283,3 @@ def test_a_hidden_page_sends_no_requests(page: Page, everything: StandIn) -> Non
     assert before == everything.calls.total()
     page.evaluate("""delete document.hidden; document.dispatchEvent(new Event("visibilitychange"))""")
     wait_for("a call", lambda: everything.calls.total() > before)
-
-
-def test_the_page_works_without_a_mouse(page: Page, everything: StandIn) -> None:
-    """From the skip link to a bucket and its form."""
-    page.goto(everything.url)
-    expect(page.locator(".virtual .budget.over")).to_be_visible()
-    page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="To the content")).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="Budgets")).to_be_focused()
-    for _ in range(6):
-        page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="team=stopped")).to_be_focused()
-    page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="team=stopped")).to_be_focused()
-
-
-@pytest.mark.parametrize(
-    "scheme, width, rules",
-    [
-        ("light", 1_200, None),
-        ("light", 360, ["target-size", "scrollable-region-focusable"]),
-        ("dark", 1_200, ["color-contrast"]),
-    ],
-)
-def test_axe_finds_no_violation_in_any_view(
-    browser: Browser, everything: StandIn, scheme: str, width: int, rules: list[str] | None
-) -> None:
-    """Including the dialog and a preview. Nothing is wider than the window.
-
-    All rules run once; those about colours and widths run with other themes and sizes, too.
-    """
-    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})  # type: ignore[arg-type]
-    try:
-        page = context.new_page()
-        open_with_token(page, everything.url)
-        for name, view in VIEWS.items():
-            page.goto(f"{everything.url}{view}")
-            expect(page.locator("main h1")).to_be_visible()
-            expect(page.get_by_text("Reading")).to_have_count(0)
-            check(page, name, rules)
-        page.get_by_label("Override: set the limit").check()
-        page.get_by_label("the whole domain").check()
-        page.get_by_label("Limit", exact=True).fill("0")
-        page.get_by_label("How long").select_option("until it is removed")
-        page.get_by_label("Reason").fill("a test")
-        page.get_by_role("button", name="Preview").click()
-        expect(page.get_by_role("region", name="Preview")).to_be_visible()
-        check(page, "preview", rules)
-        page.get_by_role("button", name="Token …").click()
-        check(page, "dialog", rules)
-    finally:
-        context.close()
-
-
-def check(page: Page, name: str, rules: list[str] | None) -> None:
-    """Fail with the violations that axe finds, by all rules or by the given ones."""
-    found = Axe().run(page, options={"runOnly": rules} if rules else None)
-    assert 0 == found.violations_count, f"{name}: {found.generate_report()}"
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
-        f"{name} is wider than the window"
-    )
-
-
-def test_the_page_loads_nothing_from_other_hosts(context: BrowserContext, everything: StandIn) -> None:
-    """Every request goes to the port of the page. A script that is injected into the document does not run."""
-    page = context.new_page()
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    for view in VIEWS.values():
-        page.goto(f"{everything.url}{view}")
-        expect(page.locator("main h1")).to_be_visible()
-    assert asked and all(each.startswith(everything.url) for each in asked)
-    other = context.browser.new_context() if context.browser else None
-    assert other is not None
-    try:
-        victim = other.new_page()
-        victim.goto(everything.url)
-        expect(victim.locator("main h1")).to_be_visible()
-        refused = victim.evaluate(
-            """async () => {
-                const tried = [];
-                const script = document.createElement("script");
-                try { script.text = "window.owned = true"; document.head.append(script); } catch { tried.push("script"); }
-                try { document.body.innerHTML = "<img src=x onerror='window.owned = true'>"; } catch { tried.push("markup"); }
-                try { await fetch("http://127.0.0.1:9/"); } catch { tried.push("fetch"); }
-                await new Promise((done) => setTimeout(() => {
-                    try { new Function("window.owned = true")(); } catch { tried.push("eval"); }
-                    done();
-                }));
-                return [tried, window.owned === undefined];
-            }"""
-        )
-        assert [["script", "markup", "fetch", "eval"], True] == refused
-    finally:
-        other.close()

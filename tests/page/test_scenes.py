@@ -25,8 +25,8 @@ from testing.redis_servers import RedisServer
 from testing.service import Caller, Service, calling
 from testing.waiting import wait_for
 
-from .stand_in import HOSTILE
-from .test_page import look_again, open_with_token, rows
+from .answers import HOSTILE
+from .browsing import look_again, open_with_token, rows
 
 TOKEN = "admin-0123456789"
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from .stand_in import HOSTILE, Refused, StandIn, book, spent
+from .answers import HOSTILE, book, spent
+from .fake_api import FakeApi, Refused
 
 VIEW = "#/usage?domain=token-budgets&from=2026-10-24&to=2026-11-30"
 
@@ -30,12 +31,12 @@ def saved(page: Page, tmp_path: Path) -> list[list[str]]:
         return list(csv.reader(opened))
 
 
-def test_usage_is_a_chart_a_table_and_a_file(page: Page, stand_in: StandIn, tmp_path: Path) -> None:
+def test_usage_is_a_chart_a_table_and_a_file(page: Page, fake_api: FakeApi, tmp_path: Path) -> None:
     """Days are those of the browser's time zone, including one of 25 hours. An entry that is on two pages
     counts once.
     """
-    stand_in.book_pages = 2
-    stand_in.books = [
+    fake_api.book_pages = 2
+    fake_api.books = [
         book(
             [["team", "dba"]],
             spent("2026-10-24T22:00:00Z", 1_000_000, price="2.50"),
@@ -46,7 +47,7 @@ def test_usage_is_a_chart_a_table_and_a_file(page: Page, stand_in: StandIn, tmp_
         book([["team", "=cmd"]], spent("2026-11-21T01:00:00Z", 7)),
         book([["team", "dba"], ["user", "ana"]], spent("2026-11-21T01:00:00Z", 5)),
     ]
-    page.goto(f"{stand_in.url}{VIEW}")
+    page.goto(f"{fake_api.url}{VIEW}")
     expect(
         page.get_by_role("img", name="Tokens by team from 2026-10-25 00:00 to 2026-11-22 00:00")
     ).to_be_visible()
@@ -92,15 +93,15 @@ def test_usage_is_a_chart_a_table_and_a_file(page: Page, stand_in: StandIn, tmp_
 
 
 def test_hostile_values_are_text_in_the_chart_and_the_file(
-    page: Page, stand_in: StandIn, tmp_path: Path
+    page: Page, fake_api: FakeApi, tmp_path: Path
 ) -> None:
     """None becomes markup or a formula, or is wider than the page. Small values share one part of the bars."""
-    stand_in.books = [
+    fake_api.books = [
         book([["team", value]], spent("2026-11-21T01:00:00Z", 100 + place))
         for place, (value, _) in enumerate(HOSTILE.values())
     ]
     page.set_viewport_size({"width": 360, "height": 800})
-    page.goto(f"{stand_in.url}{VIEW}")
+    page.goto(f"{fake_api.url}{VIEW}")
     expect(page.get_by_role("listitem").filter(has_text="all others")).to_be_visible()
     assert len(HOSTILE) == len(table(page))
     assert [0, 0] == [page.locator(f"main {tag}").count() for tag in ("script", "img")]
@@ -112,9 +113,9 @@ def test_hostile_values_are_text_in_the_chart_and_the_file(
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_changes_of_limits_are_listed_below_usage(page: Page, stand_in: StandIn) -> None:
+def test_changes_of_limits_are_listed_below_usage(page: Page, fake_api: FakeApi) -> None:
     """Those in the period. For a domain without a ledger, the view explains how to enable one."""
-    stand_in.audit = [
+    fake_api.audit = [
         {
             "action": "remove",
             "id": "o-1",
@@ -131,49 +132,49 @@ def test_changes_of_limits_are_listed_below_usage(page: Page, stand_in: StandIn)
             "key": "k",
         }
     ]
-    page.goto(f"{stand_in.url}{VIEW}")
+    page.goto(f"{fake_api.url}{VIEW}")
     expect(page.get_by_text("No ledger has entries of this domain in this time.")).to_be_visible()
     expect(page.get_by_role("region", name="Audit")).to_contain_text("launch")
 
 
 @pytest.mark.parametrize("days", ["from=2026-11-30&to=2026-11-01", "from=soon&to=2026-11-01"])
-def test_an_invalid_time_is_refused(page: Page, stand_in: StandIn, days: str) -> None:
+def test_an_invalid_time_is_refused(page: Page, fake_api: FakeApi, days: str) -> None:
     """No request is sent."""
-    page.goto(f"{stand_in.url}#/usage?domain=token-budgets&{days}")
+    page.goto(f"{fake_api.url}#/usage?domain=token-budgets&{days}")
     expect(page.get_by_text("The last day must not be before the first one.")).to_be_visible()
-    assert 0 == stand_in.calls["usage"]
+    assert 0 == fake_api.calls["usage"]
 
 
-def test_a_failure_is_reported(page: Page, stand_in: StandIn) -> None:
+def test_a_failure_is_reported(page: Page, fake_api: FakeApi) -> None:
     """It does not look like an empty ledger."""
-    stand_in.broken = Refused(503, "The store does not answer")
-    page.goto(f"{stand_in.url}{VIEW}")
+    fake_api.broken = Refused(503, "The store does not answer")
+    page.goto(f"{fake_api.url}{VIEW}")
     expect(page.get_by_role("alert").filter(has_text="The store does not answer").first).to_be_visible()
     expect(page.get_by_text("No ledger has entries")).to_have_count(0)
 
 
-def test_a_refresh_that_fails_midway_keeps_the_previous_result(page: Page, stand_in: StandIn) -> None:
+def test_a_refresh_that_fails_midway_keeps_the_previous_result(page: Page, fake_api: FakeApi) -> None:
     """Its first page is neither shown nor saved. The next refresh shows the complete result."""
-    stand_in.book_pages = 2
-    stand_in.books = [book([["team", "dba"]], spent("2026-11-21T01:00:00Z", 7))]
-    page.goto(f"{stand_in.url}{VIEW}")
+    fake_api.book_pages = 2
+    fake_api.books = [book([["team", "dba"]], spent("2026-11-21T01:00:00Z", 7))]
+    page.goto(f"{fake_api.url}{VIEW}")
     region = page.get_by_role("region", name="Tokens by team")
     expect(region.locator("tbody tr")).to_have_count(1)
-    stand_in.books = [book([["team", "part"]], spent("2026-11-21T01:00:00Z", 9))]
-    stand_in.usage_broken = Refused(503, "The store does not answer")
+    fake_api.books = [book([["team", "part"]], spent("2026-11-21T01:00:00Z", 9))]
+    fake_api.usage_broken = Refused(503, "The store does not answer")
     page.evaluate("window.dispatchEvent(new Event('refresh'))")
     expect(page.get_by_role("alert").filter(has_text="The store does not answer").first).to_be_visible()
     assert [["dba", "7", "0", "0"]] == table(page)
-    stand_in.usage_broken = None
+    fake_api.usage_broken = None
     page.evaluate("window.dispatchEvent(new Event('refresh'))")
     expect(region).to_contain_text("part")
     assert [["part", "9", "0", "0"]] == table(page)
 
 
-def test_a_result_that_is_older_than_the_shown_one_is_dropped(page: Page, stand_in: StandIn) -> None:
+def test_a_result_that_is_older_than_the_shown_one_is_dropped(page: Page, fake_api: FakeApi) -> None:
     """The first read is paused at its second page until the refresh has shown its own result."""
-    stand_in.book_pages = 2
-    stand_in.books = [book([["team", "old"]], spent("2026-11-21T01:00:00Z", 7))]
+    fake_api.book_pages = 2
+    fake_api.books = [book([["team", "old"]], spent("2026-11-21T01:00:00Z", 7))]
     held: list[Route] = []
 
     def hold(route: Route) -> None:
@@ -184,8 +185,8 @@ def test_a_result_that_is_older_than_the_shown_one_is_dropped(page: Page, stand_
 
     page.route("**/usage?*cursor=1*", hold)
     with page.expect_request("**/usage?*cursor=1*"):
-        page.goto(f"{stand_in.url}{VIEW}")
-    stand_in.books = [book([["team", "new"]], spent("2026-11-21T01:00:00Z", 9))]
+        page.goto(f"{fake_api.url}{VIEW}")
+    fake_api.books = [book([["team", "new"]], spent("2026-11-21T01:00:00Z", 9))]
     with page.expect_event("requestfailed", lambda request: "cursor=1" in request.url):  # the read is aborted
         page.evaluate("window.dispatchEvent(new Event('refresh'))")
     expect(page.get_by_role("button", name="Save as CSV")).to_be_visible()

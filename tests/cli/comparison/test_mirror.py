@@ -6,117 +6,19 @@ Here the tee and the comparison are in one process; test_processes.py tests the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
-import hpack
 import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2
 
 from ratelimit_service.cli.comparison.answers import EXPLAIN
-from ratelimit_service.cli.comparison.frames import (
-    DATA,
-    END_HEADERS,
-    END_STREAM,
-    HEADERS,
-    PREFACE,
-    RST_STREAM,
-)
-from ratelimit_service.cli.comparison.mirror import Mirror, _Overlaps
-from ratelimit_service.cli.comparison.report import Report
-from ratelimit_service.cli.comparison.tee import Target, Tee, listen
+from ratelimit_service.cli.comparison.mirror import _Overlaps
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
-from ratelimit_service.transports.grpc_method import METHOD, PATH, SERVICE
 
 from .answering import answer, request, status
-from .test_call_follower import block, frame, message
-
-Handler = Callable[[bytes, Any], Any]
-
-ASKED = request("a").SerializeToString()
-
-
-def replying(*lefts: int) -> tuple[Handler, list[bytes]]:
-    """Return a service with this remaining budget at each call, and the requests that it gets."""
-    asked: list[bytes] = []
-
-    async def handler(data: bytes, context: Any) -> bytes:
-        asked.append(data)
-        response = answer(status(lefts[min(len(asked), len(lefts)) - 1])).response
-        assert response is not None
-        return bytes(response.SerializeToString())
-
-    return handler, asked
-
-
-@asynccontextmanager
-async def server(
-    handler: Handler, at: int | str = 0, credentials: grpc.ServerCredentials | None = None
-) -> AsyncIterator[str]:
-    """Serve ShouldRateLimit with `handler` and a SERVING health. Yields the address."""
-    serving = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
-
-    async def health(data: bytes, context: Any) -> bytes:
-        return bytes(serving.SerializeToString())
-
-    server = aio.server()
-    for service, method, behaviour in (
-        (SERVICE, METHOD, handler),
-        ("grpc.health.v1.Health", "Check", health),
-    ):
-        methods = {method: grpc.unary_unary_rpc_method_handler(behaviour)}
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
-    address = at if isinstance(at, str) else f"127.0.0.1:{at}"
-    if credentials is None:
-        port = server.add_insecure_port(address)
-    else:
-        port = server.add_secure_port(address, credentials)
-    await server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        await server.stop(0)
-
-
-class Mirrored:
-    """A tee before a service, a comparison with another one, and a caller. `lines` are the reports, and
-    `notes` the messages of the tee.
-    """
-
-    def __init__(self, tee: Tee, mirror: Mirror, report: Report, lines: list[str], notes: list[str]) -> None:
-        self.tee, self.mirror, self.report, self.lines, self.notes = tee, mirror, report, lines, notes
-        self.caller: aio.Channel = aio.insecure_channel(tee.address)
-
-    async def ask(self, data: bytes = ASKED, **options: Any) -> bytes:
-        answered: bytes = await self.caller.unary_unary(PATH, None, None)(data, **options)
-        return answered
-
-    async def finished(self) -> Report:
-        """Return the reports after the end."""
-        await self.tee.stop(5)
-        await self.mirror.finish()
-        return self.report
-
-
-@asynccontextmanager
-async def mirrored(theirs: str, ours: str, **options: Any) -> AsyncIterator[Mirrored]:
-    lines: list[str] = []
-    notes: list[str] = []
-    report = Report(put=lines.append)
-    async with aio.insecure_channel(ours) as channel:
-        mirror = Mirror(channel, report, **{"timeout": 5.0, **options})
-        tee = Tee(Target.of(theirs), mirror, notes.append, timeout=5)
-        await tee.start(listen("127.0.0.1:0"))
-        front = Mirrored(tee, mirror, report, lines, notes)
-        try:
-            async with front.caller:
-                yield front
-        finally:
-            await tee.stop(0)
-            await mirror.finish()
+from .mirrored import ASKED, Handler, mirrored, replying, server
 
 
 async def test_the_caller_gets_their_bytes_and_both_are_asked_the_same() -> None:
@@ -241,144 +143,6 @@ async def test_a_caller_that_goes_before_an_answer_is_counted_by_ours_as_well() 
             await asyncio.sleep(0)
         report = await front.finished()
     assert (0, {"the caller went before an answer": 1}) == (report.requests, dict(report.not_compared))
-
-
-@asynccontextmanager
-async def comparing(ours: str) -> AsyncIterator[tuple[Mirror, Report, list[str]]]:
-    """A comparison whose copies a test makes by hand. Connection 1 has a call that the first service has not
-    answered.
-    """
-    lines: list[str] = []
-    report = Report(put=lines.append)
-    async with aio.insecure_channel(ours) as channel:
-        mirror = Mirror(channel, report, timeout=5)
-        mirror.opened(1)
-        mirror.from_caller(1, PREFACE + frame(HEADERS, END_HEADERS, 1, block()))
-        mirror.from_caller(1, frame(DATA, END_STREAM, 1, message(ASKED)))
-        yield mirror, report, lines
-        await mirror.finish()
-
-
-async def test_a_connection_that_is_no_longer_followed_is_counted_once() -> None:
-    """Our service still counts its call in flight, because the first service may have counted it."""
-    handler, asked = replying(9)
-    async with server(handler) as ours, comparing(ours) as (mirror, report, _):
-        mirror.missed(1)
-        mirror.missed(1)
-        mirror.from_caller(1, b"rest")
-        mirror.from_theirs(1, b"rest")
-        mirror.closed(1)
-        mirror.opened(2)
-        mirror.from_caller(2, b"GET / HTTP/1.1\r\n")
-        await mirror.finish()
-    assert [ASKED + EXPLAIN] == asked
-    assert {
-        "a connection that is no longer followed: the comparison was too slow to read it": 1,
-        "a connection that is no longer followed: it is not HTTP/2": 1,
-        "the connection is no longer followed": 1,
-    } == dict(report.not_compared)
-
-
-async def test_a_call_that_theirs_has_not_begun_is_not_counted_by_ours() -> None:
-    """Its caller sends it again (REFUSED_STREAM)."""
-    handler, asked = replying(9)
-    async with server(handler) as ours, comparing(ours) as (mirror, report, _):
-        mirror.from_theirs(1, frame(RST_STREAM, 0, 1, (7).to_bytes(4)))
-    assert ([], {"theirs has broken the call off": 1}) == (asked, dict(report.not_compared))
-
-
-async def test_a_call_that_cannot_be_read_is_left_out() -> None:
-    """A compressed call is an example. The next call is compared."""
-    handler, asked = replying(9)
-    async with server(handler) as ours, comparing(ours) as (mirror, report, _):
-        mirror.from_caller(1, frame(HEADERS, END_HEADERS, 3, block()))
-        mirror.from_caller(1, frame(DATA, END_STREAM, 3, message(ASKED, compressed=1)))
-        headers = bytes(hpack.Encoder().encode([(":status", "200"), ("grpc-status", "8")]))
-        for number in (3, 1):
-            mirror.from_theirs(1, frame(HEADERS, END_HEADERS | END_STREAM, number, headers))
-    assert [ASKED + EXPLAIN] == asked
-    assert (1, {"the message is compressed": 1}) == (report.requests, dict(report.not_compared))
-
-
-async def test_a_reply_of_ours_that_is_none_is_a_difference() -> None:
-    """Any other caller would also get an error."""
-
-    async def handler(data: bytes, context: Any) -> bytes:
-        return b"\xff\xff"
-
-    headers = bytes(hpack.Encoder().encode([(":status", "200"), ("grpc-status", "8")]))
-    async with server(handler) as ours, comparing(ours) as (mirror, _, lines):
-        mirror.from_theirs(1, frame(HEADERS, END_HEADERS | END_STREAM, 1, headers))
-    assert "grpc_status: theirs RESOURCE_EXHAUSTED, ours INTERNAL" in lines[0]
-
-
-async def test_answers_that_cannot_be_compared_are_left_out() -> None:
-    """JSON has no NaN, for example. The next answers are compared."""
-    loads = iter((float("nan"), 1.0))
-
-    async def theirs(data: bytes, context: Any) -> bytes:
-        response = answer(status(50)).response
-        assert response is not None
-        response.dynamic_metadata.fields["load"].number_value = next(loads)
-        return bytes(response.SerializeToString())
-
-    ours, asked = replying(50)
-    async with server(theirs) as one, server(ours) as other, mirrored(one, other) as front:
-        await front.ask()
-        await front.ask()
-        report = await front.finished()
-    assert 2 == len(asked)
-    assert (1, {"the answers cannot be compared": 1}) == (report.requests, dict(report.not_compared))
-    assert "dynamic_metadata.load: theirs 1.0, ours nothing" in front.lines[0]
-
-
-async def test_codes_of_a_newer_definition_are_shown_by_number() -> None:
-    """The same holds for units."""
-
-    async def theirs(data: bytes, context: Any) -> bytes:
-        response = answer(status(50)).response
-        assert response is not None
-        response.overall_code = 77  # type: ignore[assignment]
-        response.statuses[0].code = 78  # type: ignore[assignment]
-        response.statuses[0].current_limit.unit = 79  # type: ignore[assignment]
-        return bytes(response.SerializeToString())
-
-    ours, _ = replying(50)
-    async with server(theirs) as one, server(ours) as other, mirrored(one, other) as front:
-        await front.ask()
-        await front.finished()
-    (text,) = front.lines
-    for part in (
-        "overall_code: theirs 77, ours OK",
-        "code: theirs 78, ours OK",
-        "unit: theirs 79, ours HOUR",
-    ):
-        assert part in text
-
-
-async def test_a_failure_in_one_connection_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is counted, and the copies of other connections are still read."""
-    handler, asked = replying(9)
-
-    def fails(*_: object) -> None:
-        raise ValueError("bytes of a stranger")
-
-    async with server(handler) as ours, comparing(ours) as (mirror, report, _):
-        with monkeypatch.context() as patch:
-            patch.setattr("ratelimit_service.cli.comparison.call_follower._answer", fails)
-            headers = bytes(hpack.Encoder().encode([(":status", "200"), ("grpc-status", "8")]))
-            mirror.from_theirs(1, frame(HEADERS, END_HEADERS | END_STREAM, 1, headers))
-        for take in (mirror.from_caller, mirror.from_theirs):
-            take(404, b"of a connection that is not known")
-        mirror.missed(404)
-        mirror.closed(404)
-        mirror.opened(2)
-        mirror.from_caller(2, PREFACE + frame(HEADERS, END_HEADERS, 1, block()))
-        mirror.from_caller(2, frame(DATA, END_STREAM, 1, message(ASKED)))
-        mirror.from_theirs(2, frame(HEADERS, END_HEADERS | END_STREAM, 1, headers))
-    assert 1 == report.requests
-    assert 1 == report.not_compared["a connection that is no longer followed: reading it failed (ValueError)"]
-    assert [ASKED + EXPLAIN] * 2 == asked
 
 
 async def test_what_is_no_request_is_theirs_to_judge() -> None:

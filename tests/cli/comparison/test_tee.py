@@ -22,8 +22,8 @@ from ratelimit_service.transports.grpc_method import PATH
 from testing.certificates import Authority
 
 from .answering import request
+from .mirrored import replying, server
 from .test_call_follower import frame
-from .test_mirror import replying, server
 
 ASKED = request("a").SerializeToString()
 SETTINGS = frame(4, 0, 0, b"")

@@ -12,6 +12,8 @@ from ..conftest import Command
 
 ADMIN, READ = "admin-token-0123456789", "read-token-0123456789"
 
+BECAUSE = ("--reason", "a launch", "--author", "ana")
+
 RULES = """
 domain: budgets
 descriptors:

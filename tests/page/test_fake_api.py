@@ -1,4 +1,4 @@
-"""The stand-in API answers as the real one is described."""
+"""The fake API answers as the real one is described."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from jsonschema import Draft202012Validator
 
 from ratelimit_service.api.openapi import description
 
-from .stand_in import TOKEN, Json, StandIn
+from .answers import Json
+from .fake_api import TOKEN, FakeApi
 
 CHANGE = {"domain": "token-budgets", "descriptor": "team=dba", "reason": "a test", "dry_run": True}
 BODIES: dict[str, Json] = {
@@ -25,7 +26,7 @@ READ = ("status", "budgets", "rules", "replicas", "control-planes", "refusals", 
 
 
 @pytest.mark.parametrize("name", [*READ, *BODIES])
-def test_answers_of_the_stand_in_conform_to_the_schemas(everything: StandIn, name: str) -> None:
+def test_answers_of_the_stand_in_conform_to_the_schemas(everything: FakeApi, name: str) -> None:
     """For each endpoint that the page uses."""
     document = description()
     (operation,) = document["paths"][f"/{name}"].values()

@@ -1,0 +1,92 @@
+"""Changes to holds.yaml as deploy/envoy/README.md describes them, and a slow connection between Envoy and the service."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import yaml
+
+from testing.in_process_service import ClockedService
+from testing.proxy import Proxy
+from testing.waiting import wait_for
+
+from ..docs.documents import section
+from .envoy_with_holds import (
+    FILE,
+    remaining,
+)
+
+
+def manager_of(text: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the HTTP connection manager."""
+    (chain,) = text["static_resources"]["listeners"][0]["filter_chains"]
+    found = chain["filters"][0]["typed_config"]
+    assert isinstance(found, dict)
+    return found
+
+
+def route_of(text: dict[str, Any]) -> dict[str, Any]:
+    """The only route."""
+    (host,) = manager_of(text)["route_config"]["virtual_hosts"]
+    (route,) = host["routes"]
+    assert isinstance(route, dict)
+    return route
+
+
+def addition(heading: str) -> Any:
+    """The YAML under a heading of the README."""
+    (text,) = [block.text for block in section(FILE.with_name("README.md"), heading) if block.info == "yaml"]
+    return yaml.safe_load(text)
+
+
+def charged(service: ClockedService, tokens: int) -> None:
+    """Wait until so many tokens are charged."""
+    wait_for(f"a charge of {tokens}", lambda: 100_000 - tokens == remaining(service.address))
+
+
+class SlowProxy(Proxy):
+    """Passes nothing on until it is `open`."""
+
+    def __init__(self, target: int) -> None:
+        super().__init__(target)
+        self.open = threading.Event()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not self.open.is_set():
+            await asyncio.sleep(0.01)
+        await super()._pass_on(reader, writer)
+
+
+async def _ended(proxy: Proxy) -> None:
+    """Stop a proxy, and wait until its tasks and its transports have ended."""
+    await proxy.stop()
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for _ in range(5):  # transports are closed in later rounds of the loop
+        await asyncio.sleep(0)
+
+
+P = TypeVar("P", bound=Proxy)
+
+
+@contextmanager
+def proxied(port: int, kind: type[P]) -> Iterator[P]:
+    """A proxy before a port."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    proxy = kind(port)
+    asyncio.run_coroutine_threadsafe(proxy.start(), loop).result(30)
+    try:
+        yield proxy
+    finally:
+        asyncio.run_coroutine_threadsafe(_ended(proxy), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(30)
+        loop.close()
