@@ -18,6 +18,9 @@ TOP = Path(__file__).parent.parent
 _PAGE = re.compile(r"^\s+- [^:]+: (\S+\.md)$", re.MULTILINE)
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 
+_IMAGE = re.compile(r'<(?:img|source)\b[^>]* (?:src|srcset)="([^":]+)"')
+"""The file of an image that is written as HTML, for a choice by the browser."""
+
 _EXAMPLE = re.compile(r"^( *```\w+) .+$", re.MULTILINE)
 """A block whose first line says how the tests run it."""
 
@@ -44,6 +47,8 @@ def copied(page: str, text: str, top: Path, listed: frozenset[str]) -> tuple[str
             files.add(name)
         return found[0]
 
+    for image in _IMAGE.findall(text):
+        files.add((top / page).parent.joinpath(image).resolve().relative_to(top).as_posix())
     return _LINK.sub(link, _EXAMPLE.sub(r"\1", text)), files
 
 

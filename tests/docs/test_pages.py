@@ -92,7 +92,7 @@ def test_every_yaml_with_a_domain_is_loaded() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     """Every relative link names a file that there is, and every anchor a heading of it."""
     lost = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+    for target in re.findall(r"""(?:\]\(| (?:src|srcset)=")([^)"\s]+)[)"]""", page.read_text("utf-8")):
         if "://" in target:
             continue
         name, _, anchor = target.partition("#")

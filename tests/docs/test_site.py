@@ -40,3 +40,9 @@ def test_links_are_made_for_the_site(tmp_path: Path) -> None:
     assert (expected, {"rules.yaml"}) == copied(
         "docs/a.md", text, tmp_path, frozenset({"docs/a.md", "docs/b.md"})
     )
+
+
+def test_images_that_the_browser_chooses_among_are_copied(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    image = '<source media="(x)" srcset="dark.png">\n<img src="../light.png" alt="x">\n<img src="https://example.com/y.png">\n'
+    assert (image, {"docs/dark.png", "light.png"}) == copied("docs/a.md", image, tmp_path, frozenset())

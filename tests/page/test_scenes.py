@@ -1,7 +1,7 @@
 """The page over the service itself: two replicas, a Redis, and constant load.
 
-With SCREENSHOTS=DIRECTORY, screenshots of the scenes are written there, in light and dark (`make
-screenshots`).
+With SCREENSHOTS=DIRECTORY, screenshots of the scenes are written there, in light and dark, and the first
+ones as an animation (`make screenshots`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from testing.waiting import wait_for
 
 from .answers import HOSTILE
 from .browsing import look_again, open_with_token, rows
+from .film import Film
 
 TOKEN = "admin-0123456789"
 
@@ -164,16 +165,25 @@ def test_four_scenes(page: Page, stage: Stage) -> None:
     expect(page.get_by_text("may change budgets")).to_be_visible()
     wait_for("support in the list", lambda: row(page, "support"))
     assert "0 of 5,000 (0 %)" in row(page, "dba")
+    film = Film(page, os.environ.get("SCREENSHOTS"))
+    film.shoot("Two teams share a model: dba has 5,000 tokens an hour, support has 20,000.", 2.5)
 
     for number, cost in enumerate(PROMPTS):
-        assert stage.prompt("dba", cost)
+        assert stage.prompt("dba", cost) and stage.prompt("support", 1_200)
         used = f"{sum(PROMPTS[: number + 1]):,}"
         look_again(page)
         wait_for(f"{used} in the list", lambda used=used: f"{used} of 5,000" in row(page, "dba"))  # type: ignore[misc]
+        last = number == len(PROMPTS) - 1
+        film.shoot(
+            f"dba: OK, {cost:,} tokens" + (": the call that crosses the limit succeeds." if last else "."),
+            2.5 if last else 1,
+        )
     assert row(page, "dba").splitlines()[0] == "Over the limit"
     assert ["team=dba", "team=support"] == rows(page)
 
     assert not stage.prompt("dba", 1)
+    film.shoot("dba: OVER_LIMIT, so the gateway answers 429. support goes on.", 3)
+    film.cut()
     shoot(page, "budgets")
     page.get_by_role("link", name="Refusals").click()
     expect(page.locator("tbody tr").first).to_contain_text("Over the limit (dba-hourly)")
@@ -190,6 +200,11 @@ def test_four_scenes(page: Page, stage: Stage) -> None:
     wait_for("dba is let in by both replicas", lambda: stage.admitted_by_both("dba"))
     expect(page.locator(".card.budget")).to_contain_text("5,774 of 10,000")
     expect(page.get_by_text("the launch is today")).to_be_visible()
+    page.get_by_role("navigation", name="Views").get_by_role("link", name="Budgets").click()
+    wait_for("the new limit in the list", lambda: "5,774 of 10,000" in row(page, "dba"))
+    film.shoot("An operator adds 5,000 tokens: dba is let in again.", 3.5)
+    film.write("page-film")
+    page.goto(f"{stage.url}{DBA}")
     assert stage.prompt("dba", 100)
 
     change(page, "Reset", reason="a new start")
