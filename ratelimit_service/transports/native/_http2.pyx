@@ -279,11 +279,8 @@ cdef class Budget:
         self.most_in_hand = most // 4
 
     def connect(self, size_t cost):
-        """Count a connection; return False if there is no room for it."""
-        if self.connections + cost > self.most_connections:
-            return False
+        """Count a connection. Peers finds out before whether there is room for it."""
         self.connections += cost
-        return True
 
     def disconnect(self, size_t cost):
         """Count a closed connection."""

@@ -210,7 +210,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def fail(self, error: Exception) -> None:
-        """Report an unexpected exception in `read_rest`, and close at once, without the rest."""
+        """Report an unexpected exception, and close at once, without the rest."""
         report("a connection has failed", error)
         self._gone = True
         if self.left:

@@ -6,7 +6,7 @@ import asyncio
 import ctypes
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 
 import structlog
@@ -146,19 +146,19 @@ class Peers:
     def _make_room(self) -> bool:
         """Free a connection that serves nobody any more, before its time; return whether there was one."""
         if self._dead:
-            self._dead.popleft().free()
+            self._free(self._dead.popleft())
             return True
         for connection in self._ending:
-            connection.abort()
-            connection.free()
+            each([connection], Connection.abort)
+            self._free(connection)
             return True
         silent = self._next_idle(_SILENT)
         if silent is None:
             return False
         self._crowd.pop(_SILENT)
         self.count_closed("it sent no calls when all connections were in use")
-        silent.dismiss()
-        silent.free()
+        each([silent], Connection.dismiss)
+        self._free(silent)
         return True
 
     def _retire_one(self) -> None:
@@ -173,7 +173,7 @@ class Peers:
             self._crowd.pop(_OTHERS)
             self._retiring.add(connection)
             self.count_closed("it was idle when almost all connections were in use")
-            connection.life.make_room()
+            each([connection], _make_room)
 
     def _next_idle(self, rank: int) -> Connection | None:
         """Return the connection that should make room first, which keeps its place; forget those that have become busy."""
@@ -235,9 +235,12 @@ class Peers:
         if not crowded:
             self._crowd.forget_idle()
         for connection in connections:
-            connection.check(now)
-            if crowded and connection in self._group_of and connection.may_make_room(now):
-                self._crowd.idle(connection.network, connection, _rank(connection))
+            try:
+                connection.check(now)
+                if crowded and connection in self._group_of and connection.may_make_room(now):
+                    self._crowd.idle(connection.network, connection, _rank(connection))
+            except Exception as error:  # the rest of the group would never be checked
+                connection.fail(error)
             if loop.time() - now > _LONGEST_CHECK:
                 loop.call_soon(self._check, connections)
                 break
@@ -273,11 +276,15 @@ class Peers:
         if self._dead:
             asyncio.get_running_loop().call_soon(self._bury)
         for connection in some:
-            try:
-                connection.free()
-            except Exception as error:  # the others would never be freed
-                report("a connection has failed", error)
-                self.remove(connection)
+            self._free(connection)
+
+    def _free(self, connection: Connection) -> None:
+        """Free the memory and the place of a connection; the place also if that fails."""
+        try:
+            connection.free()
+        except Exception as error:
+            report("a connection has failed", error)
+            self.remove(connection)
 
     def _relieve_more(self) -> None:
         # Connections that keep less than their share are not closed: since the list was sorted, connections at its end
@@ -295,7 +302,10 @@ class Peers:
                 and connection in self._group_of
                 and connection not in self._aborted
             ):
-                connection.abort("it kept most bytes when GRPC_MAX_BYTES was reached")
+                try:
+                    connection.abort("it kept most bytes when GRPC_MAX_BYTES was reached")
+                except Exception as error:  # `relieve` would never close another
+                    connection.fail(error)
                 self._aborted[connection] = _waiting(connection)
             if perf_counter() - began > _LONGEST_RELIEF:
                 break
@@ -318,10 +328,24 @@ class Peers:
 
     def _shake_hands(self) -> None:
         self._scheduled = False
-        for connection in tuple(itertools.islice(self._shaking, _HANDSHAKES)):
+        some = tuple(itertools.islice(self._shaking, _HANDSHAKES))
+        for connection in some:
             self._shaking.pop(connection, None)
-            connection.shake_hands()
+        each(some, Connection.shake_hands)
         self._shake_soon()
+
+
+def each(connections: Iterable[Connection], act: Callable[[Connection], None]) -> None:
+    """Call `act` with each connection. One that fails is reported and closed, and the others have their turn."""
+    for connection in connections:
+        try:
+            act(connection)
+        except Exception as error:
+            connection.fail(error)
+
+
+def _make_room(connection: Connection) -> None:
+    connection.life.make_room()
 
 
 def _rank(connection: Connection) -> int:

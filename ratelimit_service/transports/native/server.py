@@ -24,7 +24,7 @@ from .connection import Connection
 from .health import HealthService
 from .lifetime import NOTICE
 from .methods import REFLECT
-from .peers import Peers
+from .peers import Peers, each
 from .reflection import ReflectionService
 from .tls import Tls
 
@@ -114,8 +114,7 @@ class NativeServer:
         self._health.leave()
         self._reflection.leave()
         if self.peers:
-            for connection in self.peers:
-                connection.announce()
+            each(self.peers, Connection.announce)
             # The port stays open meanwhile for peers that know no other replica and reconnect at once.
             await asyncio.sleep(min(NOTICE, grace))
         self._leaving = True
@@ -125,11 +124,9 @@ class NativeServer:
             self._path.release()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
-                for connection in self.peers:
-                    connection.leave()
+                each(self.peers, Connection.leave)
                 await self.peers.empty.wait()
-        for connection in self.peers:
-            connection.abort()
+        each(self.peers, Connection.abort)
         await self.peers.empty.wait()
         self._calls.process()
         self.peers.ignore()
