@@ -73,6 +73,12 @@ class EventStore(Protocol):
         """Note that an event was delivered to a receiver, or dropped."""
         ...
 
+    async def forget_unused(self, receivers: Sequence[str]) -> Sequence[str]:
+        """Note that this replica delivers to these receivers. Forget the others that no replica has noted for a week, with the
+        events that wait for them, and return their names.
+        """
+        ...
+
     async def waiting(self, receiver: str) -> int:
         """Return how many events wait for a receiver."""
         ...

@@ -91,6 +91,7 @@ class Delivery:
         if self.receiver.secret_file:
             with suppress(OSError, ValueError):  # the first delivery reports it
                 await self._read_secret(self.receiver)
+        await self._open()
         async with await asyncio.to_thread(self._client) as client:
             while True:
                 try:
@@ -101,6 +102,14 @@ class Delivery:
                     taken = ()
                 if not taken:
                     await self._sleep(_EVERY)
+
+    async def _open(self) -> None:
+        """Have the store keep events from now on: `take` alone would begin with the oldest that it has."""
+        while True:
+            try:
+                return await self._store.open(self.receiver.name)
+            except StoreError:
+                await self._sleep(_EVERY)
 
     def _client(self) -> httpx.AsyncClient:
         """Return a client. Takes some 60 ms of CPU for certificates, and twice that for the first import: call it in a thread."""

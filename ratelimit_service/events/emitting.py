@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
-from ..core.amendments.model import AuditLine
+from ..core.amendments.model import AuditLine, Edited
+from ..core.amendments.target import Target
 from ..core.budgets.forecasting import Foreseen
 from ..core.errors import StoreError
 from ..core.model import Rule, Use
@@ -46,11 +47,26 @@ _PAUSE = 2.0
 """Seconds before the next attempt after a failure of the store."""
 
 
+Recipients = Callable[[Target], Awaitable[tuple[str, ...] | None]]
+"""Returns the names of the receivers of the event of an amendment with this target; None for all receivers."""
+
+
+async def _everybody(target: Target) -> None:
+    return None
+
+
 class Emitter:
     """Makes events of what a replica notices. `name` returns the name of the replica."""
 
-    def __init__(self, store: EventStore, clock: Clock, name: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        clock: Clock,
+        name: Callable[[], str],
+        recipients: Recipients = _everybody,
+    ) -> None:
         self._store = store
+        self._recipients = recipients
         self._clock = clock
         self._name = name
         self._waiting: deque[Event] = deque(maxlen=MOST_WAITING)
@@ -93,13 +109,14 @@ class Emitter:
         self._away_since = 0.0 if reached else now
         self._put(Event(identity(kind, self._name(), f"{now}"), kind, "", "store", now, data))
 
-    def audited(self, lines: Sequence[AuditLine]) -> None:
+    async def audited(self, lines: Sequence[AuditLine]) -> None:
         """Note the changes of limits among the lines of the audit, the latest first, that are new since the last call."""
         last = lines[0].version if lines else 0
         if self._audited is not None:
             for line in reversed(lines):
                 if line.version > self._audited:
-                    self._put(_amended(line))
+                    target = _target_of(line.edited)
+                    self._put(_amended(line, await self._recipients(target) if target is not None else None))
         self._audited = last
 
     async def run(self) -> None:
@@ -146,19 +163,20 @@ def _parts(key: str) -> tuple[str, str]:
     return bucket.partition("{")[2] or key, rest.partition(":")[0]
 
 
-def _amended(line: AuditLine) -> Event:
-    edited = line.edited
-    amendment = edited.after or edited.before
+def _target_of(edited: Edited) -> Target | None:
+    """Return the target of an edit; None for one that has removed nothing."""
+    changed = edited.reset or edited.after or edited.before
+    return changed.target if changed is not None else None
+
+
+def _amended(line: AuditLine, notify: tuple[str, ...] | None) -> Event:
+    edited, target = line.edited, _target_of(line.edited)
     if edited.reset is not None:
-        verb, target = "reset", edited.reset.target
-    elif amendment is None:
-        verb, target = "removed", None
+        verb = "reset"
+    elif edited.after is None:
+        verb = "removed"
     else:
-        verb, target = amendment.kind.value, amendment.target
-        if edited.after is None:
-            verb = "removed"
-        elif amendment.blocks:
-            verb = "block"
+        verb = "block" if edited.after.blocks else edited.after.kind.value
     domain = target.domain if target is not None else ""
     data = {
         "verb": verb,
@@ -168,6 +186,7 @@ def _amended(line: AuditLine) -> Event:
         "reason": shown(line.reason),
         "version": line.version,
     }
-    if amendment is not None and edited.after is not None:
-        data["amount"] = amendment.amount
-    return Event(identity(AMENDED, f"{line.version}", edited.id), AMENDED, domain, edited.id, line.at, data)
+    if edited.after is not None:
+        data["amount"] = edited.after.amount
+    event_id = identity(AMENDED, f"{line.version}", edited.id)
+    return Event(event_id, AMENDED, domain, edited.id, line.at, data, notify=notify)

@@ -17,6 +17,7 @@ from ..runtime.tasks import Background
 from .current_receivers import CurrentReceivers
 from .delivery import Delivery
 from .emitting import Emitter
+from .recipients import recipients
 
 _AUDIT_EVERY = 1.0
 """Seconds between two checks of the audit of amendments."""
@@ -29,6 +30,9 @@ _MOST_LINES = 200
 
 _RECEIVERS_EVERY = 2.0
 """Seconds between two checks of the files of receivers, and of the rules that name them."""
+
+_NOTED_EVERY = 600.0
+"""Seconds between two notes in the store of the receivers in use."""
 
 _RULES_AT_ONCE = 2_000
 _MOST_REPORTED = 20
@@ -57,7 +61,7 @@ class Events:
         rules: Callable[[], RuleTree | None],
         cacert: str = "",
     ) -> None:
-        self.emitter = Emitter(store, clock, name)
+        self.emitter = Emitter(store, clock, name, lambda target: recipients(rules(), target))
         self._configured = configured
         self._store = store
         self._clock = clock
@@ -93,6 +97,7 @@ class Events:
     def lead(self, background: Background) -> None:
         """Deliver, and notice changes of limits, from now on: one process for all workers."""
         background.keep("events_audit", self._audit)
+        background.keep("events_unused", self._forget_unused)
         self._leads = background
         self._use_receivers()
 
@@ -135,6 +140,23 @@ class Events:
                 await self._report_unknown(rules)
             del rules
             await asyncio.sleep(_RECEIVERS_EVERY)
+
+    async def _forget_unused(self) -> None:
+        """Note which receivers are in use, so that the store can forget those that no replica has."""
+        while True:
+            try:
+                gone = await self._store.forget_unused(sorted(self.deliveries))
+            except StoreError as error:
+                if not self._reached():
+                    await asyncio.sleep(_PAUSE)
+                    continue
+                self._log.warning("receivers that no replica has are kept in the store", error=str(error))
+            else:
+                if gone:
+                    self._log.info(
+                        "receivers that no replica has had for a week are forgotten", receivers=gone
+                    )
+            await asyncio.sleep(_NOTED_EVERY)
 
     def _use_receivers(self) -> None:
         """Deliver to the receivers of the settings, in the process that leads."""
@@ -185,7 +207,7 @@ class Events:
             version = self._version()
             if version != seen:
                 try:
-                    self.emitter.audited(await self._amendments.audit(most=_MOST_LINES))
+                    await self.emitter.audited(await self._amendments.audit(most=_MOST_LINES))
                     seen = version
                 except StoreError:
                     pass

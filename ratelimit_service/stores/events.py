@@ -13,6 +13,10 @@ MOST_EVENTS = 10_000
 TAKEN_AGAIN = 60
 """Seconds after which another replica may take an event that one replica took, and neither delivered nor held."""
 
+FORGOTTEN_AFTER = 7 * 86_400
+"""Seconds after which a receiver is forgotten that no replica delivers to: longer than a deployment, its rollback, and a weekend
+in between."""
+
 
 class MemoryEvents:
     """An EventStore (ports.py) for a service of one replica."""
@@ -24,6 +28,8 @@ class MemoryEvents:
         self._events: OrderedDict[int, str] = OrderedDict()
         self._next: dict[str, int] = {}
         self._pending: dict[str, dict[int, float]] = {}
+        self._used: dict[str, float] = {}
+        """When each receiver was last in use."""
 
     async def emit(self, event_id: str, text: str, kept: int) -> bool:
         """Keep an event (ports.EventStore.emit)."""
@@ -65,6 +71,20 @@ class MemoryEvents:
     async def done(self, receiver: str, place: str) -> None:
         """Note that a receiver has got an event (ports.EventStore.done)."""
         self._pending.get(receiver, {}).pop(int(place), None)
+
+    async def forget_unused(self, receivers: Sequence[str]) -> Sequence[str]:
+        """Note the receivers in use, and forget old ones (ports.EventStore.forget_unused)."""
+        now = self._clock()
+        self._used.update(dict.fromkeys(receivers, now))
+        gone = [
+            name
+            for name in self._next
+            if name not in receivers and now - self._used.setdefault(name, now) > FORGOTTEN_AFTER
+        ]
+        for name in gone:
+            for kept in (self._next, self._pending, self._used):
+                kept.pop(name, None)
+        return gone
 
     async def waiting(self, receiver: str) -> int:
         """Return how many events wait (ports.EventStore.waiting)."""

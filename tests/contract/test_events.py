@@ -92,6 +92,27 @@ async def test_another_replica_takes_over_events_that_are_not_held(
     assert ["left behind"] == await waiting.texts("b")
 
 
+async def test_a_receiver_is_forgotten_when_no_replica_has_had_it_for_a_week(
+    waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """During a deployment, one replica has the old receivers, and another one the new ones."""
+    for receiver in ("old", "kept", "new", "unnoted"):
+        await waiting.one.open(receiver)
+    await waiting.one.emit("f1", "before", KEPT)
+    assert [] == await waiting.one.forget_unused(["old", "kept"])
+    assert [] == await waiting.other.forget_unused(["kept", "new"])
+    assert [1, 1, 1, 1] == [await waiting.one.waiting(name) for name in ("old", "kept", "new", "unnoted")]
+    for module in (in_memory, in_redis):
+        monkeypatch.setattr(module, "FORGOTTEN_AFTER", -1)
+    assert ["old", "unnoted"] == sorted(await waiting.other.forget_unused(["kept", "new"]))
+    assert [] == await waiting.other.forget_unused(["kept", "new"])
+    assert [0, 1, 1] == [await waiting.one.waiting(name) for name in ("old", "kept", "new")]
+    await waiting.one.open("old")
+    await waiting.one.emit("f2", "after", KEPT)
+    assert ["after"] == await waiting.texts("a", "old")
+    assert ["before", "after"] == await waiting.texts("a", "kept")
+
+
 async def test_a_full_queue_drops_the_oldest_event(waiting: Waiting, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (in_memory, in_redis):
         monkeypatch.setattr(module, "MOST_EVENTS", 3)

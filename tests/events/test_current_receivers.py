@@ -11,6 +11,8 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from ratelimit_service.core.amendments.model import AuditLine, Edited, override
+from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import StartError
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Use, Window
@@ -237,6 +239,27 @@ async def test_a_rule_chooses_its_receivers(file: File) -> None:
         assert ["a", "c", "d"] == [each["subject"][-1] for each in finance.events]
         assert ["c", "d"] == [each["subject"][-1] for each in chat.events]
         assert not [each for each in (*finance.events, *chat.events) if "notify" in each]
+
+
+async def test_the_rule_of_an_amendment_chooses_its_receivers_too(file: File) -> None:
+    """An event of the store belongs to no rule, so all receivers get it."""
+    with Webhook() as finance, Webhook() as chat:
+        file.write(entry("finance", finance.url), entry("chat", chat.url))
+        running = Running(file)
+        rule = Rule(StatKey("d", ("team",)), (LIMIT,), notify=("finance",))
+        running.tree = RuleTree([DomainRules("d", (DescriptorRule(b"team", rule=rule),))])
+        await running.start()
+        emitter = running.events.emitter
+        for version, text in ((1, "team=a"), (2, "team=*"), (3, "user=a")):
+            amendment = override(parse("d", text), 5)
+            line = AuditLine(version, NOW, "ana", "why", "key", Edited(text, None, amendment))
+            await emitter.audited([])
+            await emitter.audited([line])
+        emitter.store_is(False)
+        await running.until(lambda: len(finance.got) == 4 and len(chat.got) == 2)
+        await running.background.stop()
+        assert ["team=a", "team=*", "user=a", "store"] == [each["subject"] for each in finance.events]
+        assert ["user=a", "store"] == [each["subject"] for each in chat.events]
 
 
 async def test_a_name_without_a_receiver_is_reported(file: File) -> None:

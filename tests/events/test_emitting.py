@@ -146,9 +146,9 @@ async def test_each_change_of_a_limit_is_an_event(edited: Edited, verb: str, amo
     line = AuditLine(7, NOW, "al\n", "launch", "k", edited)
     emitters = [emitter_of(store, name) for name in "ab"]
     for emitter in emitters:
-        emitter.audited([old])
-        emitter.audited([line, old])
-        emitter.audited([line, old])
+        await emitter.audited([old])
+        await emitter.audited([line, old])
+        await emitter.audited([line, old])
         await emitted(emitter, store, 1)
     (event,) = await emitted(emitters[0], store, 1)
     data = event["data"]

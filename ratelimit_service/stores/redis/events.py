@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from ...core.errors import StoreError
 from ...ports import Pending
-from ..events import MOST_EVENTS, TAKEN_AGAIN
+from ..events import FORGOTTEN_AFTER, MOST_EVENTS, TAKEN_AGAIN
 from .background_scripts import (
     Evaluation,
     Run,
@@ -74,6 +74,56 @@ end
 return 0
 """)
 
+# A group without a note is of a version without notes, or new: its time begins now. A consumer that was here lately may belong to
+# a replica of such a version. A replica has another name after a restart, so consumers without events are deleted after a day.
+FORGET_UNUSED = script(b"""
+local stream, notes, after, lately = KEYS[1], KEYS[2], tonumber(ARGV[1]), tonumber(ARGV[2])
+local now, in_use = tonumber(redis.call('TIME')[1]), {}
+for at = 3, #ARGV do
+    in_use[ARGV[at]] = true
+    redis.call('HSET', notes, ARGV[at], now)
+end
+local function fields(list)
+    local found = {}
+    for at = 1, #list, 2 do found[list[at]] = list[at + 1] end
+    return found
+end
+local groups, gone = {}, {}
+if redis.call('EXISTS', stream) == 1 then
+    for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+        local name = fields(group)['name']
+        groups[name] = true
+        local used = tonumber(redis.call('HGET', notes, name) or '')
+        if not used then
+            redis.call('HSET', notes, name, now)
+            used = now
+        end
+        for _, each in ipairs(redis.call('XINFO', 'CONSUMERS', stream, name)) do
+            local consumer = fields(each)
+            if consumer['idle'] < after * 1000 then used = now end
+            if consumer['pending'] == 0 and consumer['idle'] > lately then
+                redis.call('XGROUP', 'DELCONSUMER', stream, name, consumer['name'])
+            end
+        end
+        if not in_use[name] and now - used > after then
+            redis.call('XGROUP', 'DESTROY', stream, name)
+            redis.call('HDEL', notes, name)
+            gone[#gone + 1] = name
+        end
+    end
+end
+local noted = redis.call('HGETALL', notes)
+for at = 1, #noted, 2 do
+    if not groups[noted[at]] and now - (tonumber(noted[at + 1]) or 0) > after then
+        redis.call('HDEL', notes, noted[at])
+    end
+end
+return gone
+""")
+
+IDLE = 86_400
+"""Seconds after which a consumer without events is deleted."""
+
 
 class RedisEvents:
     """An EventStore (ports.py) in a Redis that `run` reaches."""
@@ -83,6 +133,7 @@ class RedisEvents:
         self._on_error = on_error
         self._stream = f"{prefix}{{events}}:stream"
         self._seen = f"{prefix}{{events}}:seen:"
+        self._receivers = f"{prefix}{{events}}:receivers"
 
     async def emit(self, event_id: str, text: str, kept: int) -> bool:
         """Keep an event (ports.EventStore.emit)."""
@@ -107,6 +158,12 @@ class RedisEvents:
     async def done(self, receiver: str, place: str) -> None:
         """Note that a receiver has got an event (ports.EventStore.done)."""
         await self._call(DONE, (receiver, place))
+
+    async def forget_unused(self, receivers: Sequence[str]) -> Sequence[str]:
+        """Note the receivers in use, and forget old ones (ports.EventStore.forget_unused)."""
+        arguments: list[str | int] = [FORGOTTEN_AFTER, IDLE * 1_000, *receivers]
+        gone = await self._call(FORGET_UNUSED, arguments, self._receivers)
+        return [name.decode("utf-8", "backslashreplace") for name in gone]
 
     async def waiting(self, receiver: str) -> int:
         """Return how many events wait (ports.EventStore.waiting)."""
