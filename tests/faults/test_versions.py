@@ -15,14 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from testing.previous import PREVIOUS, of_previous
 from testing.redis_servers import RedisServer
-from testing.service import REPOSITORY
 
 from .callers import WITHOUT_LEDGER, counted_in, counting_in
 from .gateway import Gateway
-
-PREVIOUS = "d5563f7"
-"""The commit of the version before this one. With each release, it becomes that release's tag."""
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +27,9 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Return the command that serves with the previous version, without compiled modules, in its own
     environment.
     """
-    archive = subprocess.run(
-        ["git", "archive", PREVIOUS, "ratelimit_service"], cwd=REPOSITORY, capture_output=True, check=False
-    )
-    if archive.returncode:
-        pytest.skip(f"the history has no {PREVIOUS}: {archive.stderr.decode().strip()}")
+    archive = of_previous("archive", PREVIOUS, "ratelimit_service")
     directory = tmp_path_factory.mktemp("previous")
-    with tarfile.open(fileobj=BytesIO(archive.stdout)) as tar:
+    with tarfile.open(fileobj=BytesIO(archive)) as tar:
         tar.extractall(directory / "source", filter="data")
     environment = directory / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
