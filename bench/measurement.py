@@ -12,7 +12,7 @@ from . import reconciliation
 from .h2load import h2load
 from .machine import Meter, resident_bytes
 from .messages import CONSTANT, expected
-from .replay_client import Replayed, replay
+from .replay_client import ReplayResult, replay
 from .results import Results, Run, Shape
 from .servers import Server, metric
 
@@ -40,7 +40,7 @@ class Bench:
         return run
 
 
-def closed(bench: Bench, name: str, server: Server, request: str, shape: Shape) -> Run:
+def closed_loop(bench: Bench, name: str, server: Server, request: str, shape: Shape) -> Run:
     """Run a closed loop, with h2load for a constant request, and with bench.replay for mixed traffic."""
     started_with = resident_bytes(server.pids[0]) if server.pids else 0
     run = (
@@ -94,9 +94,9 @@ def _constant(bench: Bench, name: str, server: Server, request: str, shape: Shap
 def _held(server: Server, buckets: list[reconciliation.Bucket]) -> dict[reconciliation.Bucket, int]:
     """Return the counters before a run; nothing if the server does not report or count."""
     if server.service is not None:
-        return reconciliation.asked(server, buckets)
+        return reconciliation.reported_use(server, buckets)
     with suppress(reconciliation.Unknown):
-        return reconciliation.asked(server, buckets)
+        return reconciliation.reported_use(server, buckets)
     return {}
 
 
@@ -108,7 +108,7 @@ def _replayed(bench: Bench, name: str, server: Server, traffic: str, shape: Shap
     return run_of(name, server, traffic.partition(":")[0], shape, done)
 
 
-def opened(
+def open_loop(
     bench: Bench,
     name: str,
     server: Server,
@@ -138,7 +138,7 @@ def settle(server: Server, charged: Mapping[reconciliation.Bucket, int]) -> int:
     return reconciliation.check_exactly(server, charged)
 
 
-def run_of(name: str, server: Server, request: str, shape: Shape, done: Replayed) -> Run:
+def run_of(name: str, server: Server, request: str, shape: Shape, done: ReplayResult) -> Run:
     """Return the report of bench.replay as a Run."""
     decisions = max(1, done.decisions)
     return Run(

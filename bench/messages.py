@@ -75,7 +75,7 @@ def write_rules(directory: Path, count: int = 0) -> list[Path]:
     return [file, EXAMPLES]
 
 
-class Asked(NamedTuple):
+class LoadRequest(NamedTuple):
     """A request: its bytes, and the buckets (key and value) that it charges, with amounts."""
 
     body: bytes
@@ -97,19 +97,21 @@ def framed(data: bytes) -> bytes:
     return b"\0" + len(data).to_bytes(4, "big") + data
 
 
-def asked(*descriptors: tuple[str, str, int]) -> Asked:
+def load_request(*descriptors: tuple[str, str, int]) -> LoadRequest:
     """Return a request with its charges."""
-    return Asked(message(*descriptors), tuple(item for item in descriptors if item[2] and item[0] != "spent"))
+    return LoadRequest(
+        message(*descriptors), tuple(item for item in descriptors if item[2] and item[0] != "spent")
+    )
 
 
 FOUR_BY_TWO = "4 descriptors × 2 windows"
 CONSTANT = {
-    "charge": asked(("team", "dba", 1)),
-    "check": asked(("team", "dba", 0)),
-    FOUR_BY_TWO: asked(*[("both", f"dba{number}", 1) for number in range(4)]),
-    "over the limit": asked(("spent", "dba", 0)),
-    "no match": Asked(message(("nobody", "x", 1))),
-    "charge of a named team": asked(("named", "t7", 1)),
+    "charge": load_request(("team", "dba", 1)),
+    "check": load_request(("team", "dba", 0)),
+    FOUR_BY_TWO: load_request(*[("both", f"dba{number}", 1) for number in range(4)]),
+    "over the limit": load_request(("spent", "dba", 0)),
+    "no match": LoadRequest(message(("nobody", "x", 1))),
+    "charge of a named team": load_request(("named", "t7", 1)),
 }
 """The constant requests."""
 
@@ -128,14 +130,14 @@ class Zipf:
 
 
 @lru_cache(maxsize=200_000)
-def _mixed(team: int, hits: int) -> Asked:
+def _mixed(team: int, hits: int) -> LoadRequest:
     descriptors = [("team", f"t{team}", hits)]
     if team % _SECOND_DESCRIPTOR == 0:
         descriptors.append(("user", f"u{team}", hits))
-    return asked(*descriptors)
+    return load_request(*descriptors)
 
 
-def requests(traffic: str, many: int, connection: int = 0) -> Iterator[Asked]:
+def requests(traffic: str, many: int, connection: int = 0) -> Iterator[LoadRequest]:
     """Return the first `many` requests of a connection."""
     kind, _, detail = traffic.partition(":")
     if kind in CONSTANT:
@@ -147,7 +149,7 @@ def requests(traffic: str, many: int, connection: int = 0) -> Iterator[Asked]:
     raise ValueError(f"no such traffic: {traffic}")
 
 
-def _mixture(seed: int) -> Iterator[Asked]:
+def _mixture(seed: int) -> Iterator[LoadRequest]:
     """Yield checks and charges without end: each prompt is checked and later charged, with others in between."""
     draw, dice = Zipf(TEAMS, ZIPF, seed), random.Random(seed)
     while True:
@@ -155,13 +157,13 @@ def _mixture(seed: int) -> Iterator[Asked]:
             yield _mixed(team, dice.choice(_AMOUNTS) if place % 2 else 0)
 
 
-def _cold(key: str, many: int, connection: int) -> Iterator[Asked]:
+def _cold(key: str, many: int, connection: int) -> Iterator[LoadRequest]:
     """Yield charges of new buckets: each value comes once."""
     marker = f"c{connection:03d}n{0:09d}"
     start, end = message((key, marker, 1)).split(marker.encode())
     for number in range(many):
         value = f"c{connection:03d}n{number:09d}"
-        yield Asked(start + value.encode() + end, ((key, value, 1),))
+        yield LoadRequest(start + value.encode() + end, ((key, value, 1),))
 
 
 def expected(traffic: str, sent: Sequence[int]) -> dict[tuple[str, str], int]:

@@ -36,7 +36,7 @@ def check_exactly(server: Server, charged: Mapping[Bucket, int]) -> int:
     AssertionError.
     """
     if server.redis:
-        held = in_redis(server)
+        held = use_in_redis(server)
         wrong = {
             name: (used, charged.get(name[0], 0))
             for name, used in held.items()
@@ -50,7 +50,7 @@ def check_exactly(server: Server, charged: Mapping[Bucket, int]) -> int:
         return len(held)
     step = -(-len(charged) // _MOST_ASKED) or 1
     buckets = sorted(charged)[::step]
-    found = asked(server, buckets)
+    found = reported_use(server, buckets)
     wrong_here = {
         bucket: (used, charged[bucket]) for bucket, used in found.items() if used != charged[bucket]
     }
@@ -63,7 +63,7 @@ def check_roughly(server: Server, charged: Mapping[Bucket, int], in_flight: int)
     may have been counted or not.
     """
     wait_until_idle(server)
-    for bucket, used in asked(server, list(charged)).items():
+    for bucket, used in reported_use(server, list(charged)).items():
         assert charged[bucket] <= used <= charged[bucket] + in_flight, (bucket, used, charged[bucket])
 
 
@@ -74,7 +74,7 @@ def wait_until_idle(server: Server) -> None:
         wait_for("no call is in hand", lambda: metric(service, IN_HAND) == 0, patience=60)
 
 
-def asked(server: Server, buckets: Sequence[Bucket]) -> dict[Bucket, int]:
+def reported_use(server: Server, buckets: Sequence[Bucket]) -> dict[Bucket, int]:
     """Return the use of buckets, from the remaining budgets that the service reports.
 
     Raises Unknown without a report.
@@ -101,7 +101,7 @@ def asked(server: Server, buckets: Sequence[Bucket]) -> dict[Bucket, int]:
     return found
 
 
-def in_redis(server: Server) -> dict[tuple[Bucket, str], int]:
+def use_in_redis(server: Server) -> dict[tuple[Bucket, str], int]:
     """Return the counters, by bucket and window; the counters of successive windows are added up."""
     held: dict[tuple[Bucket, str], int] = {}
     for client in server.clients():

@@ -19,7 +19,7 @@ _PATIENCE = 120.0
 
 
 @dataclass
-class Replayed:
+class ReplayResult:
     """The report of the generator, and the resources that the server used."""
 
     decisions: int
@@ -46,7 +46,7 @@ def replay(
     warm_up: float = 0.5,
     most: int = 100_000,
     at: Mapping[float, Callable[[], None]] | None = None,
-) -> Replayed:
+) -> ReplayResult:
     """Do a run. Another thread calls the functions in `at`, each that many seconds after the beginning."""
     command = [sys.executable, "-m", "bench.replay", str(server.port), *map(str, shape), traffic]
     command += [str(seconds), f"--rate={rate}", f"--many={many}", f"--warm-up={warm_up}", f"--most={most}"]
@@ -79,7 +79,7 @@ def replay(
     sent: list[int] = report["sent"]
     calls = server.script_calls() - calls
     assert not report["failed"], f"{report['failed']} streams were reset"
-    return Replayed(
+    return ReplayResult(
         decisions=report["decisions"],
         seconds=report["seconds"],
         latency=Latency(**report["latency"]),

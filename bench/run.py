@@ -36,7 +36,7 @@ def say(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
-def said(run: Run) -> None:
+def print_summary(run: Run) -> None:
     """Format a run as one line."""
     say(
         f"{run.name:46} {run.rate:10,.0f}/s  p99 {run.latency.p99:7.2f} ms  {run.server_cpu:6.1f} µs  "
@@ -120,7 +120,7 @@ def main() -> int:
                 chosen.minute,
                 chosen.ten_minutes,
                 chosen.million,
-                said,
+                print_summary,
             )
             measure(
                 bench,

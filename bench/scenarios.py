@@ -15,14 +15,23 @@ from . import reconciliation
 from .machine import resident_bytes
 from .measurement import (
     Bench,
-    closed,
-    opened,
+    closed_loop,
+    open_loop,
     run_of,
 )
 from .messages import CONSTANT, FOUR_BY_TWO, expected, write_rules
 from .replay_client import replay
 from .results import NARROW, SINGLE, WIDE, Results, Shape, named
-from .servers import AS_DEPLOYED, gateway, metric, nothing, series, served, statistics, target
+from .servers import (
+    AS_DEPLOYED,
+    gateway,
+    metric,
+    nothing,
+    series,
+    start_service,
+    statistics,
+    target,
+)
 from .stages import measure_apart
 
 TRANSPORTS, STORES = ("native", "grpcio"), ("redis", "memory")
@@ -147,13 +156,13 @@ def _requests(requests: tuple[str, ...]) -> Iterator[tuple[str, Shape]]:
 
 def _nothing(bench: Bench, transport: str, shape: Shape, again: str = "") -> None:
     with nothing(transport) as server:
-        closed(bench, f"nothing{again}/{transport}/{shape}", server, "charge", shape)
+        closed_loop(bench, f"nothing{again}/{transport}/{shape}", server, "charge", shape)
 
 
 def _service(bench: Bench, name: str, transport: str, store: str, request: str, shape: Shape) -> None:
-    with served(transport, store, bench.directory) as server:
+    with start_service(transport, store, bench.directory) as server:
         empty, _ = server.redis_memory()
-        run = closed(bench, name, server, request, shape)
+        run = closed_loop(bench, name, server, request, shape)
         if server.redis:
             used, keys = server.redis_memory()
             run.extra |= {"redis_bytes": max(0, used - empty), "redis_keys": keys}
@@ -161,12 +170,12 @@ def _service(bench: Bench, name: str, transport: str, store: str, request: str, 
 
 def _target(bench: Bench, name: str, address: str, pids: list[int], request: str, shape: Shape) -> None:
     with target(address, pids) as server:
-        closed(bench, name, server, request, shape)
+        closed_loop(bench, name, server, request, shape)
 
 
 def _idle(bench: Bench) -> None:
     """Measure one caller, which waits for each answer."""
-    with served("native", "redis", bench.directory, environment=AS_DEPLOYED) as server:
+    with start_service("native", "redis", bench.directory, environment=AS_DEPLOYED) as server:
         done = replay(server, "charge", SINGLE, bench.seconds)
         reconciliation.wait_until_idle(server)
         reconciliation.check_exactly(server, expected("charge", done.sent))
@@ -177,7 +186,7 @@ def _hostile(bench: Bench, attack: str) -> None:
     """Measure one caller beside a hostile peer, in wall-clock time; tests/faults/test_peers.py measures CPU
     time.
     """
-    with served("native", "memory", bench.directory) as server:
+    with start_service("native", "memory", bench.directory) as server:
         command = (sys.executable, "-m", "tests.faults.hostile_peers", str(server.port), attack)
         with subprocess.Popen(command, cwd=REPOSITORY) as attacking:
             done = replay(server, "charge", SINGLE, bench.seconds)
@@ -192,8 +201,8 @@ def _rules(bench: Bench) -> None:
     scratch = Bench(bench.directory, Results({}), bench.seconds)
     for _ in range(2):
         for count in (FEW_RULES, MANY_RULES):
-            with served("native", "memory", bench.directory, rules=count) as server:
-                closed(scratch, f"rules/{count}", server, "charge of a named team", WIDE)
+            with start_service("native", "memory", bench.directory, rules=count) as server:
+                closed_loop(scratch, f"rules/{count}", server, "charge of a named team", WIDE)
     for count in (FEW_RULES, MANY_RULES):
         runs = [run for run in scratch.results.runs if run.name == f"rules/{count}"]
         bench.keep(min(runs, key=lambda run: run.server_cpu))
@@ -202,16 +211,18 @@ def _rules(bench: Bench) -> None:
 def _open(bench: Bench, transport: str, store: str) -> None:
     """Increase the load until too many answers are late."""
     for rate in OPEN_RATES[transport]:
-        with served(transport, store, bench.directory, environment=AS_DEPLOYED) as server:
+        with start_service(transport, store, bench.directory, environment=AS_DEPLOYED) as server:
             name = f"open/{transport}/{store}/{rate}"
-            run = bench.keep(opened(bench, name, server, "mixed", rate, bench.seconds, shape=WIDE))
+            run = bench.keep(open_loop(bench, name, server, "mixed", rate, bench.seconds, shape=WIDE))
         if run.rate < _GIVEN_UP * rate or run.generator_bound:
             return
 
 
 def _minute(bench: Bench) -> None:
     """Measure a steady load for a minute, with garbage collections, reloads of many rules, and scrapes of their series."""
-    with served("native", "redis", bench.directory, rules=MANY_RULES, environment=AS_DEPLOYED) as server:
+    with start_service(
+        "native", "redis", bench.directory, rules=MANY_RULES, environment=AS_DEPLOYED
+    ) as server:
         service = server.service
         assert service is not None
         loads = metric(service, LOADED)
@@ -224,7 +235,7 @@ def _minute(bench: Bench) -> None:
             bench.minute * share: lambda: scrapes.append(series(service)) for share in (1 / 6, 1 / 2, 5 / 6)
         }
         actions = {when: partial(_do, action) for when, action in at.items()}
-        run = opened(
+        run = open_loop(
             bench, "minute/native/redis", server, "mixed", STEADY, bench.minute, shape=WIDE, at=actions
         )
         run.server += f", {MANY_RULES:,} rules reloaded twice, scraped three times"
@@ -248,14 +259,14 @@ def _envoy(bench: Bench) -> None:
         run.extra = {}  # an answer of Envoy has no message, so errors cannot be distinguished
         most = bench.keep(run).rate
     with (
-        served("native", "redis", bench.directory, environment=AS_DEPLOYED) as limiter,
+        start_service("native", "redis", bench.directory, environment=AS_DEPLOYED) as limiter,
         gateway(limiter, bench.directory) as (server, envoy),
     ):
         done = replay(server, "gateway", WIDE, bench.minute, rate=most / 2)
         reconciliation.wait_until_idle(limiter)
         seen = statistics(envoy)
         charged = sum(
-            used for (bucket, _), used in reconciliation.in_redis(limiter).items() if bucket[0] == "team"
+            used for (bucket, _), used in reconciliation.use_in_redis(limiter).items() if bucket[0] == "team"
         )
         run = run_of("envoy/native/redis", server, "gateway", WIDE, done)
         run.offered = most / 2
@@ -273,7 +284,7 @@ def _envoy(bench: Bench) -> None:
 def _million(bench: Bench) -> None:
     """Fill the memory store with this number of buckets."""
     some = max(1_000, bench.million // 50)
-    with served("native", "memory", bench.directory) as server:
+    with start_service("native", "memory", bench.directory) as server:
         (pid,) = server.pids
         first = replay(server, "cold:fleeting", WIDE, 0, many=some, warm_up=0)
         before = resident_bytes(pid)
@@ -292,7 +303,7 @@ def _million(bench: Bench) -> None:
 
 def _ten_minutes(bench: Bench) -> None:
     """Charge new buckets all the time, with windows of a minute."""
-    with served("native", "redis", bench.directory, environment=AS_DEPLOYED) as server:
+    with start_service("native", "redis", bench.directory, environment=AS_DEPLOYED) as server:
         (pid,) = server.pids
         service = server.service
         assert service is not None

@@ -117,7 +117,7 @@ def as_installed() -> dict[str, str]:
 
 
 @contextmanager
-def served(
+def start_service(
     transport: str,
     store: str,
     directory: Path,

@@ -186,7 +186,7 @@ def measure(traffic: str, seconds: float) -> dict[str, float]:
     return found
 
 
-def amended(seconds: float) -> dict[str, float]:
+def amended_cost(seconds: float) -> dict[str, float]:
     """Microseconds a decision of mixed traffic, by what its 10,000 teams have.
 
     "without": nothing. "with": an amendment each, of ten limits in all, as where limits come in tiers. "own":
@@ -228,7 +228,7 @@ async def main() -> None:
     gc.collect()
     gc.freeze()
     of_amendments = sys.argv[2:] == ["amended"]
-    found = amended(seconds) if of_amendments else measure("charge", seconds)
+    found = amended_cost(seconds) if of_amendments else measure("charge", seconds)
     sys.stdout.write(json.dumps(found) + "\n")
 
 

@@ -19,7 +19,7 @@ from types import FrameType
 from rich.console import Console
 
 from .interactive import to_try, traffic
-from .outcome import Wrong
+from .outcome import SceneFailed
 from .output import Stage, stage_for
 from .parts import TEAMS, Parts
 from .scenes import TITLES, play
@@ -101,7 +101,7 @@ def _played(parts: Parts, stage: Stage, *, fast: bool) -> bool:
         player = Player(parts, stage, fast=fast)
         with stage:
             play(player)
-    except Wrong as wrong:
+    except SceneFailed as wrong:
         _complain(f"{stage.where} went wrong: {wrong}.")
     except Exception as error:
         _complain(f"{stage.where} went wrong: {type(error).__name__}: {error}.", error)

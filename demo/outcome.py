@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 
-class Wrong(Exception):
+class SceneFailed(Exception):
     """A scene failed; the message is a sentence about it."""
 
 
 def expect(right: object, sentence: str) -> None:
     """Raise Wrong with this sentence unless the condition holds."""
     if not right:
-        raise Wrong(sentence)
+        raise SceneFailed(sentence)

@@ -20,7 +20,7 @@ from .budgets import Account, Balance, Window
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObservedRequest:
     """A request, as its caller saw it. `account` has its budget; None for a caller without one."""
 
     account: Account | None
@@ -74,7 +74,7 @@ class Stage:
     def balances(self, balances: Mapping[Account, Balance]) -> None:
         """Show the balances."""
 
-    def request(self, seen: Seen) -> None:
+    def request(self, seen: ObservedRequest) -> None:
         """Show a request."""
         self.say(seen.line)
 
@@ -117,7 +117,7 @@ class LiveStage(Stage):
         self._balances = balances
         self._live.refresh()
 
-    def request(self, seen: Seen) -> None:
+    def request(self, seen: ObservedRequest) -> None:
         """See Stage."""
         if seen.account:
             self._requests.setdefault(seen.account, []).append(seen.status)

@@ -17,7 +17,12 @@ import httpx
 from testing.envoy import EnvoyProcess
 from testing.mock_llm import MockLlm
 from testing.redis_servers import RedisServer
-from testing.service import Ended, Service, port_of, run
+from testing.service import (
+    CommandResult,
+    Service,
+    port_of,
+    run,
+)
 
 from .identities import Company, Mesh
 from .outcome import expect
@@ -104,10 +109,10 @@ class Parts:
         """Return the environment of an operator's commands."""
         return {"RATELIMIT_SERVER": self.service.debug, "RATELIMIT_TOKEN_FILE": str(self.token)}
 
-    def operate(self, *words: str) -> Ended:
+    def operate(self, *words: str) -> CommandResult:
         """Run a command of an operator, such as `ratelimit-service top-up`."""
         return run(*words, environment=self.operator)
 
-    def reset(self, domain: str, descriptor: str) -> Ended:
+    def reset(self, domain: str, descriptor: str) -> CommandResult:
         """`ratelimit-service reset`, as an operator runs it."""
         return run("reset", domain, descriptor, environment=self.environment)

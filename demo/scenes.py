@@ -21,7 +21,7 @@ from .budgets import (
 )
 from .callers import Caller
 from .identities import Company
-from .outcome import Wrong, expect
+from .outcome import SceneFailed, expect
 from .parts import SMALL, Parts
 from .steps import CHARGE, Player
 
@@ -263,7 +263,7 @@ def workloads(player: Player, everybody: Cast) -> None:
         except httpx.TransportError:
             player.stage.say(f"A caller with {what} does not get through the handshake.")
         else:
-            raise Wrong(f"a caller with {what} got {status}, and should not have been connected")
+            raise SceneFailed(f"a caller with {what} got {status}, and should not have been connected")
     if player.fast:
         player.reset(PAYMENTS)
         _new_budget(player, everybody)
@@ -308,6 +308,6 @@ def _agree(player: Player, what: str, look: Callable[[], dict[str, int]], answer
     try:
         wait_for(what, lambda: look() == answers, patience=CHARGE)
     except AssertionError:
-        raise Wrong(f"tokens by {what}: {look()}, and the answers came to {answers}") from None
+        raise SceneFailed(f"tokens by {what}: {look()}, and the answers came to {answers}") from None
     sums = ", ".join([f"{name} {tokens:,}" for name, tokens in sorted(answers.items())])
     player.stage.say(f"tokens by {what}: {sums}")

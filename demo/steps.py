@@ -13,8 +13,8 @@ from testing.waiting import wait_for
 
 from .budgets import Account, Books, start_of
 from .callers import Answer, Caller
-from .outcome import Wrong, expect
-from .output import Seen, Stage
+from .outcome import SceneFailed, expect
+from .output import ObservedRequest, Stage
 from .parts import Parts
 
 CHARGE = 5.0
@@ -76,7 +76,9 @@ class Player:
         self.stage.balances(balances)
         message = "; ".join(filter(None, [note, answer.message]))
         left = balances[account].left
-        self.stage.request(Seen(account, user, answer.status, answer.tokens, left, stream, message))
+        self.stage.request(
+            ObservedRequest(account, user, answer.status, answer.tokens, left, stream, message)
+        )
         self.pause()
         return answer
 
@@ -88,13 +90,15 @@ class Player:
             wait_for("the charge", lambda: charged() == tokens, patience=CHARGE)
         except AssertionError:
             sentence = f"{account.name} was charged {charged()} tokens for an answer that cost {tokens}"
-            raise Wrong(sentence) from None
+            raise SceneFailed(sentence) from None
 
     def stranger(self, caller: Caller, *, note: str, **headers: str) -> Answer:
         """Send a request of a caller without an account."""
         answer = caller.ask("Hello?", stream=False, **headers)
         message = f"{note}; {answer.message}"
-        self.stage.request(Seen(None, "", answer.status, answer.tokens, None, stream=False, note=message))
+        self.stage.request(
+            ObservedRequest(None, "", answer.status, answer.tokens, None, stream=False, note=message)
+        )
         self.pause()
         return answer
 

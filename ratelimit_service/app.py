@@ -51,7 +51,7 @@ from .stores.layers.layer import without_early_answers
 from .workers.metrics import SharedMetrics
 from .workers.worker_link import (
     Addresses,
-    Alone,
+    NoSiblings,
     Opening,
     Siblings,
     WorkerLink,
@@ -84,7 +84,7 @@ class App:
         self, settings: Settings, log_writer: LineWriter | None = None, member: WorkerLink | None = None
     ) -> None:
         self._member = member
-        self.siblings: Siblings = member or Alone()
+        self.siblings: Siblings = member or NoSiblings()
         self._settings = settings
         self._log_writer = log_writer
         self._log = structlog.get_logger("ratelimit_service")
@@ -128,12 +128,20 @@ class App:
         self._standing = NamedBuckets(tracker, time.time, settings.track_max_buckets, patient.read_holds)
         self._unobserved = RateLimitService(patient, self._standing, time.time, policy, amendments=amendments)
         services = (self.service, self._unobserved)
-        self.amended = Follower(self.store.amendments, amendments, services, lambda: self.service.tree)
+        self.amendments_follower = Follower(
+            self.store.amendments, amendments, services, lambda: self.service.tree
+        )
         self.operations = Operations(
-            patient, amendments, self.amended, lambda: self.service.tree, settings.cache_key_prefix
+            patient,
+            amendments,
+            self.amendments_follower,
+            lambda: self.service.tree,
+            settings.cache_key_prefix,
         )
         for name in ("version", "age_seconds", "unreadable"):
-            self.metrics.watch(f"ratelimit_service_amendments_{name}", partial(getattr, self.amended, name))
+            self.metrics.watch(
+                f"ratelimit_service_amendments_{name}", partial(getattr, self.amendments_follower, name)
+            )
         self.metrics.watch("ratelimit_service_amendments", lambda: len(amendments))
         self._find = find_files(settings)
         self.rulebook = Rulebook(
@@ -148,7 +156,7 @@ class App:
             settings,
             patient,
             amendments,
-            self.amended,
+            self.amendments_follower,
             self.rulebook,
             self._unobserved,
             refusals,
@@ -210,9 +218,9 @@ class App:
             self.health.set(self._settings.backend_type, False)
         if (member := self._member) is not None:
             await member.connect(self.health, self._take, self._lead_later, self.http.resign, self._orphaned)
-        self.background.keep("amendments", self.amended.run)
+        self.background.keep("amendments", self.amendments_follower.run)
         watcher = await self._start_rules()
-        await self.amended.first_try()
+        await self.amendments_follower.first_try()
         self.background.keep("hold_secret", self._secret.run)
         for writer in self._writers:
             writer.start()
@@ -367,8 +375,8 @@ class App:
         """Say beside the rules what they do not say themselves."""
         if self.control_planes is not None:
             yield from self.control_planes.lines()
-        if self.amended.version:
-            yield str(self.amended.in_step)
+        if self.amendments_follower.version:
+            yield str(self.amendments_follower.in_step)
 
     async def _check_store(self) -> None:
         reached: bool | None = None
@@ -386,8 +394,8 @@ class App:
                 if not reached:
                     self._log.info("the store is reached")
                 reached = True
-            self.health.set(self._settings.backend_type, reached and self.amended.ready)
-            await asyncio.sleep(_STORE_CHECK if self.amended.ready else EVERY)
+            self.health.set(self._settings.backend_type, reached and self.amendments_follower.ready)
+            await asyncio.sleep(_STORE_CHECK if self.amendments_follower.ready else EVERY)
 
     def _background_failures(self) -> Iterator[Sample]:
         for task, failures in self.background.failures():

@@ -388,7 +388,7 @@ def places_of(settings: Settings) -> str:
 def find_files(settings: Settings) -> files.Find:
     """Return what finds the configuration files: by CONFIG_PATH, or by upstream's RUNTIME_* variables."""
     if settings.config_path:
-        return files.named([Path(path) for path in settings.config_path])
+        return files.find_in([Path(path) for path in settings.config_path])
     return files.runtime(
         settings.runtime_root,
         settings.runtime_subdirectory,

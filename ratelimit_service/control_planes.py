@@ -19,7 +19,7 @@ from .loading import reloading
 from .loading.rulebook import Rulebook
 from .observe.tables import Sample
 from .observe.version import version
-from .ports import RuleChange, Taken
+from .ports import ChangeOutcome, RuleChange
 from .runtime.tasks import Background
 from .runtime.threads import Thread
 from .settings.table import Settings
@@ -53,7 +53,7 @@ class ControlPlanes:
     def __init__(
         self, settings: Settings, rulebook: Rulebook, in_force: Callable[[], Awaitable[None]]
     ) -> None:
-        self._overlay_files = files.named([Path(path) for path in settings.xds_overlays])
+        self._overlay_files = files.find_in([Path(path) for path in settings.xds_overlays])
         self._has_overlays = bool(settings.xds_overlays)
         self._overlays: Overlays = {}
         self._overlay_problems: Sequence[Problem] = ()
@@ -119,7 +119,7 @@ class ControlPlanes:
         for problem in self._overlay_problems:
             yield f"overlays: {printable(str(problem))}; the previous overlays stay in force"
 
-    def shown(self) -> Shown:
+    def status(self) -> Shown:
         """Return the status for the API."""
         return {
             "control_planes": [_shown(follower.standing) for follower in self._followers],
@@ -226,7 +226,7 @@ class _Rules:
         self._changed = changed
         self._settled = settled
 
-    async def change(self, change: RuleChange) -> Taken:
+    async def change(self, change: RuleChange) -> ChangeOutcome:
         """See ports.Rules."""
         taken = await self._rulebook.change(self._source, change)
         if taken.changed:

@@ -11,7 +11,7 @@ from .http.debug import debug_app
 from .http.main import main_app
 from .http.metrics import metrics_app
 from .http.server import HttpPort
-from .observe.merging import Merged
+from .observe.merging import MergedMetrics
 from .observe.metrics import Metrics
 from .settings.table import Settings
 from .steering import make_api
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .app import App
     from .http.messages import Handler
 
-Whole = Callable[[], Awaitable[Metrics | Merged]]
+Whole = Callable[[], Awaitable[Metrics | MergedMetrics]]
 """Returns the metrics of all workers."""
 
 

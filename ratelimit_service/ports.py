@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from .core.amendments.model import Applied, AuditLine, Change, News
+from .core.amendments.model import (
+    AuditLine,
+    Change,
+    ChangeResult,
+    News,
+)
 from .core.decision import Count
 from .core.errors import Problem, RateLimitServiceError, StoreError
 from .core.model import Decision, Hit
@@ -30,14 +35,14 @@ OnOutcomes = Callable[[Sequence[Outcome]], None]
 """A callback with one outcome for each group."""
 
 
-class Walked(NamedTuple):
+class WalkStep(NamedTuple):
     """One step of a walk through the keys of a store: some keys, and where the next step begins (empty: at the end)."""
 
     keys: Sequence[str]
     position: str
 
 
-class Pending(NamedTuple):
+class PendingEvent(NamedTuple):
     """An event that a receiver is to get: its place in the store, and its text."""
 
     place: str
@@ -58,7 +63,7 @@ class EventStore(Protocol):
         """Begin to keep events for a receiver, which gets none from before."""
         ...
 
-    async def take(self, receiver: str, replica: str, most: int) -> Sequence[Pending]:
+    async def take(self, receiver: str, replica: str, most: int) -> Sequence[PendingEvent]:
         """Return events for a receiver that this replica is to deliver.
 
         They are events that no replica has taken, or that a replica has taken and not held for a minute.
@@ -136,7 +141,7 @@ class CounterStore(Protocol):
         """Return the counters whose key starts with `bucket` (None: not a number). Raises StoreError."""
         ...
 
-    async def walk(self, begin: str, part: str = "", position: str = "") -> Walked:
+    async def walk(self, begin: str, part: str = "", position: str = "") -> WalkStep:
         """Return some keys that start with `begin` and contain `part` after it, in one short step from `position`.
 
         All steps together return each key that exists during all of them, some more than once, including keys that
@@ -216,7 +221,7 @@ class AmendmentStore(Protocol):
         """
         ...
 
-    async def apply(self, change: Change, *, dry_run: bool = False) -> Applied:
+    async def apply(self, change: Change, *, dry_run: bool = False) -> ChangeResult:
         """Apply a change in one step: its edits, its idempotency key, and a line for each edit in the audit.
 
         If a change with its key was applied before, nothing is changed, and the result is that of the first
@@ -265,7 +270,7 @@ class RuleChange(NamedTuple):
     whole: bool = False
 
 
-class Taken(NamedTuple):
+class ChangeOutcome(NamedTuple):
     """The result of a change: the domains whose rules were accepted, and the problems of the others.
 
     `again` is whether a retry may succeed. `changed` is whether the rules in force have changed.
@@ -280,7 +285,7 @@ class Taken(NamedTuple):
 class Rules(Protocol):
     """Accepts the rules of one source."""
 
-    async def change(self, change: RuleChange) -> Taken:
+    async def change(self, change: RuleChange) -> ChangeOutcome:
         """Put the domains without errors in force. Problems are logged and counted."""
         ...
 

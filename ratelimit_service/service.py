@@ -22,13 +22,13 @@ from .core.gates import Gate
 from .core.holds.ids import HoldIds
 from .core.holds.preview import foresee
 from .core.holds.results import issue, note, results, undone
-from .core.ledger.hit import refused
+from .core.ledger.hit import refusal_hits
 from .core.matching.tree import RuleTree
 from .core.model import OK, Decision, Hit, Request
 from .core.plan import Plan, Policy
 from .core.planner import Planner
 from .core.prepared import Jitter
-from .core.trace_context import Sent
+from .core.trace_context import TraceHeaders
 from .deadlines import Deadlines, Patience
 from .ports import Clock, CounterStore, Observer, Outcome
 from .runtime.exceptions import report
@@ -39,7 +39,7 @@ FORM = "interpreted" if __file__.endswith(".py") else "compiled"
 Answer = Decision | RateLimitServiceError
 
 
-class Foreseen(NamedTuple):
+class Prediction(NamedTuple):
     """What a request would be answered, and its plan."""
 
     plan: Plan
@@ -122,9 +122,9 @@ class RateLimitService:
         self._refusals = Refusals(self.policy, tree, self._spread)
         return previous
 
-    def amended(self) -> None:
+    def apply_amendments(self) -> None:
         """Apply changed amendments to every later call."""
-        self._planner.amended()
+        self._planner.apply_amendments()
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Decide on calls, and answer each of them: at once, when the store returns, or at its deadline."""
@@ -144,11 +144,11 @@ class RateLimitService:
         if waiting and self._deadlines is not None:  # the store has not returned yet
             self._deadlines.watch(waiting, partial(self._expire, waiting, plans))
 
-    def refused_early(self, trace: Sent | None, error: RateLimitServiceError) -> None:
+    def refused_early(self, trace: TraceHeaders | None, error: RateLimitServiceError) -> None:
         """Observe a call that a transport has refused before it was submitted. Only tracing does."""
 
     async def should_rate_limit(
-        self, request: Request, milliseconds: int = -1, trace: Sent | None = None
+        self, request: Request, milliseconds: int = -1, trace: TraceHeaders | None = None
     ) -> Decision:
         """Decide on one request. Raises an answer that is an error.
 
@@ -161,7 +161,7 @@ class RateLimitService:
         finally:
             del call  # an error refers to this frame, and through it to itself
 
-    async def foresee(self, request: Request) -> Foreseen:
+    async def foresee(self, request: Request) -> Prediction:
         """Return what a request would be answered now. Nothing is counted or observed. Raises as should_rate_limit."""
         plan = self._planner.plan(request, int(self._clock()))
         answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
@@ -179,7 +179,7 @@ class RateLimitService:
             found = foresee(plan.hits, counts, await self._store.read_holds(keys, plan.now))
             for place, result in found.items():
                 counts[place] = result
-        return Foreseen(plan, decide(self.policy, plan, counts, self._refusals))
+        return Prediction(plan, decide(self.policy, plan, counts, self._refusals))
 
     def _answer(self, waiting: list[Call | None], plans: list[Plan], outcomes: Sequence[Outcome]) -> None:
         """Answer the waiting calls of a batch, and empty its lists, which Deadlines may keep for longer."""
@@ -198,7 +198,7 @@ class RateLimitService:
                 if plan.holds:
                     self._hold(call, plan, outcome, decision)
                 if decision.code is not OK:
-                    refusing += refused(plan, decision, self._planner.period)
+                    refusing += refusal_hits(plan, decision, self._planner.period)
             except Exception as error:
                 self._fail(call, plan, error)
                 continue
@@ -215,7 +215,7 @@ class RateLimitService:
     def _hold(self, call: Call, plan: Plan, counts: Sequence[Count], decision: Decision) -> None:
         """Issue the id of the holds of a check, or end them if no gateway would bring it back."""
         if note(plan, counts):  # the plans of this second are for a bucket far from its limit
-            self._planner.amended()
+            self._planner.apply_amendments()
         decision.held = results(plan, counts)
         if decision.code is not OK or call.gone:
             self._end_holds(plan, counts)
@@ -269,7 +269,7 @@ class _AwaitedCall:
 
     __slots__ = ("future", "request", "timeout", "trace")
 
-    def __init__(self, request: Request, timeout: int, trace: Sent | None) -> None:
+    def __init__(self, request: Request, timeout: int, trace: TraceHeaders | None) -> None:
         self.request = request
         self.timeout = timeout
         self.trace = trace

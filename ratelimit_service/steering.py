@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .amending.follower import Follower
 from .api.changes import Changes
-from .api.endpoint_methods import Api, Parts, no_control_planes
+from .api.endpoint_methods import Api, ApiParts, no_control_planes
 from .api.guard import Guard
 from .api.handler import ApiHandler
 from .api.previews import Previews
@@ -124,16 +124,16 @@ def make_api(app: App, settings: Settings) -> Handler:
     if (planes := app.control_planes) is not None:
 
         async def control_planes_here() -> ControlPlanes:
-            return planes.shown()
+            return planes.status()
 
         app.siblings.share("control_planes", control_planes_here)
 
     async def control_planes() -> ControlPlanes:
         if planes is None:
             return await no_control_planes()
-        return most_troubled([planes.shown(), *await app.siblings.ask("control_planes")])
+        return most_troubled([planes.status(), *await app.siblings.ask("control_planes")])
 
-    parts = Parts(
+    parts = ApiParts(
         app.operations,
         app.views,
         Changes(app.operations, Previews(app.operations, app.views, settings.near_limit_ratio), tokens.admin),
@@ -184,7 +184,7 @@ def make_events(app: App, settings: Settings, store: CounterStore) -> Events | N
         ),
         store.events,
         store.amendments,
-        lambda: app.amended.version,
+        lambda: app.amendments_follower.version,
         time.time,
         lambda: app.views.registry.name,
         lambda: settings.backend_type not in app.health.unhealthy_here,

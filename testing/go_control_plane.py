@@ -19,7 +19,7 @@ from .waiting import wait_for
 BINARY = REPOSITORY / "build" / "control-plane"
 
 
-class Asked(NamedTuple):
+class ReceivedRequest(NamedTuple):
     """A request that it has received."""
 
     stream: int
@@ -56,7 +56,7 @@ class GoControlPlane:
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self.port = 0
-        self.asked: list[Asked] = []
+        self.asked: list[ReceivedRequest] = []
         """All requests, of this process and the previous ones."""
 
     def __enter__(self) -> Self:
@@ -122,7 +122,7 @@ class GoControlPlane:
         """Set a snapshot without the type."""
         self._send({"absent": True})
 
-    def wait_for(self, version: str, *, error: bool = False) -> Asked:
+    def wait_for(self, version: str, *, error: bool = False) -> ReceivedRequest:
         """Return the first request that accepts this version, or rejects another one while it has this one."""
         return wait_for(
             f"{version} {'rejected' if error else 'accepted'}",
@@ -141,4 +141,4 @@ class GoControlPlane:
     def _read(self) -> None:
         assert self._process is not None and self._process.stdout is not None
         for line in self._process.stdout:
-            self.asked.append(Asked(**json.loads(line)))
+            self.asked.append(ReceivedRequest(**json.loads(line)))

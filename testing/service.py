@@ -57,7 +57,7 @@ def inherited() -> dict[str, str]:
     return {name: os.environ[name] for name in INHERITED if name in os.environ}
 
 
-class Ended(NamedTuple):
+class CommandResult(NamedTuple):
     """A finished command: its exit code and output."""
 
     code: int
@@ -65,7 +65,7 @@ class Ended(NamedTuple):
     err: str
 
 
-def run(*arguments: str, environment: Mapping[str, str]) -> Ended:
+def run(*arguments: str, environment: Mapping[str, str]) -> CommandResult:
     """Run `ratelimit-service ARGUMENTS` with FREE_PORTS and `environment`, and wait for its end."""
     done = subprocess.run(
         (*COMMAND, *arguments),
@@ -77,7 +77,7 @@ def run(*arguments: str, environment: Mapping[str, str]) -> Ended:
         timeout=PATIENCE,
         check=False,
     )
-    return Ended(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
 class Serving:

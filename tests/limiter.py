@@ -101,13 +101,13 @@ class Limiter:
         """Put amendments in force."""
         for amendment in amendments:
             self.amendments.put(amendment)
-        self.service.amended()
+        self.service.apply_amendments()
 
     def unamend(self, *amendments: Amendment) -> None:
         """Remove them."""
         for amendment in amendments:
             self.amendments.remove(amendment.id)
-        self.service.amended()
+        self.service.apply_amendments()
 
     def answer(self, request: Request) -> Decision:
         """Return the decision on `request`, or raise its error."""

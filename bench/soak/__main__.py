@@ -23,15 +23,15 @@ import uvloop
 
 from . import report
 from .http1 import Provider
-from .schedule import Play, Soaked
+from .schedule import Soak, SoakResult
 
 
-async def soak(seconds: float, rate: float, transport: str, scratch: Path) -> Soaked:
+async def soak(seconds: float, rate: float, transport: str, scratch: Path) -> SoakResult:
     """Soak for `seconds`, with `rate` requests a second."""
     provider = Provider()
     await provider.start()
     try:
-        play = await asyncio.to_thread(Play, seconds, rate, transport, provider.port, scratch)
+        play = await asyncio.to_thread(Soak, seconds, rate, transport, provider.port, scratch)
         return await play.run()
     finally:
         provider.close()

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from .callers import ABORTED, JSON, STREAM
 from .parts import Replica
-from .schedule import Soaked
+from .schedule import SoakResult
 
 BEGIN, END = "<!-- measured by `make soak` -->\n", "<!-- end -->"
 WARM_UP = 300.0
@@ -19,13 +19,13 @@ _GROWTH, _MORE_DESCRIPTORS = 0.05, 8
 _MIB = 2**20
 
 
-def books(soaked: Soaked) -> tuple[int, int]:
+def books(soaked: SoakResult) -> tuple[int, int]:
     """Return the tokens that were lost, and those that were counted twice."""
     charged, held = soaked.books.charged, soaked.held
     return (charged - held).total(), (held - charged).total()
 
 
-def unexplained(soaked: Soaked) -> list[str]:
+def unexplained(soaked: SoakResult) -> list[str]:
     """Return failed requests, and failed charges of Envoy, that no fault explains."""
     found = [
         f"{failure.why}, at {datetime.fromtimestamp(failure.ended, UTC):%H:%M:%S}"
@@ -51,13 +51,13 @@ def memory(replica: Replica, seconds: float) -> tuple[float, float, float]:
     )
 
 
-def lasting(soaked: Soaked) -> list[Replica]:
+def lasting(soaked: SoakResult) -> list[Replica]:
     """Return the replicas that served until the end."""
     end = max(replica.samples[-1].at for replica in soaked.replicas if replica.samples)
     return [replica for replica in soaked.replicas if replica.samples and replica.samples[-1].at >= end]
 
 
-def problems(soaked: Soaked) -> list[str]:
+def problems(soaked: SoakResult) -> list[str]:
     """Return everything that is wrong; an empty list means success."""
     found = []
     lost, doubled = books(soaked)
@@ -79,7 +79,7 @@ def problems(soaked: Soaked) -> list[str]:
     return found
 
 
-def table(soaked: Soaked) -> str:
+def table(soaked: SoakResult) -> str:
     """Return the soak as a Markdown table."""
     record, envoy = soaked.books, soaked.envoy
     lost, doubled = books(soaked)
@@ -121,7 +121,7 @@ def table(soaked: Soaked) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
 
-def _replaced(soaked: Soaked) -> str:
+def _replaced(soaked: SoakResult) -> str:
     ended = [replica for replica in soaked.replicas if replica not in lasting(soaked)]
     return f"{len(ended)}, {', '.join(str(replica.code) for replica in ended)}"
 
@@ -136,7 +136,7 @@ def _memory(replica: Replica, seconds: float) -> str:
     return f"{before:.1f} MiB after the warm-up, {after:.1f} MiB at the end, {most:.1f} MiB at most"
 
 
-def written_into(page: str, soaked: Soaked) -> str:
+def written_into(page: str, soaked: SoakResult) -> str:
     """Return the page with the table of this soak. Raises ValueError if the page has no place for it."""
     before, begin, rest = page.partition(BEGIN)
     if not begin:

@@ -59,7 +59,7 @@ class Fault:
 
 
 @dataclass
-class Soaked:
+class SoakResult:
     """The result of a soak."""
 
     transport: str
@@ -82,7 +82,7 @@ class Soaked:
         return next((fault for fault in self.faults if began <= fault.ended and ended >= fault.began), None)
 
 
-class Play:
+class Soak:
     """A soak of `seconds`, at `rate` requests a second of the provider at a port, in a scratch directory."""
 
     def __init__(self, seconds: float, rate: float, transport: str, provider: int, scratch: Path) -> None:
@@ -100,10 +100,10 @@ class Play:
             )
             self._stack.callback(self._envoy.stop)
             self._callers = Callers(self._envoy.listeners["callers"], rate)
-            self.soaked = Soaked(self._replicas.transport(), rate=rate)
+            self.soaked = SoakResult(self._replicas.transport(), rate=rate)
             self._stack = self._stack.pop_all()
 
-    async def run(self) -> Soaked:
+    async def run(self) -> SoakResult:
         """Run the soak to its end."""
         with self._stack:
             await asyncio.to_thread(self._wait_until_healthy)

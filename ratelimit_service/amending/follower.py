@@ -64,15 +64,15 @@ Tree = Callable[[], RuleTree | None]
 """Returns the rules in force; None before the first load."""
 
 
-class Amended(Protocol):
+class AmendmentsUser(Protocol):
     """A user of the amendments (service.py)."""
 
-    def amended(self) -> None:
+    def apply_amendments(self) -> None:
         """Apply the current amendments from now on."""
         ...
 
 
-class InStep(NamedTuple):
+class FollowerState(NamedTuple):
     """The amendments in force on a replica: the version of the store, their number, and the seconds since
     they were confirmed.
     """
@@ -96,7 +96,7 @@ class Follower:
         self,
         store: AmendmentStore,
         amendments: Amendments,
-        services: Sequence[Amended],
+        services: Sequence[AmendmentsUser],
         tree: Tree = lambda: None,
         now: Clock = time.time,
         clock: Clock = time.monotonic,
@@ -122,9 +122,9 @@ class Follower:
         self._log = structlog.get_logger("ratelimit_service.amendments")
 
     @property
-    def in_step(self) -> InStep:
+    def in_step(self) -> FollowerState:
         """Return the state of this replica."""
-        return InStep(self._version, len(self._amendments), self.age_seconds, self._unreadable)
+        return FollowerState(self._version, len(self._amendments), self.age_seconds, self._unreadable)
 
     @property
     def version(self) -> int:
@@ -206,7 +206,7 @@ class Follower:
                 await in_slices(self._take_over(put, removed))
             self._version, self._stamp = news.version, news.stamp
             for service in self._services:
-                service.amended()
+                service.apply_amendments()
             self._log.info(
                 "amendments in force",
                 version=news.version,

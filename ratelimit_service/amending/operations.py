@@ -19,11 +19,11 @@ import structlog
 from ..core.amendments.index import MOST_STEPS, Amendments
 from ..core.amendments.model import (
     Amendment,
-    Applied,
     AuditLine,
     Change,
+    ChangeResult,
     Edit,
-    Edited,
+    EditResult,
     Put,
     Remove,
     Reset,
@@ -39,7 +39,7 @@ from ..core.matching.tree import Match
 from ..core.model import Entry, Hit
 from ..core.windows.blocks import name as window_name
 from ..ports import Clock, CounterStore, Outcome
-from .follower import Follower, InStep, Tree
+from .follower import Follower, FollowerState, Tree
 from .resetting import reset
 
 MOST_AUDITED = 1_000
@@ -52,7 +52,7 @@ _SKEW = 86_400
 """Seconds by which the clocks of replicas may differ: lines are in the order of versions, and not of their times."""
 
 
-class By(NamedTuple):
+class Attribution(NamedTuple):
     """The author, the reason and the idempotency key of a change, which identifies it when it is sent again."""
 
     author: str
@@ -86,7 +86,7 @@ class Operations:
         self._log = structlog.get_logger("ratelimit_service.amendments")
 
     @property
-    def in_step(self) -> InStep:
+    def in_step(self) -> FollowerState:
         """Return the state of the amendments on this replica."""
         return self._follower.in_step
 
@@ -98,7 +98,9 @@ class Operations:
         """Return the amendment with an id that is in force here."""
         return self._amendments.get(name)
 
-    def make_override(self, by: By, target: Target, amount: int, *, window: str = "", until: int = 0) -> Put:
+    def make_override(
+        self, by: Attribution, target: Target, amount: int, *, window: str = "", until: int = 0
+    ) -> Put:
         """Return an edit that overrides a limit; 0 blocks. Raises InvalidRequest."""
         since = int(self._now())
         made = override(
@@ -107,7 +109,14 @@ class Operations:
         return Put(made)
 
     def make_top_up(
-        self, by: By, target: Target, amount: int, *, window: str = "", until: int = 0, windows: int = 0
+        self,
+        by: Attribution,
+        target: Target,
+        amount: int,
+        *,
+        window: str = "",
+        until: int = 0,
+        windows: int = 0,
     ) -> Put:
         """Return an edit that tops up a limit: until a given time, for `windows` windows, or (0) until its
         removal. Raises InvalidRequest.
@@ -128,12 +137,12 @@ class Operations:
 
     async def apply(
         self,
-        by: By,
+        by: Attribution,
         edits: Sequence[Put | Remove],
         *,
         expected: Sequence[Amendment | None] | None = None,
         dry_run: bool = False,
-    ) -> Applied:
+    ) -> ChangeResult:
         """Apply edits together; with `dry_run`, only return what they would replace. Raises InvalidRequest,
         Conflict or StoreError.
 
@@ -146,7 +155,9 @@ class Operations:
                 self._check_steps(edit.amendment.target)
         return await self._apply(by, edits, expected, dry_run=dry_run)
 
-    async def reset(self, by: By, *targets: Target, window: str = "", dry_run: bool = False) -> Applied:
+    async def reset(
+        self, by: Attribution, *targets: Target, window: str = "", dry_run: bool = False
+    ) -> ChangeResult:
         """Set used to 0 for these buckets, in one window or all. Raises InvalidRequest or StoreError.
 
         Edited.reset of the answer has what the counters held when they were deleted. The lines of the audit,
@@ -182,7 +193,7 @@ class Operations:
         """
         return await self._store.amendments.audit(before, max(1, min(most, MOST_AUDITED)))
 
-    async def audited(
+    async def audit_of_domain(
         self, domain: str, since: int, until: int, before: int = 0
     ) -> tuple[Sequence[AuditLine], int]:
         """Return edits of a domain from `since` on and before `until`, the latest first, and the version before which the
@@ -240,12 +251,12 @@ class Operations:
 
     async def _apply(
         self,
-        by: By,
+        by: Attribution,
         edits: Sequence[Edit],
         expected: Sequence[Amendment | None] | None = None,
         *,
         dry_run: bool,
-    ) -> Applied:
+    ) -> ChangeResult:
         now = int(self._now())
         wanted = None if expected is None else tuple(expected)
         change = Change(by.key, by.author, by.reason, tuple(edits), now, wanted)
@@ -257,7 +268,7 @@ class Operations:
             await self._follower.try_to_follow()
         return applied
 
-    def _log_edit(self, by: By, version: int, edited: Edited) -> None:
+    def _log_edit(self, by: Attribution, version: int, edited: EditResult) -> None:
         log = self._log.bind(version=version, author=by.author, reason=by.reason, key=by.key)
         if edited.reset is not None:
             log.warning("reset", reset=reset_to_json(edited.reset))
@@ -286,7 +297,7 @@ class Operations:
         match = self._match(target.domain, _entries_of(target))
         shares = match.rule.warn_at if match is not None else ()
         percents = [f"{(Decimal(repr(share)) * 100).normalize():f}" for share in shares]
-        return [keys.warned(key, percent) for key in counters for percent in percents]
+        return [keys.threshold_marker(key, percent) for key in counters for percent in percents]
 
     def _counters_of(self, target: Target, window: str) -> list[str]:
         """Return the keys of the counters that a reset deletes."""
@@ -326,7 +337,7 @@ def _entries_of(target: Target) -> tuple[Entry, ...]:
     return tuple([Entry(entry.key, entry.pieces[0]) for entry in target.entries])
 
 
-def _domain_of(edited: Edited) -> str:
+def _domain_of(edited: EditResult) -> str:
     """Return the domain of an edit; empty if it has changed nothing."""
     changed = edited.reset or edited.after or edited.before
     return changed.target.domain if changed is not None else ""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..core.amendments.model import Applied, Change, Reset
+from ..core.amendments.model import Change, ChangeResult, Reset
 from ..ports import CounterStore
 
 
-async def reset(store: CounterStore, change: Change, markers: Sequence[str] = ()) -> Applied:
+async def reset(store: CounterStore, change: Change, markers: Sequence[str] = ()) -> ChangeResult:
     """Delete the counters that the edits of `change` name, and `markers` beside them. Raises StoreError.
 
     The line is written first, because counters and audit are on different servers, and nothing must be

@@ -16,8 +16,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from ..amending.operations import MOST_AUDITED, By, Operations, new_key
-from ..core.amendments.model import Amendment, Applied, Put, Remove, Reset, override
+from ..amending.operations import (
+    MOST_AUDITED,
+    Attribution,
+    Operations,
+    new_key,
+)
+from ..core.amendments.model import (
+    Amendment,
+    ChangeResult,
+    Put,
+    Remove,
+    Reset,
+    override,
+)
 from ..core.amendments.records import to_json
 from ..core.amendments.target import Target, parse
 from ..core.budgets.bucket import Budget
@@ -25,8 +37,19 @@ from ..core.errors import InvalidRequest
 from ..core.rfc3339 import moment
 from ..ports import Clock
 from . import request_types, response_types, serializers
-from .previews import MOST_SHOWN, Affected, Previews, SetToZero, entries_of
-from .problems import NOT_FOUND, UNCONFIRMED, UNUSABLE, Refused
+from .previews import (
+    MOST_SHOWN,
+    AffectedBuckets,
+    Previews,
+    SetToZero,
+    entries_of,
+)
+from .problems import (
+    NOT_FOUND,
+    UNCONFIRMED,
+    UNUSABLE,
+    ApiError,
+)
 from .tokens import Token
 
 VALID = 300
@@ -82,12 +105,12 @@ class Changes:
             try:
                 planned.append(self._planned(by, place, item))
             except InvalidRequest as error:
-                raise Refused(
+                raise ApiError(
                     UNUSABLE, f"changes[{place}]: {error}", [(f"changes[{place}]", str(error))]
                 ) from None
         return await self._change(by, planned, body, key)
 
-    def _planned(self, by: By, place: int, item: request_types.ChangeItem) -> _Planned:
+    def _planned(self, by: Attribution, place: int, item: request_types.ChangeItem) -> _Planned:
         """Return one change of several. Raises InvalidRequest."""
         if item.verb == "remove":
             if item.id is None or item.domain is not None or item.descriptor is not None:
@@ -107,7 +130,7 @@ class Changes:
         return self._top_up(by._replace(key=f"{by.key}#{place}"), item, item.amount)
 
     def _override(
-        self, by: By, wanted: request_types.OverrideBody | request_types.ChangeItem, amount: int
+        self, by: Attribution, wanted: request_types.OverrideBody | request_types.ChangeItem, amount: int
     ) -> _Planned:
         target = parse(wanted.domain or "", wanted.descriptor or "")
         window, until = wanted.window or "", _second(wanted.until)
@@ -116,7 +139,7 @@ class Changes:
         )
 
     def _top_up(
-        self, by: By, wanted: request_types.TopUpBody | request_types.ChangeItem, amount: int
+        self, by: Attribution, wanted: request_types.TopUpBody | request_types.ChangeItem, amount: int
     ) -> _Planned:
         target = parse(wanted.domain or "", wanted.descriptor or "")
         window, until, windows = wanted.window or "", _second(wanted.until), wanted.windows or 0
@@ -143,7 +166,9 @@ class Changes:
             return self._changed(applied, body, key)
         return await self._preview(applied, body, key, [target], SetToZero(body.window or ""))
 
-    async def _reset_before(self, by: By, target: Target, body: request_types.ResetBody) -> list[Target]:
+    async def _reset_before(
+        self, by: Attribution, target: Target, body: request_types.ResetBody
+    ) -> list[Target]:
         """Return the buckets that an earlier call with the same key has reset: other buckets may match by now."""
         with suppress(InvalidRequest):
             # Without an earlier call, this dry run succeeds, and the long audit is not searched.
@@ -157,7 +182,7 @@ class Changes:
         return [one.target for one in reversed(found) if _covers(target, one, body.window or "")]
 
     async def _change(
-        self, by: By, planned: Sequence[_Planned], body: request_types.ChangeBody, key: str | None
+        self, by: Attribution, planned: Sequence[_Planned], body: request_types.ChangeBody, key: str | None
     ) -> response_types.Changed:
         edits = [one.edit for one in planned]
         seen = await self._operations.apply(by, edits, dry_run=True)
@@ -166,7 +191,7 @@ class Changes:
         before = [edited.before for edited in seen.edits]
         for one, found in zip(planned, before, strict=True):
             if isinstance(one.edit, Remove) and found is None:
-                raise Refused(NOT_FOUND, _nothing_to_remove(one))
+                raise ApiError(NOT_FOUND, _nothing_to_remove(one))
         # The store knows better than this replica what an edit replaces.
         targets = [
             one.target or (found.target if found is not None else Target(""))
@@ -183,7 +208,7 @@ class Changes:
 
     async def _preview(
         self,
-        seen: Applied,
+        seen: ChangeResult,
         body: request_types.ChangeBody,
         key: str | None,
         targets: Sequence[Target],
@@ -206,7 +231,9 @@ class Changes:
             partial = partial or bool(affected.partial)
         return {
             **self._changed(seen, body, key),
-            "budgets": self._previews.shown(Affected(list(budgets.values()), count), change),
+            "budgets": self._previews.before_and_after(
+                AffectedBuckets(list(budgets.values()), count), change
+            ),
             "affected": max(count, len(budgets)),
             "affected_partial": partial,
             "exceptions": [serializers.amendment(one) for one in [*exceptions.values()][:MOST_EXCEPTIONS]],
@@ -218,15 +245,15 @@ class Changes:
         """Raise Refused unless the request carries the confirmation of its preview."""
         preview = "send it with dry_run: true, then with the confirmation in the answer"
         if body.confirmation is None:
-            raise Refused(UNCONFIRMED, f"this may affect several descriptors: {preview}")
+            raise ApiError(UNCONFIRMED, f"this may affect several descriptors: {preview}")
         end = body.confirmation.partition(".")[0]
         if not (end.isascii() and end.isdecimal() and len(end) <= 12):
-            raise Refused(UNCONFIRMED, f"this is no confirmation: {preview}")
+            raise ApiError(UNCONFIRMED, f"this is no confirmation: {preview}")
         if int(end) < self._now():
-            raise Refused(UNCONFIRMED, f"the confirmation has expired: {preview}")
+            raise ApiError(UNCONFIRMED, f"the confirmation has expired: {preview}")
         wanted = self._confirmation(body, before, int(end))
         if not hmac.compare_digest(wanted.encode(), body.confirmation.encode()):
-            raise Refused(
+            raise ApiError(
                 UNCONFIRMED,
                 f"the confirmation is for another request, or another change came first: {preview}",
             )
@@ -242,7 +269,7 @@ class Changes:
         return f"{until}.{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
 
     def _changed(
-        self, applied: Applied, body: request_types.ChangeBody, key: str | None
+        self, applied: ChangeResult, body: request_types.ChangeBody, key: str | None
     ) -> response_types.Changed:
         return {
             "dry_run": body.dry_run,
@@ -267,8 +294,8 @@ def _covers(target: Target, done: Reset, window: str) -> bool:
     )
 
 
-def _by(body: request_types.ChangeBody, key: str | None) -> By:
-    return By(body.author, body.reason, key or new_key())
+def _by(body: request_types.ChangeBody, key: str | None) -> Attribution:
+    return Attribution(body.author, body.reason, key or new_key())
 
 
 def _second(text: str | None) -> int:

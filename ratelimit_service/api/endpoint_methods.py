@@ -34,7 +34,7 @@ from . import (
 from .changes import Changes
 from .openapi import description
 from .previews import entries_of
-from .problems import NOT_FOUND, Refused
+from .problems import NOT_FOUND, ApiError
 from .tokens import Role
 from .turns import Turns
 
@@ -47,7 +47,7 @@ async def no_control_planes() -> response_types.ControlPlanes:
     return {"control_planes": [], "overlay_problems": []}
 
 
-class Parts(NamedTuple):
+class ApiParts(NamedTuple):
     """The parts of the service that the API uses. The functions return the present values."""
 
     operations: Operations
@@ -66,7 +66,7 @@ class Parts(NamedTuple):
 class Api:
     """The endpoints."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ApiParts) -> None:
         self._parts = parts
         self._started_at = parts.now()
         self._version = version("ratelimit-service")
@@ -144,7 +144,7 @@ class Api:
         entries = entries_of(parse(body.domain, body.descriptor))
         found = await self._parts.views.bucket(body.domain, entries)
         if found is None:
-            raise Refused(NOT_FOUND, f"no rule limits {body.descriptor} in {body.domain}")
+            raise ApiError(NOT_FOUND, f"no rule limits {body.descriptor} in {body.domain}")
         return serializers.budget(found)
 
     async def explain(self, body: request_types.ExplainBody, role: Role) -> inspection_types.Explanation:
@@ -167,7 +167,7 @@ class Api:
         target = parse(body.domain, body.descriptor)
         points = await self._parts.views.series(body.domain, entries_of(target))
         if points is None:
-            raise Refused(NOT_FOUND, f"no rule limits {body.descriptor} in {body.domain}")
+            raise ApiError(NOT_FOUND, f"no rule limits {body.descriptor} in {body.domain}")
         return {
             "domain": body.domain,
             "descriptor": target.text,
@@ -189,9 +189,7 @@ class Api:
     async def usage_amendments(self, query: request_types.PageOfUsage, role: Role) -> response_types.Audit:
         """Return a page of the changes of limits in a span of time."""
         since, until = serializers.second_of(query.since), serializers.second_of(query.until)
-        found, before = await self._parts.operations.audited(
-            query.domain, since, until, _number(query.cursor)
-        )
+        found, before = await self._parts.operations.audit_of_domain(query.domain, since, until, _number(query.cursor))
         return {
             "lines": await self.turns.each(found, serializers.audit_line),
             "next_cursor": str(before) if before > 1 else None,

@@ -13,7 +13,12 @@ import structlog
 from ..http.messages import Request
 from ..http.request_origin import is_local, on_loopback, wrong_site
 from ..ports import Clock
-from .problems import FORBIDDEN, TOO_MANY, UNAUTHORIZED, Refused
+from .problems import (
+    FORBIDDEN,
+    TOO_MANY,
+    UNAUTHORIZED,
+    ApiError,
+)
 from .throttle import Throttle
 from .tokens import Role, Tokens
 
@@ -49,7 +54,7 @@ class Guard:
     async def admit(self, request: Request, *, changes: bool) -> Role:
         """Return the role of the caller. Raises Refused."""
         if why := wrong_site(request):
-            raise Refused(FORBIDDEN, why)
+            raise ApiError(FORBIDDEN, why)
         role = await self._role(request)
         if changes and role is not Role.ADMIN:
             self._refuse(request)
@@ -65,7 +70,7 @@ class Guard:
             if is_local(request):
                 return Role.LOCAL
             self._refuse(request)
-            raise Refused(UNAUTHORIZED, self._needed(request), headers=_CHALLENGE)
+            raise ApiError(UNAUTHORIZED, self._needed(request), headers=_CHALLENGE)
         await self.tokens.look()
         bearer = _bearer(given.strip())
         role = self.tokens.role_of(bearer[1]) if bearer else None
@@ -77,7 +82,7 @@ class Guard:
                 if not (self.tokens.admin.wanted or self.tokens.read.wanted):
                     detail += ": the service was started with neither ADMIN_TOKEN nor READ_TOKEN"
             challenge = (("www-authenticate", f'{_CHALLENGE[0][1]}, error="invalid_token"'),)
-            raise Refused(UNAUTHORIZED, detail, headers=challenge)
+            raise ApiError(UNAUTHORIZED, detail, headers=challenge)
         return role
 
     def _refuse(self, request: Request) -> None:
@@ -107,20 +112,20 @@ class Guard:
             )
         return "a token is needed: send READ_TOKEN or ADMIN_TOKEN as a Bearer token"
 
-    def _may_not_change(self, role: Role) -> Refused:
+    def _may_not_change(self, role: Role) -> ApiError:
         if not self.tokens.admin.wanted:
-            return Refused(
+            return ApiError(
                 FORBIDDEN,
                 "the service was started with neither ADMIN_TOKEN nor ADMIN_TOKEN_FILE: with one of them, it permits changes",
             )
         if role is Role.LOCAL:
-            return Refused(
+            return ApiError(
                 UNAUTHORIZED, "a change needs a token: send ADMIN_TOKEN as a Bearer token", headers=_CHALLENGE
             )
-        return Refused(FORBIDDEN, "this token may only read: a change needs ADMIN_TOKEN")
+        return ApiError(FORBIDDEN, "this token may only read: a change needs ADMIN_TOKEN")
 
 
-def _too_many(wait: int) -> Refused:
-    return Refused(
+def _too_many(wait: int) -> ApiError:
+    return ApiError(
         TOO_MANY, f"too many requests: try again in {wait} s", headers=(("retry-after", str(wait)),)
     )

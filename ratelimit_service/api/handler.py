@@ -15,8 +15,8 @@ from . import problems, request_types
 from .endpoint_methods import Api
 from .endpoints import ENDPOINTS, IDEMPOTENCY_KEY, PREFIX, Endpoint
 from .guard import Guard
-from .problems import Refused
-from .schema import Wrong, read_object, read_query
+from .problems import ApiError
+from .schema import InvalidValue, read_object, read_query
 from .tokens import Role
 
 LARGEST_BODY = 65_536
@@ -49,20 +49,20 @@ class ApiHandler:
         """Answer a request."""
         try:
             response = await self._answer(request)
-        except Refused as refused:
+        except ApiError as refused:
             response = problems.response(refused)
-        except Wrong as wrong:
+        except InvalidValue as wrong:
             detail = "the request is not valid: " + "; ".join(
                 f"{field} {what}".strip() for field, what in wrong.errors
             )
-            response = problems.response(Refused(problems.INVALID, detail, wrong.errors))
+            response = problems.response(ApiError(problems.INVALID, detail, wrong.errors))
         except IncompleteBody:
-            response = problems.response(Refused(problems.INVALID, "the body ended early"))
+            response = problems.response(ApiError(problems.INVALID, "the body ended early"))
         except RateLimitServiceError as error:
             response = problems.response(problems.of_error(error))
         except Exception as error:
             report("a request to the API has failed", error)
-            response = problems.response(Refused(problems.INTERNAL, "the log has the cause"))
+            response = problems.response(ApiError(problems.INTERNAL, "the log has the cause"))
         known = request.path in self._paths
         self.answered[request.path.removeprefix(PREFIX) if known else "other", response.status] += 1
         return response._replace(headers=(*_HEADERS, *response.headers))
@@ -74,7 +74,7 @@ class ApiHandler:
         if endpoint is None:
             raise _unknown(request, methods)
         if self._in_flight[role] >= MOST_IN_FLIGHT:
-            raise Refused(
+            raise ApiError(
                 problems.BUSY, f"{MOST_IN_FLIGHT} requests are in flight", headers=(("retry-after", "1"),)
             )
         self._in_flight[role] += 1
@@ -101,29 +101,29 @@ class ApiHandler:
         return answer
 
 
-def _unknown(request: Request, methods: Mapping[str, Endpoint]) -> Refused:
+def _unknown(request: Request, methods: Mapping[str, Endpoint]) -> ApiError:
     if not methods:
-        return Refused(
+        return ApiError(
             problems.NOT_FOUND, f"there is no such path: {PREFIX}/openapi.json has those that there are"
         )
     allow = ", ".join([*(["HEAD"] if "GET" in methods else []), *methods])
-    return Refused(problems.NOT_ALLOWED, f"this path takes {allow}", headers=(("allow", allow),))
+    return ApiError(problems.NOT_ALLOWED, f"this path takes {allow}", headers=(("allow", allow),))
 
 
 async def _body_of(request: Request) -> Any:
     """Return the JSON value in the body. Raises Refused or IncompleteBody."""
     kind = (request.header(b"content-type") or "").partition(";")[0].strip().lower()
     if kind != "application/json":  # a form of another site's page cannot say so
-        raise Refused(problems.NOT_JSON, "the header Content-Type must be application/json")
+        raise ApiError(problems.NOT_JSON, "the header Content-Type must be application/json")
     body = bytearray()
     async for chunk in request.body:
         body += chunk
         if len(body) > LARGEST_BODY:
-            raise Refused(problems.TOO_LARGE, f"the body may have {LARGEST_BODY} bytes at most")
+            raise ApiError(problems.TOO_LARGE, f"the body may have {LARGEST_BODY} bytes at most")
     try:
         return strict_json(bytes(body))
     except InvalidRequest as error:
-        raise Refused(problems.INVALID, str(error)) from None
+        raise ApiError(problems.INVALID, str(error)) from None
 
 
 def _idempotency_key(request: Request, body: Any) -> str | None:
@@ -133,10 +133,10 @@ def _idempotency_key(request: Request, body: Any) -> str | None:
         if body.dry_run:
             return None
         what = "is missing: send a header with a text of your own, and the same one if you retry"
-        raise Refused(problems.UNUSABLE, f"{IDEMPOTENCY_KEY} {what}", [(IDEMPOTENCY_KEY, what)])
+        raise ApiError(problems.UNUSABLE, f"{IDEMPOTENCY_KEY} {what}", [(IDEMPOTENCY_KEY, what)])
     key = given[1:-1] if len(given) > 1 and given[0] == given[-1] == '"' else given  # RFC 8941 has quotes
     if not (0 < len(key) <= LONGEST_NAME and key.isascii() and key.isprintable()):
-        raise Wrong([(IDEMPOTENCY_KEY, f"must have 1 to {LONGEST_NAME} printable ASCII characters")])
+        raise InvalidValue([(IDEMPOTENCY_KEY, f"must have 1 to {LONGEST_NAME} printable ASCII characters")])
     return key
 
 

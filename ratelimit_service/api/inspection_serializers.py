@@ -10,7 +10,7 @@ from ..core.budgets.bucket import Budget
 from ..core.budgets.descriptor_text import descriptor_text, pairs
 from ..core.rfc3339 import moment
 from ..core.text import printable, show
-from ..inspection.explaining import Answer, Explained
+from ..inspection.explaining import Answer, Explanation
 from ..inspection.refusals import Refusal
 from ..inspection.usage import Book
 from ..ports import Replica
@@ -56,7 +56,7 @@ _REASONS: dict[inspection_types.Verdict, str] = {
 """By the verdict (inspection/explaining.py)."""
 
 
-def explanation(found: Explained) -> inspection_types.Explanation:
+def explanation(found: Explanation) -> inspection_types.Explanation:
     """Return an explanation."""
     considered, answer = found.considered, found.answer
     winner = considered.winner

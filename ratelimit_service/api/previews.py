@@ -22,7 +22,7 @@ MOST_SHOWN = 20
 Edit = Put | Remove
 
 
-class Affected(NamedTuple):
+class AffectedBuckets(NamedTuple):
     """The first buckets that a target matches, and their number. `partial` says why there may be more."""
 
     budgets: Sequence[Budget]
@@ -51,16 +51,16 @@ class Previews:
         self._views = views
         self._near_ratio = near_ratio
 
-    async def affected(self, target: Target) -> Affected:
+    async def affected(self, target: Target) -> AffectedBuckets:
         """Return the buckets that a target matches: for a pattern, as many as one reset can have. Raises StoreError."""
         if target.exact:
             found = await self._views.bucket(target.domain, entries_of(target))
-            return Affected([found] if found is not None else [], int(found is not None))
+            return AffectedBuckets([found] if found is not None else [], int(found is not None))
         query = Query(target.domain, sort="name", limit=MOST_EDITS, target=target)
         listing = await self._views.budgets(query)
         budgets = [one for one in listing.budgets if one.rule is not None]
         count = len(budgets) if listing.total is None else listing.total
-        return Affected(budgets, count, listing.partial_reason)
+        return AffectedBuckets(budgets, count, listing.partial_reason)
 
     async def to_reset(self, target: Target) -> list[Target]:
         """Return each bucket that a target matches. Raises InvalidRequest if there are none, or too many."""
@@ -77,8 +77,8 @@ class Previews:
             raise InvalidRequest(f"there is nothing to reset: no bucket matches {target.text}")
         return targets
 
-    def shown(
-        self, found: Affected, change: Sequence[Edit] | SetToZero
+    def before_and_after(
+        self, found: AffectedBuckets, change: Sequence[Edit] | SetToZero
     ) -> list[response_types.BeforeAndAfter]:
         """Return the first of these buckets before and after a change."""
         known = [one for one in found.budgets if one.rule is not None and not one.hashed][:MOST_SHOWN]

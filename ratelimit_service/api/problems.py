@@ -94,7 +94,7 @@ KINDS = (
 )
 
 
-class Refused(Exception):
+class ApiError(Exception):
     """A request that is answered with a problem. `headers` go with the response."""
 
     def __init__(
@@ -111,7 +111,7 @@ class Refused(Exception):
         self.headers = headers
 
 
-def of_error(error: RateLimitServiceError) -> Refused:
+def of_error(error: RateLimitServiceError) -> ApiError:
     """Return the problem that an error of the service is for a caller of the API."""
     for kind, found in (
         (CONFLICT, Conflict),
@@ -120,11 +120,11 @@ def of_error(error: RateLimitServiceError) -> Refused:
         (UNUSABLE, InvalidRequest),
     ):
         if isinstance(error, found):
-            return Refused(kind, str(error))
-    return Refused(INTERNAL, "an unexpected error: the log has the cause")
+            return ApiError(kind, str(error))
+    return ApiError(INTERNAL, "an unexpected error: the log has the cause")
 
 
-def problem(refused: Refused) -> Problem:
+def problem(refused: ApiError) -> Problem:
     """Return the body of the response."""
     kind = refused.kind
     return {
@@ -139,7 +139,7 @@ def problem(refused: Refused) -> Problem:
     }
 
 
-def response(refused: Refused) -> Response:
+def response(refused: ApiError) -> Response:
     """Return the response."""
     body = json.dumps(problem(refused), separators=(",", ":")).encode()
     return Response(body, refused.kind.status, CONTENT_TYPE, headers=refused.headers)

@@ -38,7 +38,7 @@ class Doc(NamedTuple):
     format: str = ""
 
 
-class Wrong(Exception):
+class InvalidValue(Exception):
     """A value of the wrong type. `errors` has the name of each wrong field, and what is wrong with it."""
 
     def __init__(self, errors: Sequence[tuple[str, str]]) -> None:
@@ -145,7 +145,7 @@ def _object_schema(cls: type, seen: dict[str, Any]) -> None:
 def read_object(cls: Callable[..., T], data: Any) -> T:
     """Return a NamedTuple from a JSON value. Raises Wrong."""
     if not isinstance(data, dict):
-        raise Wrong([("", "the body must be a JSON object")])
+        raise InvalidValue([("", "the body must be a JSON object")])
     return _read(cls, data, _value_of)
 
 
@@ -153,16 +153,16 @@ def read_query(cls: Callable[..., T], query: str) -> T:
     """Return a NamedTuple from the query of a URL, without its question mark. Raises Wrong."""
     parts = query.split("&", _MOST_PARAMETERS) if query else []
     if len(parts) > _MOST_PARAMETERS:
-        raise Wrong([("", f"there are more than {_MOST_PARAMETERS} parameters")])
+        raise InvalidValue([("", f"there are more than {_MOST_PARAMETERS} parameters")])
     given: dict[str, Any] = {}
     for part in parts:
         name, _, value = part.partition("=")
         try:
             key, text = (unquote_to_bytes(each.replace("+", " ")).decode() for each in (name, value))
         except UnicodeDecodeError:
-            raise Wrong([(name, "must be UTF-8, percent-encoded")]) from None
+            raise InvalidValue([(name, "must be UTF-8, percent-encoded")]) from None
         if key in given:
-            raise Wrong([(key, "is given twice")])
+            raise InvalidValue([(key, "is given twice")])
         given[key] = text
     return _read(cls, given, _value_of_text)
 
@@ -185,10 +185,10 @@ def _read(cls: Callable[..., T], given: Mapping[str, Any], value_of: Callable[[A
             values[field.name] = _checked(value_of(field.type, given[field.name]), field.doc)
         except ValueError as error:
             errors.append((field.name, str(error)))
-        except Wrong as wrong:
+        except InvalidValue as wrong:
             errors += [(f"{field.name}{name}", what) for name, what in wrong.errors]
     if errors:
-        raise Wrong(errors)
+        raise InvalidValue(errors)
     return cls(**values)
 
 
@@ -221,9 +221,9 @@ def _items_of(kind: Any, value: Any) -> list[Any]:
         try:
             items.append(_value_of(kind, item))
         except ValueError as error:
-            raise Wrong([(f"[{place}]", str(error))]) from None
-        except Wrong as wrong:
-            raise Wrong([(f"[{place}].{name}", what) for name, what in wrong.errors]) from None
+            raise InvalidValue([(f"[{place}]", str(error))]) from None
+        except InvalidValue as wrong:
+            raise InvalidValue([(f"[{place}].{name}", what) for name, what in wrong.errors]) from None
     return items + value[_MOST_ITEMS:]  # too long: _checked says so
 
 

@@ -94,7 +94,7 @@ def _window(one: BudgetWindow) -> response_types.Window:
     }
 
 
-def edit(edited: amendments.Edited) -> response_types.Edit:
+def edit(edited: amendments.EditResult) -> response_types.Edit:
     """Return an edit and its effect."""
     if edited.reset is not None:
         target, window, counters = edited.reset

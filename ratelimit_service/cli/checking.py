@@ -30,7 +30,7 @@ def check_config(
     errors: Sequence[Problem] = ()
     rules = domains = limits = 0
     try:
-        contents = files.read(files.named(paths), ", ".join(map(str, paths)), domain)
+        contents = files.read(files.find_in(paths), ", ".join(map(str, paths)), domain)
         loaded = load_rules(contents, merge_domains=merge_domains)
         warnings = loaded.warnings
         tree = RuleTree(loaded.domains)
@@ -75,7 +75,7 @@ def convert(path: Path, *, merge_domains: bool, domain: str) -> int:
     """
     from ..sources import yaml_writer as native
 
-    contents = files.read(files.named([path]), str(path), domain)
+    contents = files.read(files.find_in([path]), str(path), domain)
     try:
         warnings = load_rules(contents, merge_domains=merge_domains).warnings
     except InvalidRules as error:

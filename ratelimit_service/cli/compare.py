@@ -117,9 +117,9 @@ def compare_mirrored(
     if services.ours_tls is not None:
         services.ours_tls.check()
     return processes.run(
-        processes.Port(listening(target(listen)), tls),
+        processes.TeePort(listening(target(listen)), tls),
         theirs,
-        processes.Ours(lambda: _aio_channel(ours, services.ours_tls), services.timeout),
+        processes.SecondService(lambda: _aio_channel(ours, services.ours_tls), services.timeout),
         report,
         every=every,
         notify=notify,

@@ -60,7 +60,7 @@ class Planner:
     """Plans requests by one set of rules, as they are amended. `tree` is None until the first rules are
     loaded.
 
-    `amendments` may change; `amended` must be called before the next plan.
+    `amendments` may change; `apply_amendments` must be called before the next plan.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Planner:
         yield from self._prepared.values()
         yield from self._windows.cached
 
-    def amended(self) -> None:
+    def apply_amendments(self) -> None:
         """Plan by the amendments as they are now."""
         self._version = self._amendments.version
         self._plans, self._weight_of_plans = {}, 0

@@ -256,7 +256,7 @@ class PreparedRequest:
             if amended is None:
                 shared = windows.of(each.rule, index, len(hits), now)
             else:
-                rule, room, since, until, amendments = windows.amended.amend(each.rule, amended, now)
+                rule, room, since, until, amendments = windows.amended_rules.amend(each.rule, amended, now)
                 begin, end = max(begin, since), min(end, until)
                 shared = windows.make(rule, index, len(hits), now, room, amendments)
             if shared.begin > begin:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from .amendments.amended_rules import AmendedRules
 from .amendments.model import Amendment
 from .gates import Gate
-from .holds.planning import Means
+from .holds.planning import MeanCharges
 from .ledger.entries import Period, period
 from .ledger.rule import LedgerRule
 from .matching.overrides import OVERRIDE_SOURCE
@@ -79,8 +79,8 @@ class Windows:
         self._near: dict[int, int] = {}
         self._spans = Spans()
         self._shared: dict[tuple[Rule, int, int], RuleWindows] = {}
-        self.amended = AmendedRules()
-        self.means = Means()
+        self.amended_rules = AmendedRules()
+        self.means = MeanCharges()
         self.crowded = False
         """Whether there are more rules than are shared, so that a bucket may have windows of its own."""
 

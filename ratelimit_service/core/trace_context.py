@@ -21,7 +21,7 @@ MOST_TRACESTATE: Final = 512
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.S).fullmatch
 
 
-class Sent(NamedTuple):
+class TraceHeaders(NamedTuple):
     """The headers as they were sent, and by which way: gRPC, or JSON over HTTP."""
 
     traceparent: bytes = b""
@@ -38,7 +38,7 @@ class Parent(NamedTuple):
     state: bytes = b""
 
 
-def sent_in(headers: Iterable[tuple[bytes, bytes]], *, json: bool = False) -> Sent:
+def sent_in(headers: Iterable[tuple[bytes, bytes]], *, json: bool = False) -> TraceHeaders:
     """Return the trace context in headers with names in lower case.
 
     Of several traceparents none is valid. The values of several tracestates are joined.
@@ -52,7 +52,7 @@ def sent_in(headers: Iterable[tuple[bytes, bytes]], *, json: bool = False) -> Se
             states.append(value)
     parent = parents[0] if len(parents) == 1 and len(parents[0]) <= MOST_TRACEPARENT else b""
     state = b",".join(states)
-    return Sent(parent, state if len(state) <= MOST_TRACESTATE else b"", json)
+    return TraceHeaders(parent, state if len(state) <= MOST_TRACESTATE else b"", json)
 
 
 def parent_of(traceparent: bytes, tracestate: bytes = b"") -> Parent | None:

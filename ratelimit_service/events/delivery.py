@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from ..core.errors import StoreError
-from ..ports import Clock, EventStore, Pending
+from ..ports import Clock, EventStore, PendingEvent
 from .receivers import Receiver, secret_of
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Delivery:
             timeout=TIMEOUT, limits=limits, follow_redirects=False, verify=verify, trust_env=False
         )
 
-    async def _deliver(self, client: httpx.AsyncClient, taken: Pending) -> None:
+    async def _deliver(self, client: httpx.AsyncClient, taken: PendingEvent) -> None:
         event = _parsed(taken.text)
         if event is None:
             self.dropped += 1
@@ -129,7 +129,7 @@ class Delivery:
             await self._send(client, taken, event)
         await self._store.done(self.receiver.name, taken.place)
 
-    async def _send(self, client: httpx.AsyncClient, taken: Pending, event: Mapping[str, Any]) -> None:
+    async def _send(self, client: httpx.AsyncClient, taken: PendingEvent, event: Mapping[str, Any]) -> None:
         began, pause = self._clock(), _FIRST_PAUSE
         while True:
             receiver = (

@@ -30,8 +30,8 @@ from .model import (
     THRESHOLD,
     UNREACHABLE,
     Event,
+    event_text,
     identity,
-    shown,
 )
 
 MOST_WAITING = 1_000
@@ -139,9 +139,9 @@ class Emitter:
         bucket, window = _parts(use.key)
         domain = rule.path.domain
         data = {
-            "domain": shown(domain),
-            "bucket": shown(bucket),
-            "rule": shown(use.limit.name or rule.name or str(rule.path)),
+            "domain": event_text(domain),
+            "bucket": event_text(bucket),
+            "rule": event_text(use.limit.name or rule.name or str(rule.path)),
             "window": window,
             "limit": use.limit.amount,
             "used": use.after,
@@ -180,10 +180,10 @@ def _amended(line: AuditLine, notify: tuple[str, ...] | None) -> Event:
     domain = target.domain if target is not None else ""
     data = {
         "verb": verb,
-        "domain": shown(domain),
-        "target": shown(target.text) if target is not None else "",
-        "author": shown(line.author),
-        "reason": shown(line.reason),
+        "domain": event_text(domain),
+        "target": event_text(target.text) if target is not None else "",
+        "author": event_text(line.author),
+        "reason": event_text(line.reason),
         "version": line.version,
     }
     if edited.after is not None:

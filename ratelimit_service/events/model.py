@@ -52,9 +52,11 @@ class Event(NamedTuple):
             {
                 "specversion": "1.0",
                 "id": self.id,
-                "source": f"/ratelimit-service/{shown(self.domain)}" if self.domain else "/ratelimit-service",
+                "source": f"/ratelimit-service/{event_text(self.domain)}"
+                if self.domain
+                else "/ratelimit-service",
                 "type": self.type,
-                "subject": shown(self.subject),
+                "subject": event_text(self.subject),
                 "time": moment(self.at),
                 "datacontenttype": "application/json",
                 "data": dict(self.data),
@@ -69,6 +71,6 @@ def identity(*parts: str) -> str:
     return hashlib.sha256(text).hexdigest()[:32]
 
 
-def shown(text: str) -> str:
+def event_text(text: str) -> str:
     """Return a text as it is shown in an event: printable, and at most LONGEST characters of it."""
     return fit(text, LONGEST)

@@ -15,8 +15,8 @@ from ..core.answers.explanation import EXPLANATION
 from ..core.budgets.bucket import Budget
 from ..core.budgets.rule_candidates import (
     AmendmentNow,
-    Considered,
-    Possible,
+    PossibleRules,
+    RuleChoice,
     consider,
     possible,
     why,
@@ -36,7 +36,7 @@ from ..ports import CounterStore
 from .joining import Joiner
 
 
-class Foreseen(Protocol):
+class Prediction(Protocol):
     """The answer that a request would get (service.py)."""
 
     @property
@@ -50,7 +50,7 @@ class Foreseen(Protocol):
         ...
 
 
-Foresee = Callable[[Request], Awaitable[Foreseen]]
+Foresee = Callable[[Request], Awaitable[Prediction]]
 """Returns the answer that a request would get now, and counts nothing."""
 
 
@@ -63,7 +63,7 @@ class Answer(NamedTuple):
     message: str
 
 
-class Explained(NamedTuple):
+class Explanation(NamedTuple):
     """The answer that a descriptor would get, and the reasons for it.
 
     `verdict` is `ok`, `over`, `held` (by requests in flight), `shadowed` (over, and let through), `blocked`,
@@ -73,11 +73,11 @@ class Explained(NamedTuple):
     domain: str
     entries: tuple[Entry, ...]
     verdict: str
-    considered: Considered
+    considered: RuleChoice
     amendments: tuple[AmendmentNow, ...]
     budget: Budget | None
     answer: Answer
-    possible: Possible
+    possible: PossibleRules
     explanation: Mapping[str, Any]
     """What `ask` shows (core/answers/explanation.py)."""
 
@@ -91,7 +91,7 @@ async def explain(
     entries: tuple[Entry, ...],
     hits: int,
     now: int,
-) -> Explained:
+) -> Explanation:
     """Explain the answer to a request with one descriptor. Raises InvalidRequest, NotReady or StoreError."""
     if not 0 <= hits <= COUNTER_MAX:
         raise InvalidRequest(f"hits are 0 (a check) to {COUNTER_MAX}, not {hits}")
@@ -108,15 +108,15 @@ async def explain(
     of_bucket = rules.entries_of_bucket(entries) if rules is not None else entries
     stack = amendments.find(domain, of_bucket, rules.limits if rules is not None else None)
     explanation = (explained.dynamic_metadata or {}).get(EXPLANATION, {})
-    return Explained(
+    return Explanation(
         domain,
         entries,
         _verdict(plan, decision),
-        consider(rules, entries) if rules is not None else Considered(None, ()),
+        consider(rules, entries) if rules is not None else RuleChoice(None, ()),
         tuple(why(stack, known.now if known is not None else None, now)),
         budget,
         _answer(decision, now),
-        possible(rules, entries) if rules is not None else Possible(()),
+        possible(rules, entries) if rules is not None else PossibleRules(()),
         explanation,
     )
 

@@ -30,7 +30,7 @@ Tree = Callable[[], RuleTree | None]
 """Returns the rules in force; None before the first are loaded."""
 
 
-class Known(NamedTuple):
+class KnownBucket(NamedTuple):
     """A bucket whose rule is known, before its counters are read."""
 
     domain: str
@@ -89,7 +89,7 @@ class Joiner:
             self._names = {domain.name_in_keys: name for name, domain in tree.domains.items()}
         return self._names
 
-    def known(self, domain_text: str, texts: tuple[str, ...], now: int) -> Known | None:
+    def known(self, domain_text: str, texts: tuple[str, ...], now: int) -> KnownBucket | None:
         """Return a bucket by its texts in keys; None where no rule is known for it."""
         domain = self.domain(domain_text)
         found = find(domain, texts) if domain is not None else None
@@ -98,9 +98,9 @@ class Joiner:
         stack = self._amendments.find(domain.name, found.entries, domain.limits)
         bucket = keys.bucket(self.prefix, domain.name_in_keys, texts)
         state = bucket_now(found.rule, bucket, stack, now, self._spans)
-        return Known(domain.name, found.entries, state, found.hashed)
+        return KnownBucket(domain.name, found.entries, state, found.hashed)
 
-    def matched(self, domain_name: str, entries: tuple[Entry, ...], now: int) -> Known | None:
+    def matched(self, domain_name: str, entries: tuple[Entry, ...], now: int) -> KnownBucket | None:
         """Return the bucket of a descriptor; None where no rule limits it."""
         tree = self._tree()
         domain = tree.domains.get(domain_name) if tree is not None else None
@@ -110,10 +110,10 @@ class Joiner:
         of_bucket = domain.entries_of_bucket(entries)
         stack = self._amendments.find(domain.name, of_bucket, domain.limits)
         bucket = keys.bucket(self.prefix, domain.name_in_keys, match.bucket_entries)
-        return Known(domain.name, of_bucket, bucket_now(match.rule, bucket, stack, now, self._spans))
+        return KnownBucket(domain.name, of_bucket, bucket_now(match.rule, bucket, stack, now, self._spans))
 
     def budget(
-        self, known: Known, used: Mapping[str, int | None], holds: Mapping[str, int] | None = None
+        self, known: KnownBucket, used: Mapping[str, int | None], holds: Mapping[str, int] | None = None
     ) -> Budget:
         """Return a bucket with the values of its counters and the tokens of its holds."""
         held = (holds or {}).get(known.holds, 0) if known.holds else None

@@ -24,7 +24,7 @@ from ..core.cache import MIB, BoundedCache
 from ..core.model import Entry
 from ..loading.slices import Pace
 from ..ports import Clock, CounterStore
-from .joining import Joiner, Known, Tree
+from .joining import Joiner, KnownBucket, Tree
 from .query import (
     Cursor,
     Query,
@@ -72,7 +72,7 @@ class Listing(NamedTuple):
         return bool(self.partial_reason)
 
 
-class _Kept(NamedTuple):
+class _KeptSweep(NamedTuple):
     """A sweep, when it began, and its task."""
 
     sweep: Sweep
@@ -103,8 +103,8 @@ class Lister:
         self._turn = asyncio.Semaphore(_MOST_AT_ONCE)
         self.prefix = prefix
         self.joiner = Joiner(tree, amendments, prefix, near_ratio)
-        self._sweeps: dict[tuple[object, ...], _Kept] = {}
-        self._next: dict[tuple[object, ...], _Kept] = {}
+        self._sweeps: dict[tuple[object, ...], _KeptSweep] = {}
+        self._next: dict[tuple[object, ...], _KeptSweep] = {}
         """The sweeps that will replace those with the same filter, once they are done."""
 
     async def budgets(self, query: Query, cursor: str = "") -> Listing:
@@ -151,7 +151,7 @@ class Lister:
     async def _read(self, rows: Sequence[Row]) -> list[Budget]:
         """Return the budgets of rows as they are now."""
         joiner, now = self.joiner, int(self._now())
-        found: list[tuple[Row, Known | None]] = []
+        found: list[tuple[Row, KnownBucket | None]] = []
         pace = Pace(0)
         for row in rows:
             known = None if row.strays else joiner.known(row.domain, row.entries, now)
@@ -173,7 +173,7 @@ class Lister:
                 await pace.breathe()
         return budgets
 
-    async def _holds(self, some: Sequence[Known]) -> Mapping[str, int]:
+    async def _holds(self, some: Sequence[KnownBucket]) -> Mapping[str, int]:
         keys = [known.holds for known in some if known.holds]
         return await self._store.read_holds(keys, int(self._now())) if keys else {}
 
@@ -219,7 +219,7 @@ class Lister:
                 if one is not None:
                     one.task.cancel()
 
-    def _is_old(self, kept: _Kept) -> bool:
+    def _is_old(self, kept: _KeptSweep) -> bool:
         sweep = kept.sweep
         if not sweep.is_of(self.joiner.tree):
             return True
@@ -227,10 +227,10 @@ class Lister:
         lasts = max(SWEPT_AGAIN, sweep.busy / _SHARE_OF_A_CORE)
         return age >= (SWEPT_AGAIN / 2 if sweep.version != self._amendments.version else lasts)
 
-    def _begin(self, query: Query, position: str) -> _Kept:
+    def _begin(self, query: Query, position: str) -> _KeptSweep:
         version = self._amendments.version
         sweep = Sweep(self._store, self.joiner, query, position, version, self._now, self._turn)
-        return _Kept(sweep, self._clock(), asyncio.get_running_loop().create_task(sweep.run()))
+        return _KeptSweep(sweep, self._clock(), asyncio.get_running_loop().create_task(sweep.run()))
 
     async def close(self) -> None:
         """End all sweeps."""

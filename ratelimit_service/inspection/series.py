@@ -40,7 +40,7 @@ class Point(NamedTuple):
     tokens: int
 
 
-class Followed:
+class FollowedBucket:
     """The points of one bucket."""
 
     def __init__(self, now: float) -> None:
@@ -64,7 +64,7 @@ class Series:
         self._read = read
         self._now = now
         self._clock = clock
-        self._followed: dict[tuple[str, tuple[Entry, ...]], Followed] = {}
+        self._followed: dict[tuple[str, tuple[Entry, ...]], FollowedBucket] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def of(self, domain: str, entries: tuple[Entry, ...]) -> list[Point] | None:
@@ -74,7 +74,7 @@ class Series:
             budget = await self._read(domain, entries)
             if budget is None:
                 return None
-            followed = Followed(self._clock())
+            followed = FollowedBucket(self._clock())
             followed.note(budget, int(self._now()))
         followed.looked = self._clock()
         self._followed[domain, entries] = followed

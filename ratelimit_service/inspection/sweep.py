@@ -24,7 +24,7 @@ from ..core.ordering import in_order
 from ..loading.slices import Pace, in_slices
 from ..ports import Clock, CounterStore
 from ..runtime.exceptions import report
-from .joining import Joiner, Known
+from .joining import Joiner, KnownBucket
 from .query import Query, Row
 
 MOST_KEYS = 200_000
@@ -128,7 +128,7 @@ class Sweep:
 
     async def _add_named(self, domain_text: str, pace: Pace) -> None:
         """Add the buckets that rules and amendments name, and that have no counters."""
-        waiting: dict[str, Known] = {}
+        waiting: dict[str, KnownBucket] = {}
         for text in [domain_text] if domain_text else self.joiner.texts:
             await self._in_slices(self._name(text, waiting), pace)
         named = list(waiting.values())
@@ -136,7 +136,7 @@ class Sweep:
             some = named[first : first + _AT_ONCE]
             await self._in_slices(self._count_named(some, await self._read(some)), pace)
 
-    def _name(self, domain_text: str, waiting: dict[str, Known]) -> Generator[None, None, None]:
+    def _name(self, domain_text: str, waiting: dict[str, KnownBucket]) -> Generator[None, None, None]:
         now = int(self._now())
         domain = self.joiner.domain(domain_text)
         for texts in self.joiner.named(domain) if domain is not None else ():
@@ -148,7 +148,7 @@ class Sweep:
             yield
 
     def _count_named(
-        self, some: Iterable[Known], used: Mapping[str, int | None]
+        self, some: Iterable[KnownBucket], used: Mapping[str, int | None]
     ) -> Generator[None, None, None]:
         for known in some:
             yield
@@ -156,13 +156,13 @@ class Sweep:
                 self._keep(self.joiner.budget(known, {}))
 
     async def _add(self, found: Collection[str], pace: Pace) -> None:
-        waiting: dict[str, Known] = {}
+        waiting: dict[str, KnownBucket] = {}
         await self._in_slices(self._join(found, waiting), pace)
         used = await self._read(waiting.values())
         met = frozenset(found)
         await self._in_slices(self._count(waiting, used, met), pace)
 
-    def _join(self, found: Iterable[str], waiting: dict[str, Known]) -> Generator[None, None, None]:
+    def _join(self, found: Iterable[str], waiting: dict[str, KnownBucket]) -> Generator[None, None, None]:
         now = int(self._now())
         for key in found:
             yield
@@ -182,7 +182,7 @@ class Sweep:
                     waiting[bucket] = known
 
     def _count(
-        self, waiting: Mapping[str, Known], used: Mapping[str, int | None], met: Collection[str]
+        self, waiting: Mapping[str, KnownBucket], used: Mapping[str, int | None], met: Collection[str]
     ) -> Generator[None, None, None]:
         for known in waiting.values():
             yield
@@ -205,7 +205,7 @@ class Sweep:
         if self._query.has(entries) and self._query.wants(row):
             self.rows[counter.bucket] = row
 
-    async def _read(self, some: Iterable[Known]) -> dict[str, int | None]:
+    async def _read(self, some: Iterable[KnownBucket]) -> dict[str, int | None]:
         return await self._store.read_counters([key for known in some for key in known.counters])
 
     async def _in_slices(self, steps: Generator[None, None, None], pace: Pace) -> None:

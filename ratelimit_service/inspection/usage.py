@@ -33,7 +33,7 @@ MOST_ENTRIES = 5_000
 """A page ends once it has this many entries. The last step can add a few thousand more."""
 
 
-class Spent(NamedTuple):
+class UsageEntry(NamedTuple):
     """An entry of a ledger: what happened in the hour or day that begins at `start`, and what a million tokens cost then."""
 
     start: int
@@ -56,7 +56,7 @@ class Book(NamedTuple):
     bucket: str
     entries: tuple[Entry, ...]
     by: str
-    spent: Sequence[Spent]
+    spent: Sequence[UsageEntry]
     currency: str | None = None
     """That of its prices; None where it has none."""
 
@@ -130,7 +130,9 @@ class Usage:
             entries,
             by,
             [
-                Spent(start, charged, refunded, refused, tariff.per_million_at(start) if tariff else None)
+                UsageEntry(
+                    start, charged, refunded, refused, tariff.per_million_at(start) if tariff else None
+                )
                 for start, (charged, refunded, refused) in sorted(spent.items())
             ],
             tariff.currency if tariff is not None else None,

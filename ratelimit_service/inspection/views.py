@@ -12,7 +12,7 @@ from ..core.budgets.bucket import Budget
 from ..core.errors import Problem
 from ..core.model import DomainRules, Entry
 from ..ports import Clock, CounterStore, Replica
-from .explaining import Explained, Foresee, explain
+from .explaining import Explanation, Foresee, explain
 from .listing import Lister, Listing
 from .prices import Prices
 from .query import Query
@@ -109,7 +109,7 @@ class Views:
         """Return the bucket of a descriptor; None where no rule limits it. Raises StoreError."""
         return await self._lister.budget(domain, entries)
 
-    async def explain(self, domain: str, entries: tuple[Entry, ...], hits: int = 0) -> Explained:
+    async def explain(self, domain: str, entries: tuple[Entry, ...], hits: int = 0) -> Explanation:
         """Explain what a descriptor would be answered now. Raises InvalidRequest, NotReady or StoreError."""
         joiner, now = self._lister.joiner, int(self._now())
         return await explain(joiner, self._store, self._amendments, self._foresee, domain, entries, hits, now)

@@ -12,7 +12,7 @@ from ..core.rules.digest import digest_of
 from ..core.text import printable
 
 
-class Combined:
+class CombinedRules:
     """The rules of each source, by domain. Earlier sources take precedence."""
 
     def __init__(self, rules: Mapping[str, Mapping[str, DomainRules]]) -> None:

@@ -86,12 +86,12 @@ def framed(message: bytes) -> bytes:
     return len(message).to_bytes(LENGTH, "big") + message
 
 
-def loaded(rules: Loaded) -> Iterator[bytes]:
+def pieces_of_rules(rules: Loaded) -> Iterator[bytes]:
     """Yield the pieces of loaded rules."""
     yield from _pieces(chain(_flattened(rules.domains), _with_end(rules.problems, rules.warnings, hold=True)))
 
 
-def refused(error: InvalidRules) -> Iterator[bytes]:
+def pieces_of_problems(error: InvalidRules) -> Iterator[bytes]:
     """Yield the pieces of rules that cannot be loaded."""
     yield from _pieces(_with_end(error.problems, error.warnings, again=error.again))
 
@@ -145,7 +145,7 @@ def end_of(piece: bytes) -> End:
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Collects(Protocol[T_co]):
+class Collector(Protocol[T_co]):
     """What is made of pieces, as they arrive."""
 
     @property

@@ -23,7 +23,14 @@ import structlog
 
 from ..core.errors import InvalidRules, Problem
 from ..core.rules.loaded import Loaded
-from .pieces import LENGTH, Assembly, Collects, Copy, InvalidPieces, framed
+from .pieces import (
+    LENGTH,
+    Assembly,
+    Collector,
+    Copy,
+    InvalidPieces,
+    framed,
+)
 from .slices import Pace
 from .task import Task
 
@@ -82,7 +89,7 @@ async def pieces_elsewhere(task: Task, *, hurry: bool = False) -> tuple[bytes, .
 
 
 async def _elsewhere(
-    result: Collects[T], task: Task, command: Sequence[str], *, hurry: bool, patience: float
+    result: Collector[T], task: Task, command: Sequence[str], *, hurry: bool, patience: float
 ) -> T | None:
     log = structlog.get_logger(__name__)
     try:
@@ -227,7 +234,7 @@ class _Pipes:
         self._words = _LastWords()
         self._open: list[asyncio.BaseTransport] = []
 
-    async def run(self, result: Collects[T], task: Task, pace: Pace) -> T:
+    async def run(self, result: Collector[T], task: Task, pace: Pace) -> T:
         """Do a task, and return what `result` makes of the pieces.
 
         Raises InvalidRules, InvalidPieces, _Stalled, OSError; IncompleteReadError after its exit.

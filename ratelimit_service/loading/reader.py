@@ -46,9 +46,9 @@ def _result(task: Task) -> Iterator[bytes]:
     try:
         rules = task.rules()
     except InvalidRules as error:
-        yield from pieces.refused(error)
+        yield from pieces.pieces_of_problems(error)
     else:
-        yield from pieces.loaded(rules)
+        yield from pieces.pieces_of_rules(rules)
     yield b""
 
 

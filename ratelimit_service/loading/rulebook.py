@@ -17,11 +17,11 @@ from ..core.model import DomainRules
 from ..core.planner import Planner
 from ..core.rules.document import Contents, Read
 from ..core.rules.loaded import Loaded
-from ..ports import RuleChange, Taken
+from ..ports import ChangeOutcome, RuleChange
 from ..runtime import garbage
 from ..runtime.threads import StuckError, Thread
 from ..service import RateLimitService
-from .combined import Combined
+from .combined import CombinedRules
 from .pieces import Assembly
 from .process import STALLED_AFTER, read_elsewhere
 from .slices import Pace, at_once, in_slices
@@ -60,11 +60,11 @@ class _NewRules(NamedTuple):
     """The rules that were read, and the rules of all sources with their tree; None if these do not change."""
 
     rules: Loaded
-    combined: Combined | None
+    combined: CombinedRules | None
     tree: RuleTree
 
 
-_Merge = Callable[[Loaded], Combined | None]
+_Merge = Callable[[Loaded], CombinedRules | None]
 
 _Source = Task | Sequence[bytes] | None
 """A task to do, the pieces of rules that were read already, or nothing."""
@@ -97,7 +97,7 @@ class Rulebook:
         self._log = structlog.get_logger(__name__)
         self._loading = asyncio.Lock()
         self._wrong: dict[str, Sequence[Problem]] = {}
-        self.combined = Combined({source: {} for source in sources})
+        self.combined = CombinedRules({source: {} for source in sources})
         """The rules of each source."""
         self.loaded_at = 0.0
         """When the rules in force came into force, in seconds since 1970; 0 before the first are loaded."""
@@ -137,7 +137,7 @@ class Rulebook:
         return await self._load(pieces, agreed)
 
     async def _load(self, source: _Source, agreed: Callable[[], Awaitable[None]] | None) -> bool:
-        def merge(rules: Loaded) -> Combined:
+        def merge(rules: Loaded) -> CombinedRules:
             return self.combined.with_(FILES, {domain.name: domain for domain in rules.domains})
 
         async with self._loading:
@@ -153,12 +153,12 @@ class Rulebook:
             self._wrong.pop(FILES, None)
             return await self._use(new)
 
-    async def change(self, source: str, change: RuleChange) -> Taken:
+    async def change(self, source: str, change: RuleChange) -> ChangeOutcome:
         """Put the changed domains of a source in force, except those with problems."""
         read = change.read or _nothing
         task = self._task._replace(read=read, files=change.files, apart=True)
 
-        def merge(rules: Loaded) -> Combined | None:
+        def merge(rules: Loaded) -> CombinedRules | None:
             previous = self.combined.of(source)
             found = {domain.name: domain for domain in rules.domains if domain.name in change.domains}
             gone = change.gone.intersection(previous)
@@ -174,12 +174,14 @@ class Rulebook:
                 new = await self._read(task if change.read else None, merge)
             except InvalidRules as error:
                 await self._failed(source, error.problems)
-                return Taken(problems=tuple(error.problems), again=error.again)
+                return ChangeOutcome(problems=tuple(error.problems), again=error.again)
             changed = await self._use(new)
             if new.rules.problems:
                 await self._failed(source, new.rules.problems, "the last good rules of these domains")
         accepted = {domain.name for domain in new.rules.domains} if changed else set()
-        return Taken(change.domains.intersection(accepted), tuple(new.rules.problems), changed=changed)
+        return ChangeOutcome(
+            change.domains.intersection(accepted), tuple(new.rules.problems), changed=changed
+        )
 
     def blame(self, source: str, problems: Sequence[Problem]) -> None:
         """Set the problems of a source that have changed without a load."""
@@ -265,7 +267,7 @@ class Rulebook:
         at_once(self._observer.config_read(tree))
         return _NewRules(rules, combined, tree)
 
-    def _compiled(self, combined: Combined) -> dict[str, Domain]:
+    def _compiled(self, combined: CombinedRules) -> dict[str, Domain]:
         """Return the compiled domains that stay in force unchanged."""
         tree = self._tree
         if tree is None:

@@ -17,7 +17,12 @@ from .catalogue import BY_NAME, CATALOGUE
 from .exposition import Process, family
 from .info import Join, Kind
 from .tables import Sample
-from .tracking import GAUGES, Tracked, gauges, latest
+from .tracking import (
+    GAUGES,
+    TrackedCounter,
+    gauges,
+    latest,
+)
 
 _CALLS = "ratelimit_service_total_requests"
 _SHOULD_RATE_LIMIT = "ShouldRateLimit"
@@ -33,12 +38,14 @@ class Snapshot(NamedTuple):
     """What a worker reports. `families` has the samples of each metric, in the order of the catalogue."""
 
     families: Mapping[str, _Values]
-    tracked: Sequence[Tracked]
+    tracked: Sequence[TrackedCounter]
     process: Mapping[str, float]
 
 
 def packed(
-    families: Iterable[tuple[str, Iterable[Sample]]], tracked: Sequence[Tracked], process: Mapping[str, float]
+    families: Iterable[tuple[str, Iterable[Sample]]],
+    tracked: Sequence[TrackedCounter],
+    process: Mapping[str, float],
 ) -> bytes:
     """Return a snapshot as bytes. Slow with many series: call it in a thread."""
     values = {
@@ -55,7 +62,7 @@ def unpacked(data: bytes) -> Snapshot:
     return Snapshot(*pickle.loads(data)) if data else Snapshot({}, (), {})  # noqa: S301  # from a worker
 
 
-def departed(before: bytes, last: bytes) -> bytes:
+def departed_counts(before: bytes, last: bytes) -> bytes:
     """Return the counts of workers that have ended, including another one, whose last snapshot is `last`."""
     if not last:
         return before
@@ -83,7 +90,7 @@ def _joined(name: str, snapshots: Iterable[Snapshot]) -> _Values:
     return joined
 
 
-class Merged:
+class MergedMetrics:
     """The metrics of all workers. `workers` has the snapshot of each by its number, `gone` is `departed`.
 
     `more` has the samples of the supervisor, `supervisor` its process, `most` is TRACK_MAX_BUCKETS. Like Metrics, its

@@ -143,4 +143,4 @@ class _Crossing(NamedTuple):
     @property
     def marker(self) -> Hit:
         ttl = max(1, self.use.end - self.now) + _KEPT_LONGER
-        return Hit(keys.warned(self.use.key, self.threshold.percent), 1, ttl=ttl)
+        return Hit(keys.threshold_marker(self.use.key, self.threshold.percent), 1, ttl=ttl)

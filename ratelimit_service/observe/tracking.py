@@ -52,7 +52,7 @@ class _Labels(NamedTuple):
     window: str
 
 
-class Tracked(NamedTuple):
+class TrackedCounter(NamedTuple):
     """A counter as a process has last seen it, at `seen` seconds since 1970; `key` is its key.
 
     `held` are the tokens held of its bucket; -1 if its rule has no holds.
@@ -197,12 +197,12 @@ class Tracker:
             if row.holds in found:
                 row.held = found[row.holds]
 
-    def tracked(self) -> list[Tracked]:
+    def tracked(self) -> list[TrackedCounter]:
         """Return the counters with a running window."""
         now = self._clock()
         # dict.copy() is atomic, iteration is not.
         return [
-            Tracked(
+            TrackedCounter(
                 key,
                 tuple(row.labels),
                 row.limit.amount,
@@ -222,7 +222,7 @@ class Tracker:
         return gauges(self.tracked(), self._most, self._clock())
 
 
-def gauges(rows: Iterable[Tracked], most: int, now: float) -> Iterator[Sample]:
+def gauges(rows: Iterable[TrackedCounter], most: int, now: float) -> Iterator[Sample]:
     """Yield the gauges of the `most` largest shares, and the sums of the others.
 
     Buckets with the same labels after cutting are one series, that of the larger share: a duplicate series would make
@@ -253,9 +253,9 @@ def gauges(rows: Iterable[Tracked], most: int, now: float) -> Iterator[Sample]:
         yield Sample(_LIMIT, other._asdict(), limit)
 
 
-def latest(of_all: Iterable[Iterable[Tracked]]) -> list[Tracked]:
+def latest(of_all: Iterable[Iterable[TrackedCounter]]) -> list[TrackedCounter]:
     """Return each counter as it was seen last, in any process."""
-    found: dict[str, Tracked] = {}
+    found: dict[str, TrackedCounter] = {}
     for rows in of_all:
         for row in rows:
             known = found.get(row.key)

@@ -25,7 +25,7 @@ _SUFFIXES = (".yaml", ".yml", ".csv")
 """Of the files that a directory stands for."""
 
 
-class Found(NamedTuple):
+class FoundFile(NamedTuple):
     """A configuration file: its name, relative to the directory that was searched, and its path."""
 
     name: str
@@ -35,7 +35,7 @@ class Found(NamedTuple):
 class Listing(NamedTuple):
     """The configuration files by name, and the files and directories that were skipped."""
 
-    files: list[Found]
+    files: list[FoundFile]
     skipped: Sequence[Problem] = ()
 
 
@@ -70,7 +70,7 @@ def joined(*elements: str) -> Path:
     return Path(f"/{path.lstrip('/')}" if path.startswith("/") else path)
 
 
-def named(paths: Sequence[Path]) -> Find:
+def find_in(paths: Sequence[Path]) -> Find:
     """Return a Find for `paths`. A directory means the YAML and CSV files directly in it (CONFIG_PATH).
 
     A missing path counts as a file that cannot be read, so that missing rules are an error.
@@ -85,9 +85,9 @@ def _named(paths: Sequence[Path]) -> Listing:
             inside = sorted(
                 entry for entry in path.iterdir() if entry.suffix in _SUFFIXES and entry.is_file()
             )
-            found += [Found(str(entry), entry) for entry in inside if not _is_kubernetes_own(entry.name)]
+            found += [FoundFile(str(entry), entry) for entry in inside if not _is_kubernetes_own(entry.name)]
         else:
-            found.append(Found(str(path), path))
+            found.append(FoundFile(str(path), path))
     return Listing(found)
 
 
@@ -123,7 +123,7 @@ class _Search:
         self._wanted = wanted
         self._prefix = _dotted(wanted)
         self._ignore_dot_files = ignore_dot_files
-        self.found: list[Found] = []
+        self.found: list[FoundFile] = []
         self.skipped: list[Problem] = []
 
     def walk(self, directory: Path, within: tuple[str, ...], above: frozenset[str]) -> None:
@@ -166,7 +166,7 @@ class _Search:
                 if dotted.startswith(self._prefix) or self._prefix.startswith(dotted):
                     self.walk(path, place, above | {real})
             elif stat.S_ISREG(mode) and ".".join(place).startswith(self._prefix):
-                self.found.append(Found("/".join(place), path))
+                self.found.append(FoundFile("/".join(place), path))
 
     def _skip(self, path: Path, error: OSError) -> None:
         self.skipped.append(Problem(str(path), 0, "", f"{_unreadable(error)}; its content is skipped"))

@@ -13,10 +13,10 @@ from typing import Any
 
 from ..core.amendments.model import (
     Amendment,
-    Applied,
     AuditLine,
     Change,
-    Edited,
+    ChangeResult,
+    EditResult,
     News,
     Put,
     Remove,
@@ -72,7 +72,7 @@ class MemoryAmendments:
         self._current: dict[str, Amendment] = {}
         self._audit: deque[AuditLine] = deque(maxlen=self._most_audited)
         self._stamps: dict[int, str] = {}
-        self._done: dict[str, tuple[str, Applied]] = {}
+        self._done: dict[str, tuple[str, ChangeResult]] = {}
         """By idempotency key: the digest of the change, and its result."""
 
     def __bool__(self) -> bool:
@@ -90,7 +90,7 @@ class MemoryAmendments:
         removed = tuple([name for name, after in last.items() if after is None])
         return News(self._version, self._stamp, put, removed)
 
-    async def apply(self, change: Change, *, dry_run: bool = False) -> Applied:
+    async def apply(self, change: Change, *, dry_run: bool = False) -> ChangeResult:
         """Apply a change (ports.AmendmentStore.apply)."""
         check(change)
         before = self._done.get(change.key)
@@ -100,7 +100,7 @@ class MemoryAmendments:
             return before[1]._replace(replayed=True)
         edits = self._edits(change)
         if dry_run:
-            return Applied(self._version, edits)
+            return ChangeResult(self._version, edits)
         self._version += 1
         self._stamp = uuid.uuid4().hex
         for edited in edits:
@@ -112,7 +112,9 @@ class MemoryAmendments:
                 AuditLine(self._version, change.at, change.author, change.reason, change.key, edited)
             )
         self._remember_stamp()
-        applied = Applied(self._version, edits, unfinished=any(edited.reset is not None for edited in edits))
+        applied = ChangeResult(
+            self._version, edits, unfinished=any(edited.reset is not None for edited in edits)
+        )
         self._remember(change.key, digest(change), applied)
         self.changed = True
         return applied
@@ -140,7 +142,7 @@ class MemoryAmendments:
             lines.append(line)
         return lines
 
-    def _edits(self, change: Change) -> tuple[Edited, ...]:
+    def _edits(self, change: Change) -> tuple[EditResult, ...]:
         """Return what each edit replaces, given the edits before it.
 
         Raises Conflict, or InvalidRequest if there is no room.
@@ -149,20 +151,20 @@ class MemoryAmendments:
         edits = []
         for number, edit in enumerate(change.edits):
             if isinstance(edit, Reset):
-                edits.append(Edited("", reset=edit))
+                edits.append(EditResult("", reset=edit))
                 continue
             name = edit.id if isinstance(edit, Remove) else edit.amendment.id
             before = ahead[name] if name in ahead else self._current.get(name)
             if change.expected is not None and change.expected[number] != before:
                 raise conflict(change.expected[number], before)
             ahead[name] = edit.amendment if isinstance(edit, Put) else None
-            edits.append(Edited(name, before, ahead[name]))
+            edits.append(EditResult(name, before, ahead[name]))
         added = sum((after is not None) - (name in self._current) for name, after in ahead.items())
         if added > 0 and len(self._current) + added > self._most:
             raise too_many(self._most)
         return tuple(edits)
 
-    def _remember(self, key: str, hashed: str, applied: Applied) -> None:
+    def _remember(self, key: str, hashed: str, applied: ChangeResult) -> None:
         self._done[key] = (hashed, applied)
         if len(self._done) > MOST_KEYS:
             del self._done[next(iter(self._done))]
@@ -213,7 +215,7 @@ class MemoryAmendments:
         else:
             done = thing["done"]
             edits = tuple([_edited(edit) for edit in done["edits"]])
-            applied = Applied(int(done["version"]), edits, unfinished=bool(done["unfinished"]))
+            applied = ChangeResult(int(done["version"]), edits, unfinished=bool(done["unfinished"]))
             self._remember(str(done["key"]), str(done["digest"]), applied)
 
 
@@ -221,7 +223,7 @@ def _things(
     version: dict[str, Any],
     current: Iterable[Amendment],
     audit: Iterable[AuditLine],
-    done: Iterable[tuple[str, tuple[str, Applied]]],
+    done: Iterable[tuple[str, tuple[str, ChangeResult]]],
 ) -> Iterator[dict[str, Any]]:
     yield version
     for amendment in current:
@@ -241,7 +243,7 @@ def _audit_to_json(line: AuditLine) -> dict[str, Any]:
     }
 
 
-def _edited_to_json(edited: Edited) -> dict[str, Any]:
+def _edited_to_json(edited: EditResult) -> dict[str, Any]:
     return {
         "id": edited.id,
         "before": None if edited.before is None else to_json(edited.before),
@@ -250,9 +252,9 @@ def _edited_to_json(edited: Edited) -> dict[str, Any]:
     }
 
 
-def _edited(fields: dict[str, Any]) -> Edited:
+def _edited(fields: dict[str, Any]) -> EditResult:
     before, after, reset = fields["before"], fields["after"], fields["reset"]
-    return Edited(
+    return EditResult(
         str(fields["id"]),
         None if before is None else read(json.dumps(before)),
         None if after is None else read(json.dumps(after)),

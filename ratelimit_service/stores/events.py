@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from ..ports import Clock, Pending
+from ..ports import Clock, PendingEvent
 
 MOST_EVENTS = 10_000
 """Events that wait in a store. One is about 700 bytes, so they take 7 MB at most."""
@@ -50,7 +50,7 @@ class MemoryEvents:
         """Begin to keep events for a receiver (ports.EventStore.open)."""
         self._next.setdefault(receiver, self._last + 1)
 
-    async def take(self, receiver: str, replica: str, most: int) -> Sequence[Pending]:
+    async def take(self, receiver: str, replica: str, most: int) -> Sequence[PendingEvent]:
         """Return what a receiver is to get (ports.EventStore.take)."""
         now = self._clock()
         pending = self._pending.setdefault(receiver, {})
@@ -61,7 +61,7 @@ class MemoryEvents:
         for number in found:
             pending[number] = now + TAKEN_AGAIN
             self._next[receiver] = max(self._next[receiver], number + 1)
-        return [Pending(str(number), self._events[number]) for number in found]
+        return [PendingEvent(str(number), self._events[number]) for number in found]
 
     async def hold(self, receiver: str, replica: str, place: str) -> None:
         """Keep a taken event (ports.EventStore.hold)."""

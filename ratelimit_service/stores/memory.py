@@ -17,7 +17,12 @@ from ..core.gates import Gate
 from ..core.holds.hit import ASIDE
 from ..core.ledger.entries import REFUNDED, REFUSED, is_of_ledger
 from ..core.model import COUNTER_MAX, HELD_BACK, Hit
-from ..ports import Clock, OnOutcomes, Outcome, Walked
+from ..ports import (
+    Clock,
+    OnOutcomes,
+    Outcome,
+    WalkStep,
+)
 from .amendments import MemoryAmendments
 from .cursors import read_number
 from .events import MemoryEvents
@@ -307,13 +312,13 @@ class MemoryStore:
             await asyncio.sleep(0)
         return found
 
-    async def walk(self, begin: str, part: str = "", position: str = "") -> Walked:
+    async def walk(self, begin: str, part: str = "", position: str = "") -> WalkStep:
         """Return the keys of one shard (ports.CounterStore.walk); those that have expired may be among them."""
         shard = read_number(position or "0", SHARDS)
         found = [key for key in self._counters.shards[shard] if key.startswith(begin)]
         if part:
             found = [key for key in found if key.find(part, len(begin)) >= 0]
-        return Walked(found, "" if shard + 1 == SHARDS else str(shard + 1))
+        return WalkStep(found, "" if shard + 1 == SHARDS else str(shard + 1))
 
     async def read_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
         """Return those of these counters that are there."""

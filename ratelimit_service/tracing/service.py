@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..core.errors import RateLimitServiceError
-from ..core.trace_context import Sent
+from ..core.trace_context import TraceHeaders
 from ..ports import Clock, CounterStore, Observer
 from ..service import Answer, Call, RateLimitService
 from .stores import TracedStore
@@ -29,7 +29,7 @@ class TracedService(RateLimitService):
         tracer, start = self._tracer, self._tracer.clock()
         super().submit([_TracedCall(call, tracer, start) for call in calls])
 
-    def refused_early(self, trace: Sent | None, error: RateLimitServiceError) -> None:
+    def refused_early(self, trace: TraceHeaders | None, error: RateLimitServiceError) -> None:
         """Trace a call that a transport has refused."""
         self._tracer.refused(trace, error)
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from ..core.errors import RateLimitServiceError
 from ..core.model import OK, Decision, Request
-from ..core.trace_context import Parent, Sent, parent_of
+from ..core.trace_context import Parent, TraceHeaders, parent_of
 from .spans import (
     BatchSpan,
     CallSpan,
@@ -93,7 +93,7 @@ class Tracer:
         self.batch: BatchSpan | None = None
         """The batch whose callback runs now."""
 
-    def answered(self, request: Request, sent: Sent | None, start: int, answer: Any) -> None:
+    def answered(self, request: Request, sent: TraceHeaders | None, start: int, answer: Any) -> None:
         """Note a call that was answered with a decision or an error."""
         parent = parent_of(sent.traceparent, sent.tracestate) if sent is not None else None
         store = self.store
@@ -108,7 +108,7 @@ class Tracer:
         json = sent is not None and sent.json
         self._notes.put(CallSpan(start, self.clock(), parent, attributes, json, error, store))
 
-    def refused(self, sent: Sent | None, error: RateLimitServiceError) -> None:
+    def refused(self, sent: TraceHeaders | None, error: RateLimitServiceError) -> None:
         """Note a call that was refused before it could be planned."""
         now = self.clock()
         parent = parent_of(sent.traceparent, sent.tracestate) if sent is not None else None

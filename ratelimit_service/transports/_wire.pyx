@@ -243,8 +243,8 @@ def request_of(
     return request
 
 
-def left(uint64_t remaining):
-    """See wire.left."""
+def limit_remaining(uint64_t remaining):
+    """See wire.limit_remaining."""
     cdef uint8_t found[11]
     found[0] = LEFT
     return PyBytes_FromStringAndSize(<char *> found, 1 + write(found + 1, min(remaining, <uint64_t> 0xFFFFFFFF)))

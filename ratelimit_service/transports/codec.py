@@ -44,10 +44,10 @@ from .request_size import check
 from .wire import Entries
 
 try:
-    from ._wire import left, read, split, varint
+    from ._wire import limit_remaining, read, split, varint
     from ._wire import request_of as wire_request
 except ImportError:  # not built
-    from .wire import left, read, split, varint
+    from .wire import limit_remaining, read, split, varint
     from .wire import request_of as wire_request
 
 _LONGEST = 1_000
@@ -245,7 +245,7 @@ def make_encode() -> Encode:
         for status in decision.status_values:
             code, limit = status[STATUS_CODE], status[STATUS_LIMIT]
             remaining, reset = status[STATUS_REMAINING], status[STATUS_RESET]
-            amount = left(remaining) if remaining else b""
+            amount = limit_remaining(remaining) if remaining else b""
             if limit is None:
                 head = _FREE if code is OK else _REFUSED
                 tail = _reset(reset) if reset else b""

@@ -16,7 +16,12 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from ..core.errors import Overloaded, RateLimitServiceError, StartError
-from ..core.trace_context import TRACEPARENT, TRACESTATE, Sent, sent_in
+from ..core.trace_context import (
+    TRACEPARENT,
+    TRACESTATE,
+    TraceHeaders,
+    sent_in,
+)
 from ..listening.addresses import PLAINTEXT, Address, SocketPath, taken
 from ..listening.certificates import Certificates, is_for
 from ..runtime.health import SERVICE_NAME, Health
@@ -316,7 +321,7 @@ def _is_of_no_header(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Invalid encoding")
 
 
-def _trace_of(context: aio.ServicerContext[Any, Any]) -> Sent:
+def _trace_of(context: aio.ServicerContext[Any, Any]) -> TraceHeaders:
     """Return the trace context that the caller has sent. grpc has removed space around values.
 
     Strangers send any characters in metadata: nothing here may raise.

@@ -113,7 +113,7 @@ def _addend(data: bytes) -> int | None:
     return request.hits_addend if alone.SerializeToString() == data else None
 
 
-def left(remaining: int) -> bytes:
+def limit_remaining(remaining: int) -> bytes:
     """Return the field limit_remaining of a status; it saturates at 2^32-1."""
     if remaining < _MORE:
         return b"\x18" + LAST[remaining]

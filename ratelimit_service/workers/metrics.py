@@ -6,7 +6,7 @@ import asyncio
 import os
 
 from ..observe.exposition import Process
-from ..observe.merging import Merged, packed
+from ..observe.merging import MergedMetrics, packed
 from ..observe.metrics import Metrics
 from ..observe.tables import Sample
 from ..observe.tracking import Tracker
@@ -30,7 +30,7 @@ class SharedMetrics:
         if member is not None:
             member.share(METRICS, self._packed)
 
-    async def whole(self) -> Metrics | Merged:
+    async def whole(self) -> Metrics | MergedMetrics:
         """Return the metrics of all workers; those of this one if the supervisor has ended."""
         if self._member is None:
             return self._metrics
@@ -40,7 +40,7 @@ class SharedMetrics:
         except LinkError:
             return self._metrics
         workers = {**scrape.others, number: own}
-        return Merged(
+        return MergedMetrics(
             dict(sorted(workers.items())), scrape.departed, _samples(scrape), self._supervisor, self._most
         )
 

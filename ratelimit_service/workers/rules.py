@@ -31,7 +31,7 @@ AGAIN_AFTER = 5.0
 """Seconds after which a worker that has failed gets the same rules again."""
 
 
-class Taker(Protocol):
+class RuleTaker(Protocol):
     """A worker that takes rules."""
 
     number: int
@@ -47,7 +47,7 @@ class Offer(NamedTuple):
     generation: int
     pieces: Sequence[bytes]
 
-    def send(self, worker: Taker) -> None:
+    def send(self, worker: RuleTaker) -> None:
         """Send it to a worker, which puts it in force once it gets `use` with its generation."""
         for piece in self.pieces:
             worker.tell("piece", self.generation, piece)
@@ -63,8 +63,8 @@ class SharedRules:
         self._task = task
         self._again_after = again_after
         self._ready_within = ready_within
-        self._workers: set[Taker] = set()
-        self._unready: set[Taker] = set()
+        self._workers: set[RuleTaker] = set()
+        self._unready: set[RuleTaker] = set()
         self._all_ready = asyncio.Event()
         self._good: Offer | None = None
         self._refused: Offer | None = None
@@ -91,7 +91,7 @@ class SharedRules:
             self._loaded.set()
             return end.again
 
-    async def join(self, worker: Taker) -> int:
+    async def join(self, worker: RuleTaker) -> int:
         """Send a worker the rules in force from now on. Return the generation that it has to wait for."""
         await self._loaded.wait()
         self._workers.add(worker)
@@ -105,12 +105,12 @@ class SharedRules:
             self._coming.send(worker)
         return latest
 
-    def ready(self, worker: Taker, generation: int) -> None:
+    def ready(self, worker: RuleTaker, generation: int) -> None:
         """Note that a worker can use the rules of this generation, or has refused them."""
         if generation == self._generation:
             self._leave(worker)
 
-    def taken(self, worker: Taker, generation: int, *, in_force: bool) -> None:
+    def note_taken(self, worker: RuleTaker, generation: int, *, in_force: bool) -> None:
         """Note whether a worker has the rules of this generation in force now.
 
         A worker that fails to use valid rules, for example for lack of memory, gets them again. Meanwhile its rules differ
@@ -121,17 +121,17 @@ class SharedRules:
             self._log.error("a worker has failed to use new rules: it gets them again", worker=worker.number)
             asyncio.get_running_loop().call_later(self._again_after, self._again, worker, good)
 
-    def _again(self, worker: Taker, offer: Offer) -> None:
+    def _again(self, worker: RuleTaker, offer: Offer) -> None:
         if worker in self._workers and offer is self._good:
             offer.send(worker)
             worker.tell("use", offer.generation)
 
-    def left(self, worker: Taker) -> None:
+    def forget(self, worker: RuleTaker) -> None:
         """Forget a worker, which has ended."""
         self._workers.discard(worker)
         self._leave(worker)
 
-    def _leave(self, worker: Taker) -> None:
+    def _leave(self, worker: RuleTaker) -> None:
         self._unready.discard(worker)
         if not self._unready:
             self._all_ready.set()
@@ -163,18 +163,18 @@ class SharedRules:
             pieces.end_of(read[-1])  # raises InvalidPieces for anything other than rules
             return read
         except InvalidRules as error:
-            return tuple(pieces.refused(error))
+            return tuple(pieces.pieces_of_problems(error))
         except StuckError as error:
             problem = Problem(error.doing, 0, "", f"could not be read: {error}. A retry follows soon")
         except Exception as error:  # no file descriptors or memory, or a bug
             self._log.error("the rules cannot be loaded", exc_info=error)
             text = f"could not be loaded: {type(error).__name__}: {error}. A retry follows soon"
             problem = Problem("configuration", 0, "", text)
-        return tuple(pieces.refused(InvalidRules([problem], again=True)))
+        return tuple(pieces.pieces_of_problems(InvalidRules([problem], again=True)))
 
 
 def _read_here(task: Task) -> tuple[bytes, ...]:
     try:
-        return tuple(pieces.loaded(task.rules()))
+        return tuple(pieces.pieces_of_rules(task.rules()))
     except InvalidRules as error:
-        return tuple(pieces.refused(error))
+        return tuple(pieces.pieces_of_problems(error))

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from ..observe.merging import departed
+from ..observe.merging import departed_counts
 from .link import LinkError
 from .rules import SharedRules
 from .worker import Worker
@@ -186,9 +186,9 @@ class Supervisor:
     def _left(self, worker: Worker) -> None:
         """Forget a worker that has ended, and let another one lead."""
         del self._workers[worker.number]
-        self._departed = departed(self._departed, worker.metrics)
+        self._departed = departed_counts(self._departed, worker.metrics)
         if self._rules is not None:
-            self._rules.left(worker)
+            self._rules.forget(worker)
         if self._lead is worker:
             self._elect()
         self._tell_health()
@@ -266,7 +266,7 @@ class Supervisor:
         if in_force:
             worker.generation = generation
         if self._rules is not None:
-            self._rules.taken(worker, generation, in_force=in_force)
+            self._rules.note_taken(worker, generation, in_force=in_force)
 
     async def _open(self, worker: Worker) -> Opening:
         worker.waiting = True
@@ -338,7 +338,7 @@ class Supervisor:
         counted = self._departed
         for each in self._workers.values():  # the counts of a draining worker stay in the sums
             if each is not worker and not each.serving:
-                counted = departed(counted, each.metrics)
+                counted = departed_counts(counted, each.metrics)
         return Scrape(
             {each.number: each.metrics for each in others if each.metrics},
             counted,

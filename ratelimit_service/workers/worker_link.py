@@ -67,7 +67,7 @@ class Siblings(Protocol):
         ...
 
 
-class Alone:
+class NoSiblings:
     """The Siblings of a process without any."""
 
     def share(self, name: str, provide: Provide) -> None:

@@ -55,7 +55,7 @@ class Replica:
             store, self.amendments, [self], lambda: TREE, lambda: self.now, lambda: self.now
         )
 
-    def amended(self) -> None:
+    def apply_amendments(self) -> None:
         self.changes += 1
 
     @property

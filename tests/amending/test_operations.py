@@ -8,9 +8,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from ratelimit_service.amending.follower import Follower
-from ratelimit_service.amending.operations import By, Operations, new_key
+from ratelimit_service.amending.operations import Attribution, Operations, new_key
 from ratelimit_service.core.amendments.index import MOST_STEPS
-from ratelimit_service.core.amendments.model import Amendment, Edited, Put, Remove
+from ratelimit_service.core.amendments.model import (
+    Amendment,
+    EditResult,
+    Put,
+    Remove,
+)
 from ratelimit_service.core.amendments.target import Target, parse
 from ratelimit_service.core.errors import Conflict, InvalidRequest, StoreError
 from tests.limiter import Limiter, decision_text, descriptor, entries_of
@@ -40,9 +45,9 @@ class Desk:
         )
         self.keys = 0
 
-    def by(self) -> By:
+    def by(self) -> Attribution:
         self.keys += 1
-        return By("ana", "launch", f"key {self.keys}")
+        return Attribution("ana", "launch", f"key {self.keys}")
 
     def ask(self, text: str = "team=dba", hits: int = 0) -> str:
         return decision_text(self.limiter.ask(descriptor(text, hits)))
@@ -91,7 +96,7 @@ async def test_an_override_is_in_force_here_when_it_returns(desk: Desk) -> None:
         line["after"][name] for name in ("amount", "descriptor", "window")
     )
     applied = await desk.operations.apply(desk.by(), [Remove(made.id)])
-    assert (Edited(made.id, made),) == applied.edits
+    assert (EditResult(made.id, made),) == applied.edits
     assert "OK: OK 100 3600" == desk.ask()
     assert [None, made] == [line.edited.after for line in await desk.operations.audit()]
 
@@ -115,7 +120,7 @@ async def test_a_preview_says_what_would_hold_and_changes_nothing(desk: Desk) ->
     by = desk.by()
     edit = desk.operations.make_override(by, target("team=dba"), 7, window="day")
     applied = await desk.operations.apply(by, [edit], dry_run=True)
-    assert (Edited(edit.amendment.id, None, edit.amendment),) == applied.edits
+    assert (EditResult(edit.amendment.id, None, edit.amendment),) == applied.edits
     assert {"HOUR": (100, 50), "DAY": (1_000, 50)} == desk.limits("team=dba")
     assert {"HOUR": (100, 50), "DAY": (1_000, 7)} == desk.limits("team=dba", edit)
     assert {"HOUR": (100, 100), "DAY": (1_000, 7)} == desk.limits("team=dba", edit, Remove(made.id))
@@ -259,7 +264,7 @@ async def test_patterns_that_would_slow_down_finding_are_refused(desk: Desk) -> 
 
 
 async def test_a_change_needs_an_author_a_reason_and_a_key(desk: Desk) -> None:
-    by = By("ana", "", new_key())
+    by = Attribution("ana", "", new_key())
     with pytest.raises(InvalidRequest, match="a reason"):
         await desk.operations.apply(by, [desk.operations.make_override(by, target("team=dba"), 7)])
 

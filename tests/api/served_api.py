@@ -13,7 +13,7 @@ import httpx
 from ratelimit_service.amending.follower import Follower
 from ratelimit_service.amending.operations import Operations
 from ratelimit_service.api.changes import Changes
-from ratelimit_service.api.endpoint_methods import Api, Parts
+from ratelimit_service.api.endpoint_methods import Api, ApiParts
 from ratelimit_service.api.guard import Guard
 from ratelimit_service.api.handler import ApiHandler
 from ratelimit_service.api.previews import Previews
@@ -134,7 +134,7 @@ class Desk:
         )
         tokens = Tokens(Token("ADMIN_TOKEN", admin), Token("READ_TOKEN", read))
         self.health = Health()
-        parts = Parts(
+        parts = ApiParts(
             self.operations,
             self.views,
             Changes(

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from ratelimit_service.api import guard
-from ratelimit_service.api.problems import Refused
+from ratelimit_service.api.problems import ApiError
 from ratelimit_service.http.messages import Request
 
 from .served_api import (
@@ -40,7 +40,7 @@ async def role_of(desk: Desk, asked: Request, *, changes: bool = False) -> str:
     """Return the role of a caller, or the type of the problem."""
     try:
         return (await desk.guard.admit(asked, changes=changes)).name
-    except Refused as refused:
+    except ApiError as refused:
         return refused.kind.name
 
 

@@ -15,9 +15,17 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from ratelimit_service.amending import operations
-from ratelimit_service.amending.operations import By
+from ratelimit_service.amending.operations import Attribution
 from ratelimit_service.cli.operating.client import Client, server_of
-from ratelimit_service.cli.operating.usage import Asked, Row, amendments, as_json, rows, table, write_csv
+from ratelimit_service.cli.operating.usage import (
+    Row,
+    UsageQuery,
+    amendments,
+    as_json,
+    rows,
+    table,
+    write_csv,
+)
 from ratelimit_service.cli.operating.usage import read as read_ledgers
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import InvalidRequest
@@ -43,11 +51,11 @@ descriptors:
 """
 
 
-def asked(desk: Desk, first: str, last: str, *by: str, per: str = "day", zone: str = "UTC") -> Asked:
-    return Asked("d", by, start_of(first, zone), start_of(last, zone), per, zone)
+def asked(desk: Desk, first: str, last: str, *by: str, per: str = "day", zone: str = "UTC") -> UsageQuery:
+    return UsageQuery("d", by, start_of(first, zone), start_of(last, zone), per, zone)
 
 
-async def read(desk: Desk, wanted: Asked) -> list[Row]:
+async def read(desk: Desk, wanted: UsageQuery) -> list[Row]:
     """Return the sums of the command line for the pages of the API."""
     url = desk.client.base_url
     client = Client(server_of(f"{url.host}:{url.port}"), timeout=120)
@@ -217,7 +225,7 @@ async def test_top_ups_and_overrides_are_listed_beside_usage() -> None:
 
         async def change(key: str, text: str = "team=dba", *, domain: str = "d", at: int = at) -> None:
             desk.limiter.now = at
-            by = By("ana", "launch", key)
+            by = Attribution("ana", "launch", key)
             await desk.operations.apply(by, [desk.operations.make_top_up(by, parse(domain, text), 500)])
 
         await change("before", at=at - 1)
@@ -225,17 +233,17 @@ async def test_top_ups_and_overrides_are_listed_beside_usage() -> None:
             await change(key)
         await change("elsewhere", domain="e")
         await desk.operations.apply(
-            By("bo", "done", "three"),
-            [desk.operations.make_override(By("bo", "done", "three"), parse("d", "team=*"), 0)],
+            Attribution("bo", "done", "three"),
+            [desk.operations.make_override(Attribution("bo", "done", "three"), parse("d", "team=*"), 0)],
         )
-        await desk.operations.reset(By("bo", "again", "four"), parse("d", "team=dba"))
+        await desk.operations.reset(Attribution("bo", "again", "four"), parse("d", "team=dba"))
         await change("after", at=at + 10)
         since, until = (datetime.fromtimestamp(second, UTC).isoformat() for second in (at, at + 10))
         page = await desk.get("/usage-amendments", domain="d", since=since, until=until)
         assert [("four", "reset"), ("three", "put"), ("two", "put"), ("one", "put")] == [
             (line["key"], line["action"]) for line in page["lines"]
         ]
-        wanted = Asked("d", ("team",), at, at + 10, "day", "UTC")
+        wanted = UsageQuery("d", ("team",), at, at + 10, "day", "UTC")
         url = desk.client.base_url
         client = Client(server_of(f"{url.host}:{url.port}"), timeout=120)
         found = await asyncio.to_thread(amendments, client, wanted)
@@ -249,10 +257,10 @@ async def test_changes_of_a_domain_are_found_after_many_of_other_domains(
     monkeypatch.setattr(operations, "MOST_AUDITED", 3)
     async with open_desk(Desk(files=[RULES])) as desk:
         for number in range(40):
-            by = By("ana", "why", f"{number}")
+            by = Attribution("ana", "why", f"{number}")
             domain = "d" if number in (0, 1, 39) else "e"
             await desk.operations.apply(by, [desk.operations.make_top_up(by, parse(domain, "team=dba"), 1)])
-        wanted = Asked("d", (), 0, int(desk.limiter.now) + 1, "day", "UTC")
+        wanted = UsageQuery("d", (), 0, int(desk.limiter.now) + 1, "day", "UTC")
         url = desk.client.base_url
         client = Client(server_of(f"{url.host}:{url.port}"), timeout=120)
         found = await asyncio.to_thread(amendments, client, wanted)

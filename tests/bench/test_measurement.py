@@ -50,7 +50,7 @@ def test_every_stage_of_a_decision_is_timed() -> None:
 
 def test_the_cost_of_amendments_is_measured_by_turns() -> None:
     """A decision is measured without amendments, with 10,000 of them, and with as many rules."""
-    found = stages.amended(0)
+    found = stages.amended_cost(0)
     assert ["without", "with", "own", "rules"] == list(found)
     assert all(0 < microseconds < 10_000 for microseconds in found.values()), found
 

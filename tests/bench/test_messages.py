@@ -10,7 +10,12 @@ import hpack
 import pytest
 
 from bench import frames, messages
-from bench.messages import Asked, Zipf, expected, requests
+from bench.messages import (
+    LoadRequest,
+    Zipf,
+    expected,
+    requests,
+)
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest
 from ratelimit_service.sources.yaml_text import read
@@ -18,7 +23,7 @@ from ratelimit_service.sources.yaml_text import read
 TRAFFIC = [*messages.CONSTANT, "mixed", "cold:cold"]
 
 
-def parsed(asked: Asked) -> RateLimitRequest:
+def parsed(asked: LoadRequest) -> RateLimitRequest:
     """Return the message in a gRPC frame."""
     assert 0 == asked.body[0]
     assert len(asked.body) - 5 == int.from_bytes(asked.body[1:5], "big")

@@ -15,7 +15,7 @@ from bench.soak import report
 from bench.soak.callers import ABORTED, ABORTED_COST, JSON, STREAM, Books, Callers, Failure
 from bench.soak.http1 import Client, Provider
 from bench.soak.parts import METRICS, Replica, Sample
-from bench.soak.schedule import Fault, Soaked
+from bench.soak.schedule import Fault, SoakResult
 from testing.service import Service
 
 MIB = 2**20
@@ -30,11 +30,11 @@ def replica(name: str, *, until: float, grows: float = 0.0, code: int = 0) -> Re
     return Replica(name, cast(Service, None), samples, code, dict.fromkeys(METRICS, 0.0))
 
 
-def soaked() -> Soaked:
+def soaked() -> SoakResult:
     """Return a soak of ten minutes without problems. In an outage, two requests and a charge failed."""
     books = Books(Counter({JSON: 50, STREAM: 40, ABORTED: 10}), 5, Counter(a=100, b=ABORTED_COST))
     books.failures = [Failure(NOON + 1, NOON + 2, "JSON: status 503"), Failure(NOON + 4, NOON + 7, "…")]
-    return Soaked(
+    return SoakResult(
         "native",
         seconds=600,
         books=books,
@@ -45,39 +45,39 @@ def soaked() -> Soaked:
     )
 
 
-def lose(run: Soaked) -> None:
+def lose(run: SoakResult) -> None:
     run.held["a"] -= 7
 
 
-def double(run: Soaked) -> None:
+def double(run: SoakResult) -> None:
     run.held["c"] = 3
 
 
-def fail(run: Soaked) -> None:
+def fail(run: SoakResult) -> None:
     run.books.failures.append(Failure(NOON + 60, NOON + 61, "stream: status 500"))
 
 
-def fail_a_charge(run: Soaked) -> None:
+def fail_a_charge(run: SoakResult) -> None:
     run.envoy["errors"] += 1
 
 
-def warn(run: Soaked) -> None:
+def warn(run: SoakResult) -> None:
     run.stray_lines.append("B: Redis is away")
 
 
-def grow(run: Soaked) -> None:
+def grow(run: SoakResult) -> None:
     run.replicas[1] = replica("B", until=600, grows=1.0)
 
 
-def leak_a_descriptor(run: Soaked) -> None:
+def leak_a_descriptor(run: SoakResult) -> None:
     run.replicas[1].samples[-1].descriptors += 9
 
 
-def crash(run: Soaked) -> None:
+def crash(run: SoakResult) -> None:
     run.replicas[0].code = 1
 
 
-def drop(run: Soaked) -> None:
+def drop(run: SoakResult) -> None:
     run.replicas[1].counted["ratelimit_service_store_journal_dropped"] = 2
 
 
@@ -101,7 +101,7 @@ def test_a_soak_that_went_well_has_no_problems() -> None:
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_each_failure_is_reported(spoil: Callable[[Soaked], None], said: str) -> None:
+def test_each_failure_is_reported(spoil: Callable[[SoakResult], None], said: str) -> None:
     run = soaked()
     spoil(run)
     (problem,) = report.problems(run)

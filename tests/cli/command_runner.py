@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 
 from ratelimit_service.cli.main import main
-from testing.service import Ended
+from testing.service import CommandResult
 
 
-def run(arguments: Sequence[str]) -> Ended:
+def run(arguments: Sequence[str]) -> CommandResult:
     """Return the exit code of `ratelimit-service ARGUMENTS`, and its output."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape") for _ in range(2))
     with redirect_stdout(out), redirect_stderr(err):
@@ -23,4 +23,4 @@ def run(arguments: Sequence[str]) -> Ended:
         stream.flush()
         texts.append(stream.buffer.getvalue().decode("utf-8", "surrogateescape"))
     assert isinstance(code, int)
-    return Ended(code, *texts)
+    return CommandResult(code, *texts)

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 
 from testing.redis_servers import RedisServer
-from testing.service import Ended, Service, inherited
+from testing.service import CommandResult, Service, inherited
 
 from .command_runner import run
 
@@ -70,7 +70,7 @@ descriptors:
 class Command(Protocol):
     """Runs `ratelimit-service ARGUMENTS` with only `environment` set."""
 
-    def __call__(self, *arguments: str, **environment: str) -> Ended:
+    def __call__(self, *arguments: str, **environment: str) -> CommandResult:
         """Return the exit code and the output."""
         ...
 
@@ -79,7 +79,7 @@ class Command(Protocol):
 def command() -> Command:
     """The command line, run in this process: starting a process for every test would take most of the time."""
 
-    def within(*arguments: str, **environment: str) -> Ended:
+    def within(*arguments: str, **environment: str) -> CommandResult:
         with patch.dict(os.environ, {**inherited(), **environment}, clear=True):
             return run(arguments)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from testing.redis_servers import free_port
-from testing.service import Ended, Service
+from testing.service import CommandResult, Service
 
 from .conftest import DOMAIN, Command
 
@@ -17,19 +17,19 @@ Unique = Callable[[str], str]
 
 
 @pytest.fixture
-def ask(command: Command, service: Service) -> Callable[..., Ended]:
+def ask(command: Command, service: Service) -> Callable[..., CommandResult]:
     """Run `ask` on the running service, in its domain or another; times in the output are replaced by T."""
 
-    def run(*arguments: str, domain: str = DOMAIN) -> Ended:
+    def run(*arguments: str, domain: str = DOMAIN) -> CommandResult:
         code, out, err = command("ask", domain, *arguments, "--server", service.grpc)
-        return Ended(
+        return CommandResult(
             code, re.sub(r"resets in \d+ \w+( \d+ \w+)?$", "resets in T", out, flags=re.MULTILINE), err
         )
 
     return run
 
 
-def test_a_check_shows_what_is_left(ask: Callable[..., Ended], unique: Unique) -> None:
+def test_a_check_shows_what_is_left(ask: Callable[..., CommandResult], unique: Unique) -> None:
     """It counts nothing, however often it is repeated."""
     team = unique("dba")
     shown = f"OK\n  team={team}: 100 of 100 left for this year (team-budget), resets in T\n"
@@ -37,7 +37,7 @@ def test_a_check_shows_what_is_left(ask: Callable[..., Ended], unique: Unique) -
 
 
 def test_a_limit_that_shows_in_a_refusal_alone_shows_what_is_left(
-    ask: Callable[..., Ended], unique: Unique
+    ask: Callable[..., CommandResult], unique: Unique
 ) -> None:
     """It does not say that nothing limits the descriptor."""
     entry = f"quiet={unique('ann')}"
@@ -50,7 +50,7 @@ def test_a_limit_that_shows_in_a_refusal_alone_shows_what_is_left(
     )
 
 
-def test_hits_are_charged_until_the_limit(ask: Callable[..., Ended], unique: Unique) -> None:
+def test_hits_are_charged_until_the_limit(ask: Callable[..., CommandResult], unique: Unique) -> None:
     """OVER_LIMIT has its own exit code, so that a script can distinguish it from an error."""
     team = unique("dba")
     charged = f"OK\n  team={team}: 60 of 100 left for this year (team-budget), resets in T\n"
@@ -61,7 +61,7 @@ def test_hits_are_charged_until_the_limit(ask: Callable[..., Ended], unique: Uni
     assert (3, refused, "") == ask(f"team={team}", "--hits", "61")
 
 
-def test_negative_hits_are_given_back(ask: Callable[..., Ended], unique: Unique) -> None:
+def test_negative_hits_are_given_back(ask: Callable[..., CommandResult], unique: Unique) -> None:
     """After that, the next check has room again."""
     team = unique("dba")
     ask(f"team={team}", "--hits", "90")
@@ -69,7 +69,9 @@ def test_negative_hits_are_given_back(ask: Callable[..., Ended], unique: Unique)
     assert " 40 of 100 left " in ask(f"team={team}").out
 
 
-def test_several_descriptors_are_asked_about_together(ask: Callable[..., Ended], unique: Unique) -> None:
+def test_several_descriptors_are_asked_about_together(
+    ask: Callable[..., CommandResult], unique: Unique
+) -> None:
     """They are in one request. Each has a line, including those without a limit."""
     team = unique("dba")
     assert (
@@ -83,7 +85,9 @@ def test_several_descriptors_are_asked_about_together(ask: Callable[..., Ended],
     ) == ask(f"team={team}", f"team={team},model=gpt-x", "internal=yes", "user=ada")
 
 
-def test_every_window_is_shown_with_its_budget_in_full(ask: Callable[..., Ended], unique: Unique) -> None:
+def test_every_window_is_shown_with_its_budget_in_full(
+    ask: Callable[..., CommandResult], unique: Unique
+) -> None:
     """The protocol may not be able to carry the number. Names are shown as written."""
     team = unique("dba")
     assert 0 == ask(f"team={team}", "--hits", "5000", domain="budgets").code
@@ -121,14 +125,16 @@ def test_every_window_is_shown_with_its_budget_in_full(ask: Callable[..., Ended]
     ids=["shadow", "quota", "replaced"],
 )
 def test_a_rule_that_does_not_refuse_says_why(
-    ask: Callable[..., Ended], descriptors: list[str], code: int, shown: str
+    ask: Callable[..., CommandResult], descriptors: list[str], code: int, shown: str
 ) -> None:
     """Rules that are over their limit but let the request pass, and rules that another one replaces."""
     verdict = "OVER_LIMIT" if code else "OK"
     assert (code, f"{verdict}\n{shown}\n", "") == ask(*descriptors, domain="budgets")
 
 
-def test_a_descriptor_that_no_rule_is_for_is_refused_with_the_reason(ask: Callable[..., Ended]) -> None:
+def test_a_descriptor_that_no_rule_is_for_is_refused_with_the_reason(
+    ask: Callable[..., CommandResult],
+) -> None:
     """The domain has `unmatched: deny`."""
     assert (
         3,
@@ -139,7 +145,7 @@ def test_a_descriptor_that_no_rule_is_for_is_refused_with_the_reason(ask: Callab
     ) == ask("team=dba", "team=other", domain="closed")
 
 
-def test_a_key_that_is_missing_is_named(ask: Callable[..., Ended]) -> None:
+def test_a_key_that_is_missing_is_named(ask: Callable[..., CommandResult]) -> None:
     """The domain has `required_keys`."""
     assert (
         3,
@@ -158,7 +164,9 @@ def test_a_key_that_is_missing_is_named(ask: Callable[..., Ended]) -> None:
         ("x", "its domains are budgets, cli, closed"),
     ],
 )
-def test_a_domain_without_rules_is_reported(ask: Callable[..., Ended], domain: str, hint: str) -> None:
+def test_a_domain_without_rules_is_reported(
+    ask: Callable[..., CommandResult], domain: str, hint: str
+) -> None:
     """The output has a similar name that has rules. The service answers OK, as upstream does."""
     shown = domain.replace("\x1b", "\\x1b")
     assert (
@@ -168,7 +176,7 @@ def test_a_domain_without_rules_is_reported(ask: Callable[..., Ended], domain: s
     ) == ask("team=dba", domain=domain)
 
 
-def test_the_answer_can_be_had_as_json(ask: Callable[..., Ended], unique: Unique) -> None:
+def test_the_answer_can_be_had_as_json(ask: Callable[..., CommandResult], unique: Unique) -> None:
     """It is the same JSON as that of /json, with the same exit codes."""
     code, out, _ = ask(f"team={unique('dba')}", "--hits", "101", "--json")
     answer = json.loads(out)
@@ -179,14 +187,16 @@ def test_the_answer_can_be_had_as_json(ask: Callable[..., Ended], unique: Unique
     )
 
 
-def test_json_has_the_explanation_with_whole_numbers(ask: Callable[..., Ended], unique: Unique) -> None:
+def test_json_has_the_explanation_with_whole_numbers(
+    ask: Callable[..., CommandResult], unique: Unique
+) -> None:
     """Every window has them, also if they exceed the fields of the protocol."""
     _, out, _ = ask(f"team={unique('dba')}", "--json", domain="budgets")
     (known,) = json.loads(out)["dynamicMetadata"]["explanation"]["descriptors"]
     assert ["5000", "30000000000"] == [str(window["limit"]) for window in known["windows"]]
 
 
-def test_commas_and_backslashes_can_be_asked_about(ask: Callable[..., Ended], unique: Unique) -> None:
+def test_commas_and_backslashes_can_be_asked_about(ask: Callable[..., CommandResult], unique: Unique) -> None:
     r"""`\,` is a comma and `\\` a backslash of the value; a charge under one spelling is visible under the
     other.
     """
@@ -196,14 +206,16 @@ def test_commas_and_backslashes_can_be_asked_about(ask: Callable[..., Ended], un
     assert 0 == ask(rf"team={name}\,b,model=c", "--hits", "1").code
 
 
-def test_bytes_that_are_not_utf8_can_be_asked_about(ask: Callable[..., Ended], unique: Unique) -> None:
+def test_bytes_that_are_not_utf8_can_be_asked_about(
+    ask: Callable[..., CommandResult], unique: Unique
+) -> None:
     """The bytes from the shell are sent unchanged, and shown escaped."""
     code, out, _ = ask(f"team={unique('x')}\udcff\x1b", "--hits", "101")
     assert (3, True) == (code, out.replace("\n", "").isprintable())
 
 
 @pytest.mark.parametrize("descriptor", ["team", "", "=dba", "team=dba,", "team=dba,,model=x"])
-def test_an_invalid_descriptor_is_reported(ask: Callable[..., Ended], descriptor: str) -> None:
+def test_an_invalid_descriptor_is_reported(ask: Callable[..., CommandResult], descriptor: str) -> None:
     """The error is one line, and the service is not called."""
     code, out, err = ask(descriptor)
     assert (1, "", 1, True) == (

@@ -14,7 +14,7 @@ import pytest
 from ratelimit_service.stores.redis.slots import slot_of
 from testing.redis_fleets import RedisCluster
 from testing.redis_servers import RedisServer, free_port
-from testing.service import Ended, Service
+from testing.service import CommandResult, Service
 
 from .conftest import DOMAIN, Command
 
@@ -25,7 +25,7 @@ PREFIXES = (f"p*[{number}]?\\{{x}}" for number in itertools.count())
 class Reset(Protocol):
     """Runs `reset DOMAIN ARGUMENTS` on the Redis of the tests, with a prefix."""
 
-    def __call__(self, *arguments: str, **environment: str) -> Ended:
+    def __call__(self, *arguments: str, **environment: str) -> CommandResult:
         """Return the exit code and the output."""
         ...
 
@@ -59,7 +59,7 @@ def counters(redis_server: RedisServer, prefix: str) -> Iterator[dict[str, str]]
 def reset(command: Command, redis_server: RedisServer, prefix: str, config: Path) -> Reset:
     """Run `reset` in the domain of the tests, with the rules and the Redis of the service."""
 
-    def run(*arguments: str, **environment: str) -> Ended:
+    def run(*arguments: str, **environment: str) -> CommandResult:
         settings = {
             "REDIS_URL": redis_server.address,
             "CACHE_KEY_PREFIX": prefix,

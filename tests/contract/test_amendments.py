@@ -11,7 +11,7 @@ import pytest
 from ratelimit_service.core.amendments.model import (
     MOST_EDITS,
     Change,
-    Edited,
+    EditResult,
     News,
     Put,
     Remove,
@@ -70,11 +70,11 @@ async def test_another_replica_reads_the_amendments_that_were_put(amending: Amen
     """Byte for byte. The version increases by one for each change, not for each edit."""
     assert [] == await current(amending.amendments)
     applied = await amending.amendments.apply(change(Put(ONE), Put(MORE)))
-    assert (1, (Edited(ONE.id, None, ONE), Edited(MORE.id, None, MORE)), False) == applied[:3]
+    assert (1, (EditResult(ONE.id, None, ONE), EditResult(MORE.id, None, MORE)), False) == applied[:3]
     assert ordered(ONE, MORE) == await current(amending.other.amendments)
     assert ordered(ONE, MORE) == await current(amending.restart())
     applied = await amending.amendments.apply(change(Remove(ONE.id), Remove("o-nothing"), key="other"))
-    assert (2, (Edited(ONE.id, ONE), Edited("o-nothing"))) == applied[:2]
+    assert (2, (EditResult(ONE.id, ONE), EditResult("o-nothing"))) == applied[:2]
     assert [MORE] == await current(amending.other.amendments)
 
 
@@ -133,7 +133,7 @@ async def test_the_idempotency_key_of_another_change_is_refused(amending: Amendi
 async def test_a_dry_run_returns_the_replaced_amendments_and_writes_nothing(amending: Amending) -> None:
     await amending.amendments.apply(change(Put(ONE), key="1"))
     would = await amending.amendments.apply(change(Put(ONE._replace(amount=9)), key="2"), dry_run=True)
-    assert (1, (Edited(ONE.id, ONE, ONE._replace(amount=9)),)) == would[:2]
+    assert (1, (EditResult(ONE.id, ONE, ONE._replace(amount=9)),)) == would[:2]
     assert [ONE] == await current(amending.amendments)
     assert 1 == len(await amending.amendments.audit())
     assert not (await amending.amendments.apply(change(Put(ONE._replace(amount=9)), key="2"))).replayed
@@ -161,10 +161,10 @@ async def test_edits_of_one_change_see_the_earlier_ones(amending: Amending) -> N
     other = ONE._replace(amount=9)
     applied = await amending.amendments.apply(change(Put(ONE), Put(other), Remove(ONE.id), Put(ONE)))
     expected = (
-        Edited(ONE.id, None, ONE),
-        Edited(ONE.id, ONE, other),
-        Edited(ONE.id, other),
-        Edited(ONE.id, None, ONE),
+        EditResult(ONE.id, None, ONE),
+        EditResult(ONE.id, ONE, other),
+        EditResult(ONE.id, other),
+        EditResult(ONE.id, None, ONE),
     )
     assert expected == applied.edits
     assert [ONE] == await current(amending.amendments)
@@ -189,8 +189,8 @@ async def test_the_audit_has_author_time_reason_and_change(amending: Amending) -
     await store.apply(Change("2", "bo", "over\u2028 now".replace("\u2028", ""), (Remove(ONE.id),), NOW + 2))
     for audit in (await store.audit(), await amending.restart().audit()):
         assert [
-            (2, NOW + 2, "bo", "over now", "2", Edited(ONE.id, ONE)),
-            (1, NOW + 1, "ana", "a café", "1", Edited(ONE.id, None, ONE)),
+            (2, NOW + 2, "bo", "over now", "2", EditResult(ONE.id, ONE)),
+            (1, NOW + 1, "ana", "a café", "1", EditResult(ONE.id, None, ONE)),
         ] == [tuple(line) for line in audit]
 
 
@@ -218,7 +218,7 @@ async def test_a_reset_is_in_the_audit_and_done_once(amending: Amending) -> None
     applied = await store.apply(change(Reset(TARGET, "hour", ())), dry_run=True)
     assert (False, False) == (applied.replayed, applied.unfinished)
     applied = await store.apply(change(reset))
-    assert ((Edited("", reset=reset),), False, True) == applied[1:]
+    assert ((EditResult("", reset=reset),), False, True) == applied[1:]
     again = change(reset._replace(counters=(("{d|team=dba}:hour:x", 1),)))
     assert applied._replace(replayed=True) == await amending.other.amendments.apply(again)
     await store.finish("key")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from testing.service import REPOSITORY, Ended
+from testing.service import REPOSITORY, CommandResult
 
 from .kustomize import OLDEST, Objects
 
@@ -22,7 +22,7 @@ README = CHART.parent / "README.md"
 RELEASE = "ratelimit"
 
 
-def helm(*arguments: str | Path) -> Ended:
+def helm(*arguments: str | Path) -> CommandResult:
     """Run `helm ARGUMENTS` to its end. Skips the test without helm."""
     done = subprocess.run(
         [_command(), *map(str, arguments)],
@@ -33,7 +33,7 @@ def helm(*arguments: str | Path) -> Ended:
     )
     # A checkout has links to what the chart shares with other folders, and a packaged chart has the files.
     err = "".join(line for line in done.stderr.splitlines(True) if "found symbolic link in path" not in line)
-    return Ended(done.returncode, done.stdout, err)
+    return CommandResult(done.returncode, done.stdout, err)
 
 
 @functools.cache
@@ -51,7 +51,7 @@ def templated(
     release: str = RELEASE,
     version: str = OLDEST,
     options: Sequence[str] = (),
-) -> Ended:
+) -> CommandResult:
     """`helm template` of a release in the namespace `ratelimit`."""
     files = [word for file in values for word in ("--values", file)]
     return helm(

@@ -8,14 +8,20 @@ from contextlib import suppress
 
 import pytest
 
-from ratelimit_service.core.amendments.model import AuditLine, Edited, Reset, override, top_up
+from ratelimit_service.core.amendments.model import (
+    AuditLine,
+    EditResult,
+    Reset,
+    override,
+    top_up,
+)
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.budgets.forecasting import Foreseen
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Limit, Rule, StatKey, Unit, Use, Window
 from ratelimit_service.events import emitting
 from ratelimit_service.events.emitting import Emitter
-from ratelimit_service.events.model import shown
+from ratelimit_service.events.model import event_text
 from ratelimit_service.stores.events import MemoryEvents
 
 NOW = 1_000
@@ -116,10 +122,10 @@ async def test_events_waiting_for_the_store_are_bounded_and_the_newest_are_kept(
 
 
 def test_texts_of_callers_become_valid_printable_and_short() -> None:
-    assert "a\\nb" == shown("a\nb")
-    assert "\\u202eevil" == shown("\u202eevil")
-    assert "\\udcff" == shown("\udcff")
-    assert f"{'x' * 1_024}… (8000 characters)" == shown("x" * 8_000)
+    assert "a\\nb" == event_text("a\nb")
+    assert "\\u202eevil" == event_text("\u202eevil")
+    assert "\\udcff" == event_text("\udcff")
+    assert f"{'x' * 1_024}… (8000 characters)" == event_text("x" * 8_000)
 
 
 TEAM = parse("llm", "team=dba")
@@ -131,18 +137,18 @@ BLOCK = override(TEAM, 0)
 @pytest.mark.parametrize(
     "edited, verb, amount",
     [
-        (Edited(MORE.id, None, MORE), "top_up", 500),
-        (Edited(LESS.id, None, LESS), "override", 50),
-        (Edited(BLOCK.id, LESS, BLOCK), "block", 0),
-        (Edited(BLOCK.id, BLOCK, LESS), "override", 50),
-        (Edited(MORE.id, MORE, None), "removed", None),
-        (Edited("reset", reset=Reset(TEAM, "", (("{llm|team=dba}:day:1970-01-01", 80),))), "reset", None),
+        (EditResult(MORE.id, None, MORE), "top_up", 500),
+        (EditResult(LESS.id, None, LESS), "override", 50),
+        (EditResult(BLOCK.id, LESS, BLOCK), "block", 0),
+        (EditResult(BLOCK.id, BLOCK, LESS), "override", 50),
+        (EditResult(MORE.id, MORE, None), "removed", None),
+        (EditResult("reset", reset=Reset(TEAM, "", (("{llm|team=dba}:day:1970-01-01", 80),))), "reset", None),
     ],
 )
-async def test_each_change_of_a_limit_is_an_event(edited: Edited, verb: str, amount: int | None) -> None:
+async def test_each_change_of_a_limit_is_an_event(edited: EditResult, verb: str, amount: int | None) -> None:
     """All replicas emit one event, with its author. Changes before the start are not events."""
     store = Recorded()
-    old = AuditLine(6, NOW, "al", "", "k", Edited(LESS.id, None, LESS))
+    old = AuditLine(6, NOW, "al", "", "k", EditResult(LESS.id, None, LESS))
     line = AuditLine(7, NOW, "al\n", "launch", "k", edited)
     emitters = [emitter_of(store, name) for name in "ab"]
     for emitter in emitters:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import pytest
 
 from ratelimit_service.amending.follower import Follower
-from ratelimit_service.amending.operations import By, Operations, new_key
+from ratelimit_service.amending.operations import Attribution, Operations, new_key
 from ratelimit_service.core.amendments.index import Amendments
-from ratelimit_service.core.amendments.model import Applied, Remove
+from ratelimit_service.core.amendments.model import ChangeResult, Remove
 from ratelimit_service.core.amendments.target import Target, parse
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.matching import keys
@@ -125,9 +125,9 @@ class Fleet(NamedTuple):
     def second(self) -> Replica:
         return self.replicas[-1]
 
-    async def change(self, text: str, **what: int | str) -> Applied:
+    async def change(self, text: str, **what: int | str) -> ChangeResult:
         """Override the limit of one target, or top it up if `add` is given."""
-        by = By("ana", "launch", new_key())
+        by = Attribution("ana", "launch", new_key())
         operations = self.first.operations
         window = str(what.get("window", ""))
         if "add" in what:
@@ -136,8 +136,8 @@ class Fleet(NamedTuple):
             edit = operations.make_override(by, target(text), int(what["to"]), window=window)
         return await operations.apply(by, [edit])
 
-    async def remove(self, applied: Applied) -> None:
-        by = By("ana", "over", new_key())
+    async def remove(self, applied: ChangeResult) -> None:
+        by = Attribution("ana", "over", new_key())
         await self.first.operations.apply(by, [Remove(edited.id) for edited in applied.edits])
 
     async def until_answered(self, text: str, expected: str, patience: float = 60.0) -> None:

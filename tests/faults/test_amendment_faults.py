@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from ratelimit_service.amending.operations import By, new_key
+from ratelimit_service.amending.operations import Attribution, new_key
 from ratelimit_service.stores.redis.client import Link, at_address, connect, through_sentinels
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
@@ -79,7 +79,7 @@ async def test_a_step_of_a_clock_ends_a_top_up_at_that_replica_and_its_way_back_
     in_redis: Fleet,
 ) -> None:
     """Each replica decides by its own clock. The stored amendments and the counts do not change."""
-    by = By("ana", "launch", new_key())
+    by = Attribution("ana", "launch", new_key())
     operations, second = in_redis.first.operations, in_redis.second
     edit = operations.make_top_up(by, target("budget=dba"), 5, until=int(time.time()) + 3_600)
     await in_redis.first.ask("budget=dba", 7)

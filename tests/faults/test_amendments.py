@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
-from ratelimit_service.amending.operations import By, new_key
-from ratelimit_service.core.amendments.model import MOST_EDITS, Applied
+from ratelimit_service.amending.operations import Attribution, new_key
+from ratelimit_service.core.amendments.model import MOST_EDITS, ChangeResult
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
 
@@ -79,7 +79,7 @@ async def test_resets_under_load_take_what_they_say(fleet: Fleet) -> None:
     async with fleet.load():
         for _ in range(10):
             await asyncio.sleep(0.02)
-            by = By("ana", "a mistake", new_key())
+            by = Attribution("ana", "a mistake", new_key())
             applied = await fleet.first.operations.reset(by, target("budget=busy"))
             again = await fleet.second.operations.reset(by, target("budget=busy"))
             assert (False, True) == (applied.replayed, again.replayed)
@@ -95,10 +95,10 @@ async def test_two_operators_at_once_and_one_of_them_twice(in_redis: Fleet) -> N
     """In the end both replicas have the same amendments, which are those of the audit. A repeated change
     counts once.
     """
-    by = [By("ana", "more", f"a{number}") for number in range(10)]
-    others = [By("bo", "more", f"b{number}") for number in range(10)]
+    by = [Attribution("ana", "more", f"a{number}") for number in range(10)]
+    others = [Attribution("bo", "more", f"b{number}") for number in range(10)]
 
-    async def top_up(replica: Replica, who: By) -> Applied:
+    async def top_up(replica: Replica, who: Attribution) -> ChangeResult:
         edit = replica.operations.make_top_up(who, target("budget=quiet"), 1)
         return await replica.operations.apply(who, [edit])
 
@@ -120,7 +120,7 @@ async def test_ten_thousand_amendments_under_load(in_redis: Fleet) -> None:
     operations = in_redis.first.operations
     async with in_redis.load():
         for at in range(0, 10_000, MOST_EDITS):
-            by = By("ana", "limits", new_key())
+            by = Attribution("ana", "limits", new_key())
             edits = [
                 operations.make_override(by, target(f"budget=u{number}"), number + 1)
                 for number in range(at, at + MOST_EDITS)

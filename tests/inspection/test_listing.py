@@ -24,7 +24,7 @@ from ratelimit_service.inspection.listing import (
     Lister,
 )
 from ratelimit_service.inspection.query import Cursor, Query, read_cursor
-from ratelimit_service.ports import Walked
+from ratelimit_service.ports import WalkStep
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
 
@@ -51,7 +51,7 @@ class Store(MemoryStore):
         self.dead = False
         self.walks = self.walking = self.most = 0
 
-    async def walk(self, begin: str, part: str = "", position: str = "") -> Walked:
+    async def walk(self, begin: str, part: str = "", position: str = "") -> WalkStep:
         self.walks += 1
         self.walking += 1
         self.most = max(self.most, self.walking)
@@ -276,7 +276,7 @@ async def test_a_store_that_fails_on_the_way_leaves_what_was_found() -> None:
     bench.store.charge(*map(str, range(50)))
     walk = bench.store.walk
 
-    async def failing(begin: str, part: str = "", position: str = "") -> Walked:
+    async def failing(begin: str, part: str = "", position: str = "") -> WalkStep:
         bench.store.dead = position == "64"
         return await walk(begin, part, position)
 

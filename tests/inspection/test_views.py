@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ratelimit_service.amending.operations import By, new_key
+from ratelimit_service.amending.operations import Attribution, new_key
 from ratelimit_service.app import App
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import InvalidRequest
 from ratelimit_service.core.model import Descriptor, Entry, Request
-from ratelimit_service.inspection.explaining import Explained
+from ratelimit_service.inspection.explaining import Explanation
 from ratelimit_service.inspection.query import Query
 from ratelimit_service.settings.table import load_settings
 from testing.service import FREE_PORTS
@@ -34,7 +34,7 @@ descriptors:
     rate_limit: {unlimited: true}
 """
 STRICT = "domain: strict\nunmatched: deny\n"
-BY = By("ana", "because", "key")
+BY = Attribution("ana", "because", "key")
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ async def charge(app: App, text: str, hits: int) -> None:
     await app.service.should_rate_limit(Request("d", (Descriptor(entries(text), hits_addend=hits),)))
 
 
-async def explained(app: App, text: str, hits: int = 0, domain: str = "d") -> Explained:
+async def explained(app: App, text: str, hits: int = 0, domain: str = "d") -> Explanation:
     return await app.views.explain(domain, entries(text), hits)
 
 
@@ -106,7 +106,7 @@ async def test_every_verdict(app: App) -> None:
     operations = app.operations
     await operations.apply(BY, [operations.make_override(BY, parse("d", "team=out"), 0)])
     await operations.apply(
-        By("ana", "because", new_key()), [operations.make_override(BY, parse("d", "other=out"), 0)]
+        Attribution("ana", "because", new_key()), [operations.make_override(BY, parse("d", "other=out"), 0)]
     )
     for text, domain, expected in (
         ("team=dba", "d", ("ok", "OK")),

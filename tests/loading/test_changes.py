@@ -13,7 +13,7 @@ import structlog
 
 from ratelimit_service.core.model import DomainRules
 from ratelimit_service.core.rules.document import Contents
-from ratelimit_service.loading.combined import Combined
+from ratelimit_service.loading.combined import CombinedRules
 from ratelimit_service.loading.rulebook import FILES, Rulebook
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.ports import RuleChange
@@ -192,7 +192,7 @@ async def test_simultaneous_changes_are_applied_one_after_another(book: Book) ->
 def test_combined_rules_keep_the_order_of_their_sources() -> None:
     """Also if the second source changes last."""
     one, other = DomainRules("d", (), source="1"), DomainRules("d", (), source="2")
-    combined = Combined({"a": {}, "b": {"d": other}}).with_("a", {"d": one})
+    combined = CombinedRules({"a": {}, "b": {"d": other}}).with_("a", {"d": one})
     assert ((one,), {}, ["2"]) == (
         combined.domains,
         combined.hidden("a"),

@@ -44,7 +44,7 @@ def assembled(some: Iterable[bytes]) -> Assembly:
 def test_every_kind_of_rule_is_transferred_unchanged(path: Path) -> None:
     """Every key of the language, and the warnings."""
     rules = loaded(path.read_text("utf-8"))
-    again = assembled(pieces.loaded(rules)).result()
+    again = assembled(pieces.pieces_of_rules(rules)).result()
     assert [asdict(domain) for domain in rules.domains] == [asdict(domain) for domain in again.domains]
     assert rules.warnings == again.warnings
 
@@ -58,7 +58,7 @@ descriptors:
   - {key: g, descriptors: [{key: h}]}
 domain: """
     rules = loaded(text + "x", text + "w")
-    again = assembled(pieces.loaded(rules)).result()
+    again = assembled(pieces.pieces_of_rules(rules)).result()
     assert ["x", "w"] == [domain.name for domain in again.domains]
     assert [asdict(domain) for domain in rules.domains] == [asdict(domain) for domain in again.domains]
 
@@ -68,7 +68,7 @@ def test_limits_from_a_file_keep_their_order_and_their_domain() -> None:
     table = "domain,descriptor,limit\n" + "".join(f"d,user=u{number},{number}\n" for number in range(300))
     documents = [read("d.yaml", MANY), csv_text.read("limits.csv", table.encode())]
     rules = load([*documents, read("e.yaml", "domain: e\ndescriptors: []\n")])
-    apart = list(pieces.loaded(rules))
+    apart = list(pieces.pieces_of_rules(rules))
     assert max(map(len, apart)) < 8_192
     assert 600 < sum(1 for piece in apart for _ in Assembly().add(piece))
     again = assembled(apart).result()
@@ -78,7 +78,7 @@ def test_limits_from_a_file_keep_their_order_and_their_domain() -> None:
 
 def test_many_rules_make_many_pieces_and_each_rule_is_a_step() -> None:
     """So the takeover of 10,000 rules can pause after any of them."""
-    apart = list(pieces.loaded(loaded(MANY)))
+    apart = list(pieces.pieces_of_rules(loaded(MANY)))
     assert len(apart) > 5
     assert max(map(len, apart)) < 8_192
     assembly = Assembly()
@@ -92,14 +92,14 @@ def test_large_metadata_have_a_piece_of_their_own() -> None:
     metadata = ", ".join(f"key{number}: some value" for number in range(500))
     item = f"  - {{key: a%d, rate_limit: {{unit: day, tokens_per_unit: 1}}, metadata: {{{metadata}}}}}\n"
     rules = loaded("domain: d\ndescriptors:\n" + "".join(item % number for number in range(3)))
-    assert 4 == len(list(pieces.loaded(rules)))
+    assert 4 == len(list(pieces.pieces_of_rules(rules)))
 
 
 def test_every_problem_and_warning_is_transferred() -> None:
     """In their order."""
     problems = [Problem("a.yaml", line, "descriptors[0]", f"wrong {line}") for line in range(400)]
     warnings = [Problem("b.yaml", line, "", "noticed") for line in range(3)]
-    assembly = assembled(pieces.refused(InvalidRules(problems, warnings)))
+    assembly = assembled(pieces.pieces_of_problems(InvalidRules(problems, warnings)))
     with pytest.raises(InvalidRules) as refused:
         assembly.result()
     assert (tuple(problems), tuple(warnings)) == (refused.value.problems, refused.value.warnings)
@@ -107,7 +107,7 @@ def test_every_problem_and_warning_is_transferred() -> None:
 
 def test_a_transfer_is_complete_with_its_last_piece_only() -> None:
     """If the writer ends earlier, the transfer is incomplete."""
-    *most, last = pieces.loaded(loaded(MANY))
+    *most, last = pieces.pieces_of_rules(loaded(MANY))
     assembly = assembled(most)
     seen = [assembly.complete]
     with pytest.raises(InvalidPieces, match="no end"):
@@ -119,7 +119,7 @@ def test_a_transfer_is_complete_with_its_last_piece_only() -> None:
 @pytest.mark.parametrize("where", range(0, 4_000, 97))
 def test_a_damaged_piece_raises_no_unexpected_error(where: int) -> None:
     """Whichever byte is damaged, the piece is invalid, or is valid with other content."""
-    first, *others = pieces.loaded(loaded(MANY))
+    first, *others = pieces.pieces_of_rules(loaded(MANY))
     damaged = first[:where] + bytes([first[where] ^ 0x55]) + first[where + 1 :]
     try:
         assembled([damaged, *others]).result()
@@ -129,7 +129,7 @@ def test_a_damaged_piece_raises_no_unexpected_error(where: int) -> None:
 
 def test_a_piece_that_is_cut_off_is_invalid() -> None:
     """For a cut after any byte."""
-    (piece,) = pieces.loaded(loaded("domain: d\ndescriptors: [{key: a}]"))
+    (piece,) = pieces.pieces_of_rules(loaded("domain: d\ndescriptors: [{key: a}]"))
     for length in range(1, len(piece)):
         try:
             assembly = assembled([piece[:length]])

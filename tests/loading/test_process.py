@@ -45,7 +45,7 @@ def open_files() -> int:
 
 
 def reading(*paths: Path) -> Task:
-    return Task(partial(files.read, files.named(paths)))
+    return Task(partial(files.read, files.find_in(paths)))
 
 
 async def until(what: Callable[[], object]) -> None:

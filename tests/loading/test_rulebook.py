@@ -131,7 +131,7 @@ class Book:
         self.observed = Observed()
         self.services = [made_service(), made_service()]
         self.book = Rulebook(
-            self.services, partial(files.read, files.named([path])), self.observed, merge_domains=False
+            self.services, partial(files.read, files.find_in([path])), self.observed, merge_domains=False
         )
 
     @property

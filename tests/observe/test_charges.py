@@ -7,7 +7,7 @@ import pytest
 from ratelimit_service.core.model import COUNTER_MAX, Override, Unit
 from ratelimit_service.observe.columns import CHARGE_BOUNDS, CHARGE_COLUMNS, RULE_CHARGES
 from ratelimit_service.observe.exposition import Process
-from ratelimit_service.observe.merging import Merged, packed
+from ratelimit_service.observe.merging import MergedMetrics, packed
 from ratelimit_service.observe.metrics import Metrics
 
 from .counting import count, descriptor, shown
@@ -110,7 +110,7 @@ def test_the_histograms_of_workers_are_added_up() -> None:
         number: packed(metrics.families(), (), metrics.process.values())
         for number, metrics in enumerate(both)
     }
-    text = b"".join(Merged(snapshots, b"", (), Process(), 10).chunks()).decode()
+    text = b"".join(MergedMetrics(snapshots, b"", (), Process(), 10).chunks()).decode()
     lines = [line for line in text.splitlines() if "rule_charge_size" in line]
     labels = 'domain="d",path="d.team",window="day"'
     assert f"ratelimit_service_rule_charge_size_sum{{{labels}}} 200.0" in lines

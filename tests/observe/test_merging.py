@@ -11,10 +11,10 @@ import pytest
 from ratelimit_service.observe.catalogue import CATALOGUE
 from ratelimit_service.observe.exposition import Process
 from ratelimit_service.observe.info import Kind
-from ratelimit_service.observe.merging import Merged, departed, packed
+from ratelimit_service.observe.merging import MergedMetrics, departed_counts, packed
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.tables import Sample
-from ratelimit_service.observe.tracking import Tracked
+from ratelimit_service.observe.tracking import TrackedCounter
 
 from .counting import count, descriptor
 from .test_series import everything
@@ -22,20 +22,20 @@ from .test_series import everything
 FAR = 2**40
 
 
-def tracked(bucket: str, used: int, seen: float, limit: int = 100) -> Tracked:
-    return Tracked(bucket, ("d", "a", "d.team", bucket, "day"), limit, used, 0, FAR, seen)
+def tracked(bucket: str, used: int, seen: float, limit: int = 100) -> TrackedCounter:
+    return TrackedCounter(bucket, ("d", "a", "d.team", bucket, "day"), limit, used, 0, FAR, seen)
 
 
-def snapshot(metrics: Metrics, *rows: Tracked, cpu: float = 0.0, start: float = 0.0) -> bytes:
+def snapshot(metrics: Metrics, *rows: TrackedCounter, cpu: float = 0.0, start: float = 0.0) -> bytes:
     process = {"process_cpu_seconds_total": cpu, "process_start_time_seconds": start}
     return packed(metrics.families(), rows, process)
 
 
-def merged(*snapshots: bytes, gone: bytes = b"", most: int = 1_000) -> Merged:
-    return Merged(dict(enumerate(snapshots)), gone, [], Process(), most)
+def merged(*snapshots: bytes, gone: bytes = b"", most: int = 1_000) -> MergedMetrics:
+    return MergedMetrics(dict(enumerate(snapshots)), gone, [], Process(), most)
 
 
-def values(shown: Merged | Metrics) -> Mapping[tuple[str, str], float]:
+def values(shown: MergedMetrics | Metrics) -> Mapping[tuple[str, str], float]:
     """Return every sample by its name and labels."""
     text = b"".join(shown.chunks()).decode()
     lines = re.findall(r"^(\w+)(?:\{(.*)\})? (\S+)$", text, re.MULTILINE)
@@ -114,9 +114,9 @@ def test_a_worker_that_has_ended_stays_in_the_sums() -> None:
     """For Prometheus, a counter that decreases was reset to 0, so the remaining value would count as an
     increase.
     """
-    gone = departed(b"", snapshot(worker(2, healthy=0), cpu=5.0))
-    gone = departed(gone, snapshot(worker(3, healthy=0), tracked("team=x", 9, 1.0), cpu=7.0))
-    shown = values(merged(snapshot(worker(4, healthy=1), cpu=1.0), gone=departed(gone, b"")))
+    gone = departed_counts(b"", snapshot(worker(2, healthy=0), cpu=5.0))
+    gone = departed_counts(gone, snapshot(worker(3, healthy=0), tracked("team=x", 9, 1.0), cpu=7.0))
+    shown = values(merged(snapshot(worker(4, healthy=1), cpu=1.0), gone=departed_counts(gone, b"")))
     calls = shown["ratelimit_service_total_requests", "grpc_method=ShouldRateLimit"]
     assert (9, 1) == (calls, shown["ratelimit_service_healthy", ""])
     assert 13 <= shown["process_cpu_seconds_total", ""]
@@ -158,5 +158,5 @@ def test_the_metrics_of_all_processes_are_one() -> None:
 
 def test_samples_of_the_supervisor_are_shown() -> None:
     more = [Sample("ratelimit_service_workers", {"state": "serving"}, 2)]
-    shown = values(Merged({0: snapshot(Metrics())}, b"", more, Process(), 10))
+    shown = values(MergedMetrics({0: snapshot(Metrics())}, b"", more, Process(), 10))
     assert 2 == shown["ratelimit_service_workers", "state=serving"]

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from testing.certificates import Authority
-from testing.service import Ended, Service, run
+from testing.service import CommandResult, Service, run
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_person_with_a_certificate_is_answered(config: str, authority: Authori
     }
     with Service(environment) as service:
 
-        def ask(*options: str) -> Ended:
+        def ask(*options: str) -> CommandResult:
             return run("ask", "d", "team=dba", "--server", service.grpc, *options, environment={})
 
         def shown(name: str) -> tuple[str, ...]:

@@ -13,7 +13,12 @@ import httpx
 import pytest
 
 from testing.redis_servers import RedisServer
-from testing.service import Caller, Ended, Service, run
+from testing.service import (
+    Caller,
+    CommandResult,
+    Service,
+    run,
+)
 from testing.waiting import wait_for
 
 TERM, KILL = signal.SIGTERM, signal.SIGKILL
@@ -93,7 +98,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def refused(config: str, redis_url: str, **settings: str) -> Ended:
+def refused(config: str, redis_url: str, **settings: str) -> CommandResult:
     return run(
         "serve", environment={"REDIS_URL": redis_url, "CONFIG_PATH": config, "WORKERS": "2", **settings}
     )

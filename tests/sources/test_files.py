@@ -25,7 +25,7 @@ def test_a_directory_means_the_yaml_files_directly_in_it(tmp_path: Path) -> None
     """Subdirectories, and files with another suffix, are ignored."""
     for name in ("b.yaml", "a.yml", "notes.md", "examples/c.yaml"):
         write(tmp_path / name)
-    assert [str(tmp_path / "a.yml"), str(tmp_path / "b.yaml")] == names(files.named([tmp_path]))
+    assert [str(tmp_path / "a.yml"), str(tmp_path / "b.yaml")] == names(files.find_in([tmp_path]))
 
 
 def test_tables_are_read_with_the_rules(tmp_path: Path) -> None:
@@ -33,14 +33,14 @@ def test_tables_are_read_with_the_rules(tmp_path: Path) -> None:
     (tmp_path / "limits.csv").write_text("domain,descriptor,limit\nd,user=a,5\n")
     (tmp_path / "rules.yaml").write_text("domain: d\n")
     for find in (
-        files.named([tmp_path]),
-        files.named([tmp_path / "limits.csv", tmp_path / "rules.yaml"]),
+        files.find_in([tmp_path]),
+        files.find_in([tmp_path / "limits.csv", tmp_path / "rules.yaml"]),
         files.runtime(str(tmp_path), "", "", watch_root=True, ignore_dot_files=False),
     ):
         table, rules = files.read(find).documents
         assert (2, None) == (len(table.rows or ()), rules.rows)
     (tmp_path / "limits.csv").write_text('domain,descriptor,limit\nd,"user=a,5\n')
-    contents = files.read(files.named([tmp_path]))
+    contents = files.read(files.find_in([tmp_path]))
     assert [2] == [problem.line for problem in contents.problems]
 
 
@@ -48,7 +48,7 @@ def test_files_and_directories_can_be_mixed(tmp_path: Path) -> None:
     """A file may have any name. A missing file is an error when it is read."""
     one = write(tmp_path / "one.conf")
     write(tmp_path / "more" / "two.yaml")
-    found = names(files.named([one, tmp_path / "more", tmp_path / "gone.yaml"]))
+    found = names(files.find_in([one, tmp_path / "more", tmp_path / "gone.yaml"]))
     assert [str(one), str(tmp_path / "more" / "two.yaml"), str(tmp_path / "gone.yaml")] == found
 
 
@@ -279,7 +279,7 @@ def test_a_temporary_error_of_a_file_is_retried(
 
     monkeypatch.setattr(Path, "read_bytes", fails)
     with pytest.raises(InvalidRules) as raised:
-        files.read(files.named([tmp_path]))
+        files.read(files.find_in([tmp_path]))
     assert raised.value.again
     assert f"{tmp_path / 'a.yaml'}: cannot be read: {os.strerror(wrong)}" == str(raised.value)
 
@@ -296,7 +296,7 @@ def test_the_name_of_the_reading_thread_is_the_file(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(Path, "read_bytes", reads)
     before = threading.current_thread().name
-    files.read(files.named([tmp_path]))
+    files.read(files.find_in([tmp_path]))
     assert ([str(tmp_path / "a.yaml")], before) == (busy_with, threading.current_thread().name)
 
 
@@ -311,19 +311,19 @@ def test_all_unreadable_files_are_reported(tmp_path: Path) -> None:
     """One has invalid YAML, and one is a dangling link that appeared after the listing."""
     broken = write(tmp_path / "a.yaml", "domain: [")
     gone = tmp_path / "b.yaml"
-    find = lambda: files.Listing([files.Found("a.yaml", broken), files.Found("b.yaml", gone)])  # noqa: E731
+    find = lambda: files.Listing([files.FoundFile("a.yaml", broken), files.FoundFile("b.yaml", gone)])  # noqa: E731
     assert ["a.yaml", "b.yaml"] == [problem.file for problem in files.read(find).problems]
 
 
 def test_no_file_at_all_is_an_error(tmp_path: Path) -> None:
     """An empty directory must not remove all rules."""
-    empty = files.read(files.named([tmp_path]), str(tmp_path))
+    empty = files.read(files.find_in([tmp_path]), str(tmp_path))
     assert [f"{tmp_path}: there is no configuration file"] == list(map(str, empty.problems))
 
 
 def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     """The other files are read, and their problems are reported, too."""
     there, gone = write(tmp_path / "there.yaml"), tmp_path / "gone.yaml"
-    contents = files.read(files.named([gone, there]))
+    contents = files.read(files.find_in([gone, there]))
     assert [str(there)] == [document.file for document in contents.documents]
     assert [f"{gone}: cannot be read: No such file or directory"] == list(map(str, contents.problems))

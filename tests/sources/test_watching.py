@@ -15,7 +15,7 @@ from .rule_files import mount, runtime, write
 def test_files_that_did_not_answer_at_first_have_changed_once_they_do(tmp_path: Path) -> None:
     """Their previous state is unknown."""
     write(tmp_path / "a.yaml")
-    watcher = files.Watcher(files.named([tmp_path]), seen=())
+    watcher = files.Watcher(files.find_in([tmp_path]), seen=())
     assert [False, True, False] == [watcher.changed() for _ in range(3)]
 
 
@@ -74,7 +74,7 @@ def test_a_change_is_noticed_once_after_it_has_ended(
 def test_a_file_that_goes_on_changing_is_not_loaded(tmp_path: Path) -> None:
     """Half of a file is not a configuration."""
     path = write(tmp_path / "a.yaml")
-    watcher = files.Watcher(files.named([tmp_path]))
+    watcher = files.Watcher(files.find_in([tmp_path]))
     seen = []
     for size in range(1, 6):
         path.write_text("x" * 10 * size)

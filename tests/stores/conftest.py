@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from .snapshot_store import Kept
+from .snapshot_store import SnapshotStore
 
 
 @pytest.fixture
-async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
-    """A Kept whose file does not exist yet."""
+async def kept(tmp_path: Path) -> AsyncIterator[SnapshotStore]:
+    """A SnapshotStore whose file does not exist yet."""
     directory = tmp_path / "kept"
     directory.mkdir()
-    kept = Kept(directory / "counters")
+    kept = SnapshotStore(directory / "counters")
     yield kept
     for store in kept.stores:
         await store.close()

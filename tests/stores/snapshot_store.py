@@ -16,7 +16,7 @@ LONG, SOON = 3_600.0, 0.001
 DBA, OPS = "{d|team=dba}:hour:2026-11-21T08Z", "{d|team=ops}:day:2026-11-21"
 
 
-class Kept:
+class SnapshotStore:
     """Stores over one snapshot file, in succession, as the processes that use it."""
 
     def __init__(self, path: Path) -> None:

@@ -23,7 +23,7 @@ from .snapshot_store import (
     NOW,
     OPS,
     SOON,
-    Kept,
+    SnapshotStore,
     charge,
     sealed,
 )
@@ -39,7 +39,7 @@ async def until(condition: Callable[[], bool]) -> None:
 # Counters that outlast the process.
 
 
-async def test_a_stop_and_a_start_keep_every_count(kept: Kept) -> None:
+async def test_a_stop_and_a_start_keep_every_count(kept: SnapshotStore) -> None:
     """Charges, refunds, and counters that were deleted."""
     store = await kept.start()
     charge(store, DBA, 42)
@@ -50,7 +50,7 @@ async def test_a_stop_and_a_start_keep_every_count(kept: Kept) -> None:
     assert [40, 0] == [charge(again, DBA, 0), charge(again, OPS, 0)]
 
 
-async def test_a_counter_keeps_the_time_it_has(kept: Kept) -> None:
+async def test_a_counter_keeps_the_time_it_has(kept: SnapshotStore) -> None:
     """It expires at its original time, however often the process is started."""
     store = await kept.start()
     charge(store, DBA, 40, ttl=100)
@@ -66,7 +66,9 @@ async def test_a_counter_keeps_the_time_it_has(kept: Kept) -> None:
 
 @pytest.mark.parametrize("at_write", [-40 * 365 * 86_400, -5_400, 0, 5_400])
 @pytest.mark.parametrize("at_read", [-40 * 365 * 86_400, -5_400, 0, 5_400, 86_400])
-async def test_no_count_is_lost_if_the_clock_is_wrong(kept: Kept, at_write: int, at_read: int) -> None:
+async def test_no_count_is_lost_if_the_clock_is_wrong(
+    kept: SnapshotStore, at_write: int, at_read: int
+) -> None:
     """The clock is wrong when the file is written, read, or both: in 1970, 90 minutes early or late, or a day
     ahead.
     """
@@ -83,7 +85,7 @@ async def test_no_count_is_lost_if_the_clock_is_wrong(kept: Kept, at_write: int,
     assert 42 == charge(store, DBA, 0)
 
 
-async def test_a_counter_expires_however_often_the_process_is_started(kept: Kept) -> None:
+async def test_a_counter_expires_however_often_the_process_is_started(kept: SnapshotStore) -> None:
     """The running time of processes counts, except for up to two seconds of each start."""
     store = await kept.start()
     charge(store, DBA, 40, ttl=1_000)
@@ -95,7 +97,7 @@ async def test_a_counter_expires_however_often_the_process_is_started(kept: Kept
     assert 0 == charge(store, DBA, 0)
 
 
-async def test_a_suspension_of_the_machine_loses_no_count(kept: Kept) -> None:
+async def test_a_suspension_of_the_machine_loses_no_count(kept: SnapshotStore) -> None:
     """The clock of the store stopped for ten hours; later charges are kept until the end of their window."""
     store = await kept.start()
     kept.day += 36_000
@@ -106,7 +108,7 @@ async def test_a_suspension_of_the_machine_loses_no_count(kept: Kept) -> None:
     assert 40 == charge(store, DBA, 0)
 
 
-async def test_a_file_of_the_previous_version_is_loaded(kept: Kept) -> None:
+async def test_a_file_of_the_previous_version_is_loaded(kept: SnapshotStore) -> None:
     """It has the expiry of a counter in seconds since 1970."""
     body = f"ratelimit-service counters 1\n{DBA}\t40\t{int(NOW) + 100}\n{OPS}\t7\t{int(NOW) - 1}\n"
     kept.path.write_bytes(sealed(body, 2))
@@ -119,7 +121,7 @@ async def test_a_file_of_the_previous_version_is_loaded(kept: Kept) -> None:
     assert 0 == charge(store, DBA, 0)
 
 
-async def test_counters_are_written_while_the_process_runs(kept: Kept) -> None:
+async def test_counters_are_written_while_the_process_runs(kept: SnapshotStore) -> None:
     """So a process that is killed loses only the counts since the last write."""
     store = await kept.start(SOON)
     charge(store, DBA, 40)
@@ -128,7 +130,7 @@ async def test_counters_are_written_while_the_process_runs(kept: Kept) -> None:
     await until(lambda: kept.on_disk == {DBA: 42})
 
 
-async def test_nothing_is_written_without_a_change(kept: Kept) -> None:
+async def test_nothing_is_written_without_a_change(kept: SnapshotStore) -> None:
     """Checks, and refunds on an empty counter, change nothing."""
     await kept.start()
     began = kept.path.stat()
@@ -138,7 +140,7 @@ async def test_nothing_is_written_without_a_change(kept: Kept) -> None:
     assert began == kept.path.stat()
 
 
-async def test_the_file_has_the_counters_of_one_moment(kept: Kept) -> None:
+async def test_the_file_has_the_counters_of_one_moment(kept: SnapshotStore) -> None:
     """Two counters that are always charged together never differ in the file, however often it is read."""
     store = await kept.start(SOON)
     for _ in range(2_000):
@@ -150,7 +152,7 @@ async def test_the_file_has_the_counters_of_one_moment(kept: Kept) -> None:
     assert {DBA: 2_000, OPS: 2_000} == kept.on_disk
 
 
-async def test_a_dump_does_not_change_while_it_is_written(kept: Kept) -> None:
+async def test_a_dump_does_not_change_while_it_is_written(kept: SnapshotStore) -> None:
     """Iterating over a dump takes time; counts made meanwhile are in the next one."""
     store = await kept.start()
     charge(store, DBA, 40, ttl=100)
@@ -162,7 +164,7 @@ async def test_a_dump_does_not_change_while_it_is_written(kept: Kept) -> None:
     assert [Counter(DBA, 40, int(NOW) + 100)] == list(dumped)
 
 
-async def test_only_the_file_and_its_lock_are_left_behind(kept: Kept) -> None:
+async def test_only_the_file_and_its_lock_are_left_behind(kept: SnapshotStore) -> None:
     """And other users cannot read the usage of teams."""
     store = await kept.start()
     charge(store, DBA, 1)
@@ -171,7 +173,7 @@ async def test_only_the_file_and_its_lock_are_left_behind(kept: Kept) -> None:
     assert [0o600, 0o600] == [file.stat().st_mode & 0o777 for file in kept.path.parent.iterdir()]
 
 
-async def test_the_remains_of_a_killed_write_are_ignored(kept: Kept) -> None:
+async def test_the_remains_of_a_killed_write_are_ignored(kept: SnapshotStore) -> None:
     """It is overwritten, and never read."""
     kept.path.with_name("counters.new").write_text("ratelimit-service counters 2\n{d|te")
     store = await kept.start()
@@ -217,7 +219,7 @@ def test_the_file_has_the_documented_format(tmp_path: Path) -> None:
 CHANGE = Change("key", "ana", "launch", (Put(override(parse("d", "team=dba"), 5)),), 1_795_249_200)
 
 
-async def test_amendments_outlast_the_process(kept: Kept) -> None:
+async def test_amendments_outlast_the_process(kept: SnapshotStore) -> None:
     """With their audit and their keys, as of the last write. A change alone causes a write."""
     store = await kept.start(SOON)
     charge(store, DBA, 40)
@@ -234,7 +236,7 @@ async def test_amendments_outlast_the_process(kept: Kept) -> None:
     assert (await store.amendments.apply(CHANGE)).replayed
 
 
-async def test_amendments_of_a_later_version_are_set_aside_and_counters_are_not(kept: Kept) -> None:
+async def test_amendments_of_a_later_version_are_set_aside_and_counters_are_not(kept: SnapshotStore) -> None:
     """A log line reports it."""
     write(
         kept.path,
@@ -252,7 +254,7 @@ async def test_amendments_of_a_later_version_are_set_aside_and_counters_are_not(
 # Failures while the process runs.
 
 
-async def test_a_failing_disk_is_logged_once_counted_and_survived(kept: Kept) -> None:
+async def test_a_failing_disk_is_logged_once_counted_and_survived(kept: SnapshotStore) -> None:
     """Counting continues, and the file is written as soon as that is possible again."""
     store = await kept.start(SOON)
     obstacle = kept.path.with_name("counters.new")
@@ -269,7 +271,7 @@ async def test_a_failing_disk_is_logged_once_counted_and_survived(kept: Kept) ->
     ]
 
 
-async def test_lost_hits_are_logged_at_the_stop(kept: Kept) -> None:
+async def test_lost_hits_are_logged_at_the_stop(kept: SnapshotStore) -> None:
     """This includes a failed last write."""
     store = await kept.start()
     charge(store, DBA, 40)

@@ -16,7 +16,7 @@ from .snapshot_store import (
     DBA,
     LONG,
     NOW,
-    Kept,
+    SnapshotStore,
     charge,
     sealed,
 )
@@ -55,7 +55,7 @@ UNUSABLE = [
 
 
 @pytest.mark.parametrize(("data", "reason"), [row[1:] for row in UNUSABLE], ids=[row[0] for row in UNUSABLE])
-async def test_a_file_that_cannot_be_used_is_set_aside(kept: Kept, data: bytes, reason: str) -> None:
+async def test_a_file_that_cannot_be_used_is_set_aside(kept: SnapshotStore, data: bytes, reason: str) -> None:
     """It is renamed, a log line has the reason, and the process starts with no counts."""
     kept.path.write_bytes(data)
     with capture_logs() as logged:
@@ -106,7 +106,7 @@ async def test_a_directory_in_place_of_the_file_is_left_alone(tmp_path: Path) ->
         await KeptMemoryStore(lambda: NOW, tmp_path, LONG).start()
 
 
-async def test_two_processes_do_not_share_a_file(kept: Kept) -> None:
+async def test_two_processes_do_not_share_a_file(kept: SnapshotStore) -> None:
     """Each would overwrite the counts of the other.
 
     The second process fails to start, and the first continues.

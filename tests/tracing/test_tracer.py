@@ -16,7 +16,7 @@ from ratelimit_service.core.errors import InternalError, StoreError
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Decision, Descriptor, Entry, Request
 from ratelimit_service.core.rules.reader import load
-from ratelimit_service.core.trace_context import Sent
+from ratelimit_service.core.trace_context import TraceHeaders
 from ratelimit_service.deciding import make_service
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.ports import CounterStore
@@ -42,7 +42,7 @@ descriptors:
 """
 TREE = RuleTree(load([read("rules.yaml", RULES)]).domains)
 SAMPLED, UNSAMPLED = (
-    Sent(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-%02d" % flags) for flags in (1, 0)
+    TraceHeaders(b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-%02d" % flags) for flags in (1, 0)
 )
 
 
@@ -79,13 +79,13 @@ class Traced:
         (0.0, 0.0, None, 1, False),
         (0.0, 0.0, SAMPLED, 1, True),
         (1.0, 0.0, UNSAMPLED, 1, False),
-        (1.0, 0.0, Sent(b"garbage"), 1, True),
+        (1.0, 0.0, TraceHeaders(b"garbage"), 1, True),
         (0.0, 0.0, None, 0, True),  # the budget is used up, so this call is refused
         (0.0, 0.0, UNSAMPLED, 0, True),
     ],
 )
 async def test_the_parent_the_rate_and_the_answer_decide_whether_a_call_has_a_span(
-    rate: float, draw: float, sent: Sent | None, hits: int, has_one: bool
+    rate: float, draw: float, sent: TraceHeaders | None, hits: int, has_one: bool
 ) -> None:
     """In this order for an allowed call. A refused call always has one."""
     traced = Traced(rate, draw, draw)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ratelimit_service.core.errors import RateLimitServiceError
-from ratelimit_service.core.trace_context import MOST_TRACEPARENT, MOST_TRACESTATE, Sent
+from ratelimit_service.core.trace_context import MOST_TRACEPARENT, MOST_TRACESTATE, TraceHeaders
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
 from ratelimit_service.runtime.health import Health
@@ -25,20 +25,26 @@ from .serving import CHARGE_40, CHECK, NOW, TRANSPORTS, TREE, until
 PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 LONG = b"a" * (MOST_TRACEPARENT + 1)
 
-SENT: list[tuple[list[tuple[bytes, bytes]], Sent | None]] = [
+SENT: list[tuple[list[tuple[bytes, bytes]], TraceHeaders | None]] = [
     ([], None),
-    ([(b"traceparent", PARENT)], Sent(PARENT)),
-    ([(b"traceparent", PARENT), (b"tracestate", b"a=1")], Sent(PARENT, b"a=1")),
-    ([(b"tracestate", b"a=1"), (b"traceparent", PARENT), (b"tracestate", b"b=2")], Sent(PARENT, b"a=1,b=2")),
-    ([(b"tracestate", b"a=1")], Sent(b"", b"a=1")),
-    ([(b"traceparent", LONG)], Sent()),
-    ([(b"traceparent", PARENT), (b"tracestate", b"s" * (MOST_TRACESTATE + 1))], Sent(PARENT)),
-    ([(b"tracestate", b"s" * MOST_TRACESTATE)], Sent(b"", b"s" * MOST_TRACESTATE)),
-    ([(b"tracestate", b"s" * (MOST_TRACESTATE + 1)), (b"tracestate", b"a=1")], Sent()),
-    ([(b"tracestate", b"s" * 300), (b"tracestate", b"t" * 300)], Sent()),
-    ([(b"tracestate", b"s" * 300), (b"tracestate", b"t" * 300), (b"tracestate", b"a=1")], Sent()),
-    ([(b"tracestate", b"s" * 300), (b"tracestate", b"t" * 211)], Sent(b"", b"s" * 300 + b"," + b"t" * 211)),
-    ([(b"tracestate", b"s" * 300), (b"tracestate", b"t" * 212)], Sent()),
+    ([(b"traceparent", PARENT)], TraceHeaders(PARENT)),
+    ([(b"traceparent", PARENT), (b"tracestate", b"a=1")], TraceHeaders(PARENT, b"a=1")),
+    (
+        [(b"tracestate", b"a=1"), (b"traceparent", PARENT), (b"tracestate", b"b=2")],
+        TraceHeaders(PARENT, b"a=1,b=2"),
+    ),
+    ([(b"tracestate", b"a=1")], TraceHeaders(b"", b"a=1")),
+    ([(b"traceparent", LONG)], TraceHeaders()),
+    ([(b"traceparent", PARENT), (b"tracestate", b"s" * (MOST_TRACESTATE + 1))], TraceHeaders(PARENT)),
+    ([(b"tracestate", b"s" * MOST_TRACESTATE)], TraceHeaders(b"", b"s" * MOST_TRACESTATE)),
+    ([(b"tracestate", b"s" * (MOST_TRACESTATE + 1)), (b"tracestate", b"a=1")], TraceHeaders()),
+    ([(b"tracestate", b"s" * 300), (b"tracestate", b"t" * 300)], TraceHeaders()),
+    ([(b"tracestate", b"s" * 300), (b"tracestate", b"t" * 300), (b"tracestate", b"a=1")], TraceHeaders()),
+    (
+        [(b"tracestate", b"s" * 300), (b"tracestate", b"t" * 211)],
+        TraceHeaders(b"", b"s" * 300 + b"," + b"t" * 211),
+    ),
+    ([(b"tracestate", b"s" * 300), (b"tracestate", b"t" * 212)], TraceHeaders()),
     ([(b"x-traceparent", PARENT), (b"traceparen", PARENT)], None),
 ]
 
@@ -58,14 +64,14 @@ class Noting(RateLimitService):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.seen: list[Sent | None] = []
-        self.refused: list[Sent | None] = []
+        self.seen: list[TraceHeaders | None] = []
+        self.refused: list[TraceHeaders | None] = []
 
     def submit(self, calls: Any) -> None:
         self.seen += [call.trace for call in calls]
         super().submit(calls)
 
-    def refused_early(self, trace: Sent | None, error: RateLimitServiceError) -> None:
+    def refused_early(self, trace: TraceHeaders | None, error: RateLimitServiceError) -> None:
         self.refused.append(trace)
 
 
@@ -93,8 +99,8 @@ async def ask(transport: str, *headers: list[tuple[bytes, bytes]], body: bytes =
     return service
 
 
-def without_absence(sent: Sent | None) -> Sent:
-    return sent if sent is not None else Sent()
+def without_absence(sent: TraceHeaders | None) -> TraceHeaders:
+    return sent if sent is not None else TraceHeaders()
 
 
 async def test_the_headers_of_a_call_are_its_trace_context(transport: str) -> None:
@@ -135,7 +141,7 @@ async def test_a_header_with_any_characters_costs_no_call(transport: str, name: 
 async def test_a_call_that_cannot_be_read_has_one_as_well(transport: str) -> None:
     """It is refused before it is submitted."""
     service = await ask(transport, [(b"traceparent", PARENT)], body=b"\xff\xff")
-    assert ([], [Sent(PARENT)]) == (service.seen, service.refused)
+    assert ([], [TraceHeaders(PARENT)]) == (service.seen, service.refused)
 
 
 async def test_the_bytes_of_trace_contexts_are_counted() -> None:

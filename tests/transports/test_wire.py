@@ -124,7 +124,7 @@ def test_a_number_of_ten_bytes_is_left_to_protobuf() -> None:
 def test_numbers_are_written_as_protobuf_writes_them(twin: ModuleType, number: int) -> None:
     """The remaining budget saturates at 2^32-1."""
     status = RateLimitResponse.DescriptorStatus(limit_remaining=min(number, 2**32 - 1))
-    assert (status.SerializeToString() or b"\x18\x00") == twin.left(number)
+    assert (status.SerializeToString() or b"\x18\x00") == twin.limit_remaining(number)
     assert RateLimitRequest(hits_addend=number & 0xFFFFFFFF).SerializeToString()[1:] == (
         twin.varint(number & 0xFFFFFFFF) if number & 0xFFFFFFFF else b""
     )

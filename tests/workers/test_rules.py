@@ -37,7 +37,7 @@ def rules_in(
 ) -> tuple[SharedRules, Path]:
     file = tmp_path / "d.yaml"
     file.write_text(text)
-    find = files.named([file])
+    find = files.find_in([file])
     return SharedRules(Task(partial(files.read, find, str(file), "")), ready_within, again_after), file
 
 
@@ -78,7 +78,7 @@ async def test_a_worker_that_ends_or_is_late_does_not_keep_the_others_waiting(tm
         worker.arrived.clear()
     loading = asyncio.create_task(rules.load())
     await late.arrived.wait()
-    rules.left(left)
+    rules.forget(left)
     await loading
     assert ([*used(1), *offered(2)], [*used(1), *used(2)]) == (left.events, late.events)
 
@@ -112,20 +112,20 @@ async def test_a_worker_that_fails_with_good_rules_gets_them_again(tmp_path: Pat
     worker = FakeWorker(0)
     await rules.load()
     await rules.join(worker)
-    rules.taken(worker, 1, in_force=True)
+    rules.note_taken(worker, 1, in_force=True)
     await asyncio.sleep(0.01)
     assert [*used(1)] == worker.events
     worker.events.clear()
-    rules.taken(worker, 1, in_force=False)
+    rules.note_taken(worker, 1, in_force=False)
     await asyncio.sleep(0.01)
     assert [*used(1)] == worker.events
-    rules.left(worker)
+    rules.forget(worker)
     worker.events.clear()
     file.write_text(BROKEN)
     await rules.load()
     await rules.join(worker)
     worker.events.clear()
-    rules.taken(worker, 2, in_force=False)  # as it should: these have a mistake
+    rules.note_taken(worker, 2, in_force=False)  # as it should: these have a mistake
     await asyncio.sleep(0.01)
     assert [] == worker.events
 

@@ -38,7 +38,7 @@ class Finding(NamedTuple):
     since: int = 0
 
 
-class Compared(NamedTuple):
+class Comparison(NamedTuple):
     """One request, and every difference of its two answers."""
 
     number: int
@@ -66,7 +66,7 @@ class Comparer:
         theirs: Answer,
         ours: Answer,
         overlapping: Sequence[int] = (),
-    ) -> Compared:
+    ) -> Comparison:
         """Return every difference with its reason.
 
         `overlapping` has, for each descriptor, the hits of concurrent calls.
@@ -87,7 +87,7 @@ class Comparer:
         )
         findings = list(self._findings(exchange))
         self._remember(exchange, buckets, findings)
-        return Compared(self._number, request, findings)
+        return Comparison(self._number, request, findings)
 
     def _findings(self, exchange: Exchange) -> list[Finding]:
         own = [self._finding(exchange, difference) for difference in exchange.found]

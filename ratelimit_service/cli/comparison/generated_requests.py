@@ -36,7 +36,7 @@ class _Template(NamedTuple):
 
 def load(paths: Sequence[Path], *, merge_domains: bool = False) -> Sequence[DomainRules]:
     """Return the domains in files of rules. Raises InvalidRules."""
-    contents = files.read(files.named(paths), ", ".join(map(str, paths)), "")
+    contents = files.read(files.find_in(paths), ", ".join(map(str, paths)), "")
     return load_rules(contents, merge_domains=merge_domains).domains
 
 

@@ -33,14 +33,14 @@ _NICE = 5
 """How much lower the priority of the comparison is, so that the tee goes first if cores are scarce."""
 
 
-class Ours(NamedTuple):
+class SecondService(NamedTuple):
     """The second service: how to reach it, and the timeout of calls to it."""
 
     channel: Callable[[], aio.Channel]
     timeout: float
 
 
-class Port(NamedTuple):
+class TeePort(NamedTuple):
     """The port of the tee: a listening socket, and its TLS."""
 
     listener: socket.socket
@@ -48,9 +48,9 @@ class Port(NamedTuple):
 
 
 def run(
-    port: Port,
+    port: TeePort,
     theirs: Target,
-    ours: Ours,
+    ours: SecondService,
     report: Report,
     *,
     every: float,
@@ -88,7 +88,7 @@ def run(
 
 
 async def _answer(
-    port: Port,
+    port: TeePort,
     theirs: Target,
     here: socket.socket,
     patience: float,
@@ -121,7 +121,7 @@ def _join(process: BaseProcess, patience: float, notify: Callable[[str], None]) 
         process.join()
 
 
-async def _compare(there: socket.socket, ours: Ours, report: Report, every: float) -> None:
+async def _compare(there: socket.socket, ours: SecondService, report: Report, every: float) -> None:
     loop = asyncio.get_running_loop()
     async with ours.channel() as channel:
         mirror = Mirror(channel, report, timeout=ours.timeout)

@@ -13,7 +13,12 @@ from typing import Any
 from ...core.text import excerpt, printable, shorten
 from ...proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest
 from .answers import Answer
-from .comparer import FOLLOWS, Compared, Comparer, Finding
+from .comparer import (
+    FOLLOWS,
+    Comparer,
+    Comparison,
+    Finding,
+)
 from .reasons import REASONS, REFUSAL
 
 TEXTS = {reason.name: reason.text for reason in (*REASONS, REFUSAL)} | {
@@ -73,7 +78,7 @@ class Report:
         else:
             self.add(compared)
 
-    def add(self, compared: Compared) -> None:
+    def add(self, compared: Comparison) -> None:
         """Count one request, and print it if it has no reason, or if all are to be printed."""
         self.requests += 1
         if not compared.findings:
@@ -125,7 +130,7 @@ class Report:
         }
 
 
-def _lines(compared: Compared) -> list[str]:
+def _lines(compared: Comparison) -> list[str]:
     request = compared.request
     asked = "; ".join(_descriptor(request, each) for each in request.descriptors) or "no descriptor"
     lines = [f"#{compared.number} {printable(shorten(request.domain, _LONGEST))}: {asked}"]
@@ -160,7 +165,7 @@ def _shown(value: Any) -> str:
     return printable(shorten(value if isinstance(value, str) else json.dumps(value), _LONGEST))
 
 
-def _as_json(compared: Compared) -> dict[str, Any]:
+def _as_json(compared: Comparison) -> dict[str, Any]:
     request = compared.request
     return {
         "kind": "difference",

@@ -25,7 +25,7 @@ _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday",
 _AMOUNTS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
-class How(NamedTuple):
+class ChangeOptions(NamedTuple):
     """The options of a change."""
 
     dry_run: bool = False
@@ -39,7 +39,7 @@ def change(
     client: Client,
     path: str,
     body: Mapping[str, Any],
-    how: How,
+    how: ChangeOptions,
     agreed: Callable[[str], bool] | None = None,
 ) -> int:
     """Preview a change and make it. Return NO if the operator does not agree."""

@@ -91,10 +91,10 @@ def _remove_options(parser: argparse.ArgumentParser) -> None:
 
 def change(given: argparse.Namespace, path: str, **body: Any) -> int:
     """Make a change over the API, and return the exit code."""
-    from .change_commands import How, change
+    from .change_commands import ChangeOptions, change
 
     made = {**body, "reason": given.reason, "author": given.author or _user()}
-    how = How(given.dry_run, getattr(given, "yes", False), given.json, getattr(given, "key", ""))
+    how = ChangeOptions(given.dry_run, getattr(given, "yes", False), given.json, getattr(given, "key", ""))
     return change(client_of(given), path, made, how)
 
 

@@ -20,7 +20,13 @@ from ...core.model import Calendar, Entry, Unit
 from ...core.rfc3339 import moment
 from ...core.windows import calendars
 from . import formatting
-from .usage import Asked, Ledgered, cell, periods, selected
+from .usage import (
+    BucketUsage,
+    UsageQuery,
+    cell,
+    periods,
+    selected,
+)
 
 NO_CURRENCY = "XXX"
 PROVIDER = "ratelimit-service"
@@ -82,7 +88,7 @@ class _Of(NamedTuple):
     model_key: str
 
 
-def write_focus(found: Iterable[Ledgered], asked: Asked, to: TextIO) -> int:
+def write_focus(found: Iterable[BucketUsage], asked: UsageQuery, to: TextIO) -> int:
     """Write a dataset, and return how many rows it has.
 
     Raises InvalidRequest for buckets with different keys: tools sum a dataset, and a request may be charged to several of them.
@@ -103,7 +109,7 @@ def write_focus(found: Iterable[Ledgered], asked: Asked, to: TextIO) -> int:
     return number
 
 
-def rows(found: Iterable[Ledgered], asked: Asked) -> Iterator[dict[str, str]]:
+def rows(found: Iterable[BucketUsage], asked: UsageQuery) -> Iterator[dict[str, str]]:
     """Yield the rows of these buckets, by period and descriptor."""
     sums: dict[_Of, list[int]] = {}
     period = periods(asked)
@@ -122,7 +128,7 @@ def rows(found: Iterable[Ledgered], asked: Asked) -> Iterator[dict[str, str]]:
         yield _row(of, sums[of], asked)
 
 
-def _row(of: _Of, kinds: Sequence[int], asked: Asked) -> dict[str, str]:
+def _row(of: _Of, kinds: Sequence[int], asked: UsageQuery) -> dict[str, str]:
     charged, refunded, refused = kinds
     tokens = charged - refunded
     price = of.per_million or "0"

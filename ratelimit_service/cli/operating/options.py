@@ -146,13 +146,13 @@ def _usage_options(parser: argparse.ArgumentParser) -> None:
 
 def _usage(given: argparse.Namespace) -> int:
     from ...core.windows.dates import start_of
-    from .usage import Asked, usage
+    from .usage import UsageQuery, usage
 
     since, until = start_of(given.since, given.time_zone), start_of(given.until, given.time_zone)
     if since >= until:
         raise InvalidRequest("--to must be later than --from")
     by, keys = [tuple([key for key in names.split(",") if key]) for names in (given.by, given.keys)]
-    asked = Asked(given.domain, by, since, until, given.per, given.time_zone, keys)
+    asked = UsageQuery(given.domain, by, since, until, given.per, given.time_zone, keys)
     return usage(client_of(given), asked, given.format or ("json" if given.json else "table"))
 
 

@@ -27,7 +27,7 @@ _KINDS = ("charged", "refunded", "refused")
 _Entries = tuple[tuple[str, str], ...]
 
 
-class Asked(NamedTuple):
+class UsageQuery(NamedTuple):
     """The period, and what to add up. `by` are keys of descriptors, `since` and `until` seconds since 1970.
 
     `keys` selects the buckets with exactly these keys, in this order; without it, all that have those of `by`.
@@ -63,7 +63,7 @@ class Row(NamedTuple):
         return self.charged, self.refunded, self.refused
 
 
-class Ledgered(NamedTuple):
+class BucketUsage(NamedTuple):
     """The ledger of one bucket: what an hour or day has of each kind, and its price, by the start."""
 
     entries: _Entries
@@ -74,7 +74,7 @@ class Ledgered(NamedTuple):
     """The key of the entry with the model."""
 
 
-def usage(client: Client, asked: Asked, form: str) -> int:
+def usage(client: Client, asked: UsageQuery, form: str) -> int:
     """Print what was spent."""
     ledgers = read(client, asked).values()
     if form == "focus":
@@ -103,14 +103,14 @@ def usage(client: Client, asked: Asked, form: str) -> int:
     return 0
 
 
-def _say_none(asked: Asked) -> None:
+def _say_none(asked: UsageQuery) -> None:
     print(
         f"no ledger has entries of {formatting.text(asked.domain)} in that time; a budget has a ledger if its rule says so: ledger: {{}}",
         file=sys.stderr,
     )
 
 
-def rows(ledgers: Iterable[Ledgered], asked: Asked) -> Iterator[Row]:
+def rows(ledgers: Iterable[BucketUsage], asked: UsageQuery) -> Iterator[Row]:
     """Yield what was spent, by the period and the values, in their order.
 
     Buckets with different keys are never added up: a request that is charged to its team and to its user is in both.
@@ -142,21 +142,21 @@ def rows(ledgers: Iterable[Ledgered], asked: Asked) -> Iterator[Row]:
         yield Row(start, end, values, names, charged, refunded, refused, currency, cost)
 
 
-def selected(found: Ledgered, asked: Asked) -> bool:
+def selected(found: BucketUsage, asked: UsageQuery) -> bool:
     """Return whether a bucket is asked for."""
     names = tuple([key for key, _ in found.entries])
     return set(names).issuperset(asked.by) and (not asked.keys or names == asked.keys)
 
 
-def read(client: Client, asked: Asked) -> dict[tuple[str, str], Ledgered]:
+def read(client: Client, asked: UsageQuery) -> dict[tuple[str, str], BucketUsage]:
     """Return every ledger once, by the bucket and the length of its entries; one can be on several pages."""
-    found: dict[tuple[str, str], Ledgered] = {}
+    found: dict[tuple[str, str], BucketUsage] = {}
     for page in _pages(client, "/usage", asked):
         for book in page["books"]:
             entries = tuple([(str(key), str(value)) for key, value in book["entries"]])
             ledgered = found.setdefault(
                 (book["bucket"], book["by"]),
-                Ledgered(entries, book["currency"] or "", {}, {}, page.get("model_key", "model")),
+                BucketUsage(entries, book["currency"] or "", {}, {}, page.get("model_key", "model")),
             )
             for each in book["spent"]:
                 start = _second_of(each["start"])
@@ -168,13 +168,13 @@ def read(client: Client, asked: Asked) -> dict[tuple[str, str], Ledgered]:
     return found
 
 
-def amendments(client: Client, asked: Asked) -> list[Json]:
+def amendments(client: Client, asked: UsageQuery) -> list[Json]:
     """Return the top-ups, overrides and resets of that time, the earliest first."""
     found = [line for page in _pages(client, "/usage-amendments", asked) for line in page["lines"]]
     return found[::-1]
 
 
-def _pages(client: Client, path: str, asked: Asked) -> Iterator[Json]:
+def _pages(client: Client, path: str, asked: UsageQuery) -> Iterator[Json]:
     """Yield all pages of a list of the domain in that time."""
     return client.pages(path, domain=asked.domain, since=moment(asked.since), until=moment(asked.until))
 
@@ -184,13 +184,13 @@ def _second_of(text: str) -> int:
     return int(datetime.fromisoformat(text).timestamp())
 
 
-def periods(asked: Asked) -> Callable[[int], tuple[int, int]]:
+def periods(asked: UsageQuery) -> Callable[[int], tuple[int, int]]:
     """Return a function from the start of an entry to its period, which computes each once: many buckets have the same."""
     unit, calendar = PERIODS[asked.per], Calendar(asked.zone)
     return lru_cache(maxsize=10_000)(lambda start: calendars.bounds(unit, 1, calendar, start))
 
 
-def as_json(found: Sequence[Row], asked: Asked) -> dict[str, Any]:
+def as_json(found: Sequence[Row], asked: UsageQuery) -> dict[str, Any]:
     """Return the rows as JSON."""
     return {
         "domain": asked.domain,
@@ -214,7 +214,7 @@ def as_json(found: Sequence[Row], asked: Asked) -> dict[str, Any]:
     }
 
 
-def write_csv(found: Sequence[Row], asked: Asked, to: TextIO) -> None:
+def write_csv(found: Sequence[Row], asked: UsageQuery, to: TextIO) -> None:
     """Write the rows as CSV (RFC 4180). A value that a spreadsheet would take for a formula begins with an apostrophe."""
     writer = csv.writer(to)
     writer.writerow(["start", "end", *map(cell, asked.by), "keys", *_KINDS, "amount", "currency"])
@@ -230,7 +230,7 @@ def cell(value: str) -> str:
     return f"'{value}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
-def table(found: Sequence[Row], asked: Asked) -> Iterator[str]:
+def table(found: Sequence[Row], asked: UsageQuery) -> Iterator[str]:
     """Yield a line for each row, and the sums of each kind of bucket."""
     length = {"hour": 16, "day": 10, "month": 7}[asked.per]
     priced = any([row.currency for row in found])

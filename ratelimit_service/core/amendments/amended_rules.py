@@ -15,7 +15,7 @@ from ..model import (
     Rule,
     Window,
 )
-from .effect import Effect, blocked, effect
+from .effect import Effect, effect, is_blocked
 from .index import Stack
 from .model import Amendment
 
@@ -104,7 +104,7 @@ class AmendedRules:
 
 def block_of(held: DescriptorAmendments, now: int) -> Effect:
     """Return whether a descriptor without a limit is blocked; see Effect.blocked."""
-    return blocked(held.stack, now)
+    return is_blocked(held.stack, now)
 
 
 def _weight(key: tuple[Rule, bool, tuple[int, ...]], copy: Rule) -> int:

@@ -72,7 +72,7 @@ def effect(limit: Limit, stack: Stack, now: int, *, brought: bool = False) -> Ef
     return Effect(min(amount, COUNTER_MAX), begin, end, tuple(by))
 
 
-def blocked(stack: Stack, now: int) -> Effect:
+def is_blocked(stack: Stack, now: int) -> Effect:
     """Return whether a bucket without a limit is blocked: whether the first override in force for all windows
     is 0.
 

@@ -110,7 +110,7 @@ class Change(NamedTuple):
     """What each edit is expected to replace; otherwise nothing is changed (Conflict)."""
 
 
-class Edited(NamedTuple):
+class EditResult(NamedTuple):
     """The result of one edit: the amendment with this id before and after it, or None.
 
     After a reset, `reset` has the deleted counters.
@@ -122,11 +122,11 @@ class Edited(NamedTuple):
     reset: Reset | None = None
 
 
-class Applied(NamedTuple):
+class ChangeResult(NamedTuple):
     """The result of a change. `version` is the version after the change; for a dry run, the current one."""
 
     version: int
-    edits: tuple[Edited, ...]
+    edits: tuple[EditResult, ...]
     replayed: bool = False
     """Whether a change with this key was applied before; `edits` are then the results of that time."""
     unfinished: bool = False
@@ -142,7 +142,7 @@ class AuditLine(NamedTuple):
     author: str
     reason: str
     key: str
-    edited: Edited
+    edited: EditResult
 
 
 class News(NamedTuple):

@@ -39,7 +39,7 @@ class Candidate(NamedTuple):
     reason: str
 
 
-class Considered(NamedTuple):
+class RuleChoice(NamedTuple):
     """The rule for a descriptor, and all that were considered; `left_out` counts those that are not listed."""
 
     winner: Rule | None
@@ -47,17 +47,17 @@ class Considered(NamedTuple):
     left_out: int = 0
 
 
-class Applicable(NamedTuple):
+class PossibleRule(NamedTuple):
     """A rule that would apply to a descriptor with some more entries: the keys of these, in the rule's order."""
 
     rule: Rule
     missing: tuple[bytes, ...]
 
 
-class Possible(NamedTuple):
+class PossibleRules(NamedTuple):
     """The rules that could apply; `more` is whether there are others."""
 
-    rules: tuple[Applicable, ...]
+    rules: tuple[PossibleRule, ...]
     more: bool = False
 
 
@@ -69,7 +69,7 @@ class AmendmentNow(NamedTuple):
     reason: str
 
 
-def consider(domain: Domain, entries: tuple[Entry, ...]) -> Considered:
+def consider(domain: Domain, entries: tuple[Entry, ...]) -> RuleChoice:
     """Return the rule that limits a descriptor with these entries, and those that do not."""
     found = _Candidates(domain.name)
     node = domain.root
@@ -105,15 +105,15 @@ def consider(domain: Domain, entries: tuple[Entry, ...]) -> Considered:
     return found.considered(match.rule if match is not None else None)
 
 
-def possible(domain: Domain, entries: tuple[Entry, ...]) -> Possible:
+def possible(domain: Domain, entries: tuple[Entry, ...]) -> PossibleRules:
     """Return the rules of descriptors that have these entries, in this order, and at least one more."""
-    found: list[Applicable] = []
+    found: list[PossibleRule] = []
     looked_at = 0
     pending: list[tuple[RuleNode, int, tuple[bytes, ...]]] = [(domain.root, 0, ())]
     while pending:
         node, known, missing = pending.pop()
         if known == len(entries) and missing and node.rule is not None:
-            found.append(Applicable(node.rule, missing))
+            found.append(PossibleRule(node.rule, missing))
         wanted = entries[known] if known < len(entries) else None
         chosen = node.next(wanted) if wanted is not None else None
         below: list[tuple[RuleNode, int, tuple[bytes, ...]]] = []
@@ -124,9 +124,9 @@ def possible(domain: Domain, entries: tuple[Entry, ...]) -> Possible:
             if wanted is None or (each.key != wanted.key and each is not chosen):
                 below.append((each, known, (*missing, each.key)))
             if looked_at >= _MOST_LOOKED_AT or len(found) >= _MOST:
-                return Possible(tuple(found[:_MOST]), True)
+                return PossibleRules(tuple(found[:_MOST]), True)
         pending += reversed(below)
-    return Possible(tuple(found))
+    return PossibleRules(tuple(found))
 
 
 def why(stack: Stack, bucket: BucketNow | None, now: int) -> list[AmendmentNow]:
@@ -185,9 +185,9 @@ class _Candidates:
         source = node.rule.source if node.rule is not None else ""
         self._found.append(Candidate(path, source, wins, reason))
 
-    def considered(self, winner: Rule | None) -> Considered:
+    def considered(self, winner: Rule | None) -> RuleChoice:
         self._found.sort(key=lambda each: not each.wins)  # the winner first
-        return Considered(winner, tuple(self._found), self._left_out)
+        return RuleChoice(winner, tuple(self._found), self._left_out)
 
 
 def _matches(node: RuleNode, below: RuleNode, entry: Entry) -> bool:

@@ -43,7 +43,7 @@ class IssuedHold(NamedTuple):
     expiry: int
 
 
-class Issued(NamedTuple):
+class IssuedId(NamedTuple):
     """An id that this service issued."""
 
     name: str
@@ -89,7 +89,7 @@ class HoldIds:
         code.update(data)
         return _text_of(data + code.digest()).decode("ascii")
 
-    def read(self, text: bytes, now: int) -> Issued | None:
+    def read(self, text: bytes, now: int) -> IssuedId | None:
         """Return the content of an id; None if it is invalid or too old."""
         if not _HEAD.size + _CODE < len(text) <= LONGEST:
             return None
@@ -122,7 +122,7 @@ class HoldIds:
                 entries.append(Entry(key, value))
             holds.append(IssuedHold(tuple(entries), tokens, expiry))
         name = _text_of(nonce).decode("ascii")
-        return Issued(name, made, domain.decode("utf-8", "surrogateescape"), tuple(holds))
+        return IssuedId(name, made, domain.decode("utf-8", "surrogateescape"), tuple(holds))
 
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")

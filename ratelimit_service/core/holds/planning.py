@@ -13,7 +13,13 @@ from typing import Final, NamedTuple
 
 from ..model import Descriptor, Entry, Request, Rule, Unit
 from .hit import MOST, NO_SIZE, SUFFIX, HoldHit, Op, Size
-from .ids import VALID, HoldIds, Issued, IssuedHold, names_of
+from .ids import (
+    VALID,
+    HoldIds,
+    IssuedHold,
+    IssuedId,
+    names_of,
+)
 from .rule import DEFAULT_LIFE, HoldRule
 from .state import LEARN, expiry_of
 
@@ -28,7 +34,7 @@ _SILENT: Final = 64
 """After this many charges without an id, gateways are assumed to bring none back, and get none far from the limit."""
 
 
-class Learned:
+class MeanCharge:
     """The mean charge of a rule over all buckets, as this process has seen them."""
 
     __slots__ = ("mean", "without_id")
@@ -44,15 +50,15 @@ class Learned:
         self.mean += (LEARN if self.mean else 1.0) * (charge - self.mean)
 
 
-class Means:
+class MeanCharges:
     """The mean charges of all rules with holds."""
 
     def __init__(self) -> None:
-        self._learned: dict[Rule, Learned] = {}
+        self._learned: dict[Rule, MeanCharge] = {}
 
-    def of(self, rule: Rule) -> Learned:
+    def of(self, rule: Rule) -> MeanCharge:
         """Return the mean charge of a rule; an amended rule shares that of its original."""
-        return self._learned.setdefault(rule.original or rule, Learned())
+        return self._learned.setdefault(rule.original or rule, MeanCharge())
 
 
 class Holding:
@@ -78,7 +84,7 @@ class Holding:
         self,
         descriptor: int,
         rule: HoldRule,
-        learned: Learned,
+        learned: MeanCharge,
         bucket: str,
         domain: str,
         entries: Sequence[Entry],
@@ -172,7 +178,7 @@ def _ending(
     life: int,
     now: int,
     charge: int,
-    issued: Issued | None,
+    issued: IssuedId | None,
     hold: IssuedHold | None,
     part: float = 1.0,
 ) -> HoldHit:
@@ -203,7 +209,7 @@ UNKNOWN: Final = "unknown"
 """In place of an id: a text that is not a valid id, such as `-` if the check had no answer."""
 
 
-End = Issued | str | None
+End = IssuedId | str | None
 """What came back with a descriptor: an id, MARKED, UNKNOWN, or nothing."""
 
 
@@ -236,7 +242,7 @@ def plan_holds(
     for index, holding in enumerate(holdings):
         end = asked.ends[index] if asked.ends else None
         charge = asked.addends[index]
-        if charge >= 0 and len(keys) > 1 and isinstance(end, Issued):
+        if charge >= 0 and len(keys) > 1 and isinstance(end, IssuedId):
             # The parts of a cost, such as those of the prompt and of the completion, are one charge.
             same = zip(keys, asked.addends, strict=True)
             charge = sum([addend for key, addend in same if key == keys[index] and addend > 0])
@@ -256,7 +262,7 @@ def plan_holds(
             continue  # the first hit of a request on a bucket has the sum of all its charges there
         else:
             ended.add(keys[index])
-            issued = end if isinstance(end, Issued) else None
+            issued = end if isinstance(end, IssuedId) else None
             hit = _end(keys[index], op, holding, asked, index, charge, issued)
         if holding is not None:
             planned.append(PlannedHold(holding, first + len(hits), op))
@@ -274,9 +280,9 @@ def _op_of(asked: HoldRequest, index: int, holding: Holding | None, end: End, ad
         return None
     if addend:
         if holding is None:
-            return Op.CHARGE if isinstance(end, Issued) else None
-        holding.learned.note(addend, with_id=isinstance(end, Issued))
-        wanted = isinstance(end, Issued) or holding.near(asked.now) or holding.sampled()
+            return Op.CHARGE if isinstance(end, IssuedId) else None
+        holding.learned.note(addend, with_id=isinstance(end, IssuedId))
+        wanted = isinstance(end, IssuedId) or holding.near(asked.now) or holding.sampled()
         return Op.CHARGE if wanted else None
     if holding is None:
         return None
@@ -292,7 +298,7 @@ def _end(
     asked: HoldRequest,
     index: int,
     charge: int,
-    issued: Issued | None,
+    issued: IssuedId | None,
 ) -> HoldHit:
     size, life = (NO_SIZE, DEFAULT_LIFE) if holding is None else (holding.size(), holding.rule.life)
     own = None
@@ -321,7 +327,7 @@ def with_ends(request: Request, ids: HoldIds | None, now: int) -> tuple[Request,
     descriptors: list[Descriptor] = []
     of_descriptors: list[End] = []
     for descriptor, end in zip(request.descriptors, ends, strict=True):
-        if descriptor.entries or not isinstance(end, Issued) or end.domain != request.domain:
+        if descriptor.entries or not isinstance(end, IssuedId) or end.domain != request.domain:
             descriptors.append(descriptor)
             of_descriptors.append(end)
             continue
@@ -334,17 +340,17 @@ def with_ends(request: Request, ids: HoldIds | None, now: int) -> tuple[Request,
     return request._replace(descriptors=tuple(descriptors), key=b""), of_descriptors
 
 
-def elsewhere(request: Request, ends: Sequence[End]) -> list[tuple[Issued, IssuedHold]]:
+def elsewhere(request: Request, ends: Sequence[End]) -> list[tuple[IssuedId, IssuedHold]]:
     """Return the holds of returned ids that are in other buckets than those of the request."""
     present = {descriptor.entries for descriptor in request.descriptors}
-    found: list[tuple[Issued, IssuedHold]] = []
-    for issued in {end.name: end for end in ends if isinstance(end, Issued)}.values():
+    found: list[tuple[IssuedId, IssuedHold]] = []
+    for issued in {end.name: end for end in ends if isinstance(end, IssuedId)}.values():
         here = present if issued.domain == request.domain else ()
         found += [(issued, hold) for hold in issued.holds if hold.tokens and hold.entries not in here]
     return found
 
 
-def release(key: str, issued: Issued, hold: IssuedHold, now: int) -> HoldHit:
+def release(key: str, issued: IssuedId, hold: IssuedHold, now: int) -> HoldHit:
     """Return the hit that ends a hold in another bucket than that of the charge."""
     return _ending(key, Op.RELEASE, NO_SIZE, DEFAULT_LIFE, now, 0, issued, hold)
 

@@ -11,7 +11,7 @@ from .entries import Period, record
 from .rule import LedgerRule
 
 
-def refused(plan: Plan, decision: Decision, period_of: Callable[[LedgerRule, int], Period]) -> list[Hit]:
+def refusal_hits(plan: Plan, decision: Decision, period_of: Callable[[LedgerRule, int], Period]) -> list[Hit]:
     """Return the hits of a refused request: one for each bucket that refuses it without a charge.
 
     A charge of an answer counts even if the budget is used up, so it is not a refusal.

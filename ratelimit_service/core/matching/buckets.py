@@ -34,7 +34,7 @@ class Counter(NamedTuple):
     start: str
 
 
-class Found(NamedTuple):
+class BucketRule(NamedTuple):
     """The rule that limits a bucket, and the entries of the bucket, as amendments see them (Domain.entries_of_bucket).
 
     With `hashed`, a value is known by its digest alone, and the text of the digest stands in its place.
@@ -81,7 +81,7 @@ def entries_of(texts: tuple[str, ...]) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def find(domain: Domain, texts: tuple[str, ...]) -> Found | None:
+def find(domain: Domain, texts: tuple[str, ...]) -> BucketRule | None:
     """Return the rule by which a descriptor counts in the bucket with these texts; None if there is none, or it is unknown."""
     node = domain.root
     entries: list[Entry] = []
@@ -112,7 +112,9 @@ def find(domain: Domain, texts: tuple[str, ...]) -> Found | None:
             return None
         node = following
         entries.append(Entry(key, value))
-    return Found(node.rule, tuple(entries), hashed) if node.rule is not None and node.rule.limits else None
+    return (
+        BucketRule(node.rule, tuple(entries), hashed) if node.rule is not None and node.rule.limits else None
+    )
 
 
 def _plain(text: str) -> bytes:

@@ -90,7 +90,7 @@ def bucket(prefix: str, domain: DomainText, entries: Iterable[str]) -> str:
     return f"{prefix}{{{domain}|{'|'.join(entries)}}}"
 
 
-def warned(counter: str, percent: str) -> str:
+def threshold_marker(counter: str, percent: str) -> str:
     """Return the key that marks a threshold of a counter as reported. `percent` is `80`, or `12.5`."""
     return f"{counter}:warned-{percent}"
 

@@ -16,7 +16,13 @@ from .document import Kind, MappingNode, Node, ScalarNode, SequenceNode
 from .guesses import Guess, guess, key_of_a_number
 from .hints import amount_hint, flag_hint, limit_hint, looks_wrong
 from .report import Report
-from .vocabulary import KEYS, Level, harmless, known, misplaced
+from .vocabulary import (
+    KEYS,
+    Level,
+    harmless,
+    is_known_key,
+    misplaced_message,
+)
 
 LONGEST_SHOWN = 80
 """The characters of a value that a message repeats."""
@@ -56,10 +62,10 @@ class Fields:
                 self._nodes[key.text] = node
                 self._lines[key.text] = key.line
             elif harmless(key.text, level):
-                self._warn(key.line, self.at(key.text), misplaced(key.text, level))
+                self._warn(key.line, self.at(key.text), misplaced_message(key.text, level))
                 self._check_ignored(key, node, self.at(key.text))
             else:
-                self._error(key.line, self.at(key.text), misplaced(key.text, level))
+                self._error(key.line, self.at(key.text), misplaced_message(key.text, level))
                 self.misplaced.add(key.text)
         for key, node, unknown in unknown_keys:
             if unknown.meant and unknown.meant not in self._nodes:
@@ -67,7 +73,7 @@ class Fields:
                 self._lines[unknown.meant] = key.line
         self.unclear = any(not unknown.meant for _, _, unknown in unknown_keys)
         """Whether it has an unknown key that may stand for any missing key."""
-        self._warn_repeated([key for key in mapping.repeated if known(key.text)], path)
+        self._warn_repeated([key for key in mapping.repeated if is_known_key(key.text)], path)
 
     def at(self, name: str) -> str:
         """Return the path of the key `name`, or of the mapping if `name` is empty."""
@@ -289,7 +295,7 @@ class Fields:
 
     def _unknown(self, key: ScalarNode, node: Node, level: Level, path: str) -> Guess | None:
         """Report an unknown key, and return what it may mean; None for known keys."""
-        if key.kind is Kind.STRING and known(key.text):
+        if key.kind is Kind.STRING and is_known_key(key.text):
             return None
         if key.kind is not Kind.STRING:
             hint = key_of_a_number(key, node) or f"the keys here are {', '.join(KEYS[level])}"

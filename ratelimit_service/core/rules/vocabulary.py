@@ -134,7 +134,7 @@ _HINTS = {
 }
 
 
-def known(key: str) -> bool:
+def is_known_key(key: str) -> bool:
     """Return whether `key` is in the language, at any level."""
     return key in _HOMES
 
@@ -149,7 +149,7 @@ def harmless(key: str, level: Level) -> bool:
     return key not in _OURS and level is not Level.RATE_LIMITS
 
 
-def misplaced(key: str, level: Level) -> str:
+def misplaced_message(key: str, level: Level) -> str:
     """Return the message about a known key at the wrong level."""
     hint = _HINTS.get((level, key)) or f"it belongs {homes(key)}"
     verdict = "has no effect" if harmless(key, level) else "is not allowed"

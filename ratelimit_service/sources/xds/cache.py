@@ -31,7 +31,7 @@ _LONGEST_HEAD = 4_096
 _CHUNK = 1 << 20
 
 
-class Kept(NamedTuple):
+class CachedSet(NamedTuple):
     """A set from a file, and the time at which it was taken, in seconds since 1970."""
 
     received: OpenedResponse
@@ -77,7 +77,7 @@ class Cache:
             os.fsync(file.fileno())
         scratch.replace(self.path)
 
-    def load(self) -> Kept | None:
+    def load(self) -> CachedSet | None:
         """Return the set in the file, or None if there is no usable file, which is logged."""
         try:
             with self.path.open("rb") as file:
@@ -90,7 +90,7 @@ class Cache:
                     spool.write(part)
                 if content.hexdigest() != head["sha256"]:
                     raise ValueError("is damaged")
-                return Kept(open_response(spool), float(head["taken_at"]))
+                return CachedSet(open_response(spool), float(head["taken_at"]))
         except FileNotFoundError:
             return None
         except (OSError, Malformed, ValueError, KeyError, TypeError) as error:

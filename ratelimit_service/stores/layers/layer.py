@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...ports import AmendmentStore, CounterStore, EventStore, OnOutcomes, ReplicaStore, Walked
+from ...ports import (
+    AmendmentStore,
+    CounterStore,
+    EventStore,
+    OnOutcomes,
+    ReplicaStore,
+    WalkStep,
+)
 from ..batch import Groups
 
 
@@ -52,7 +59,7 @@ class Layer:
         """Return the counters of a bucket, by key."""
         return await self._below.read_bucket(bucket)
 
-    async def walk(self, begin: str, part: str = "", position: str = "") -> Walked:
+    async def walk(self, begin: str, part: str = "", position: str = "") -> WalkStep:
         """Return some keys of the store below."""
         return await self._below.walk(begin, part, position)
 

@@ -14,7 +14,7 @@ from ...ports import (
     OnOutcomes,
     Outcome,
     ReplicaStore,
-    Walked,
+    WalkStep,
 )
 from ..batch import (
     Groups,
@@ -81,14 +81,14 @@ class PerSecondStore:
         """Return the counters of a bucket in both stores, by key."""
         return await self._others.read_bucket(bucket) | await self._seconds.read_bucket(bucket)
 
-    async def walk(self, begin: str, part: str = "", position: str = "") -> Walked:
+    async def walk(self, begin: str, part: str = "", position: str = "") -> WalkStep:
         """Return some keys of the other windows, and behind them those of seconds."""
         of_seconds = position.startswith(_SECONDS)
         store = self._seconds if of_seconds else self._others
         keys, following = await store.walk(begin, part, position.removeprefix(_SECONDS))
         if of_seconds:
-            return Walked(keys, following and _SECONDS + following)
-        return Walked(keys, following or _SECONDS)
+            return WalkStep(keys, following and _SECONDS + following)
+        return WalkStep(keys, following or _SECONDS)
 
     async def read_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
         """Return those of these counters that are there, each from its store."""

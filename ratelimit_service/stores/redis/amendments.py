@@ -24,10 +24,10 @@ from redis.exceptions import NoPermissionError, RedisError, TryAgainError
 from ...core.amendments.model import (
     MOST_EDITS,
     Amendment,
-    Applied,
     AuditLine,
     Change,
-    Edited,
+    ChangeResult,
+    EditResult,
     News,
     Put,
     Remove,
@@ -133,7 +133,7 @@ class RedisAmendments:
         known = await self._later(version, stamp, reply)
         return known if known is not None else await self._everything()
 
-    async def apply(self, change: Change, *, dry_run: bool = False) -> Applied:
+    async def apply(self, change: Change, *, dry_run: bool = False) -> ChangeResult:
         """Apply a change (ports.AmendmentStore.apply)."""
         check(change)
         hashed = digest(change)
@@ -164,12 +164,12 @@ class RedisAmendments:
             edits = zip(change.edits, reply[2:], strict=True)
             edited = tuple([_edited(edit, before) for edit, before in edits])
             unfinished = not dry_run and any(each.reset is not None for each in edited)
-            return Applied(int(reply[1]), edited, unfinished=unfinished)
+            return ChangeResult(int(reply[1]), edited, unfinished=unfinished)
         if kind == b"done":
             known, version, unfinished, done = json.loads(reply[1])
             if known != hashed:
                 raise key_of_another(change.key)
-            return Applied(
+            return ChangeResult(
                 int(version), tuple([_edited_then(*each) for each in done]), True, bool(unfinished)
             )
         if kind == b"conflict":
@@ -329,17 +329,17 @@ def _text_of(cursor: str | bytes) -> str:
     return cursor.decode() if isinstance(cursor, bytes) else cursor
 
 
-def _edited(edit: Put | Remove | Reset, before: bytes) -> Edited:
+def _edited(edit: Put | Remove | Reset, before: bytes) -> EditResult:
     if isinstance(edit, Reset):
-        return Edited("", reset=edit)
+        return EditResult("", reset=edit)
     replaced = _readable(before)
     if isinstance(edit, Put):
-        return Edited(edit.amendment.id, replaced, edit.amendment)
-    return Edited(edit.id, replaced)
+        return EditResult(edit.amendment.id, replaced, edit.amendment)
+    return EditResult(edit.id, replaced)
 
 
-def _edited_then(name: str, before: str, after: str, reset: str) -> Edited:
-    return Edited(name, _readable(before), _readable(after), read_reset(reset) if reset else None)
+def _edited_then(name: str, before: str, after: str, reset: str) -> EditResult:
+    return EditResult(name, _readable(before), _readable(after), read_reset(reset) if reset else None)
 
 
 def _readable(text: str | bytes) -> Amendment | None:

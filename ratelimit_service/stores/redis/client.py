@@ -265,14 +265,14 @@ def _client(kind: type[AbstractConnection], link: Link, **place: Any) -> aioredi
     )
 
 
-class Opened(NamedTuple):
+class OpenConnection(NamedTuple):
     """A connection ready for commands, and its peer; the address of a Unix socket is its path and 0."""
 
     stream: asyncio.StreamWriter
     address: Address
 
 
-async def open_connection(client: aioredis.Redis) -> Opened:
+async def open_connection(client: aioredis.Redis) -> OpenConnection:
     """Return a connection that the client has opened and logged in, to be driven by wire.py.
 
     Raises the errors of redis-py. redis-py cannot hand over a connection, so this function, as the only one,
@@ -287,8 +287,8 @@ async def open_connection(client: aioredis.Redis) -> Opened:
         stream.close()
         raise RedisConnectionError("Connection closed by server.")
     if isinstance(connection, UnixDomainSocketConnection):
-        return Opened(stream, (connection.path, 0))
-    return Opened(stream, (connection.host, connection.port))
+        return OpenConnection(stream, (connection.path, 0))
+    return OpenConnection(stream, (connection.host, connection.port))
 
 
 def patience_of(client: aioredis.Redis) -> float:

@@ -27,7 +27,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ...core.errors import StoreError
-from ...ports import Walked
+from ...ports import WalkStep
 from ...runtime.tasks import Background
 from ..batch import Batch, Groups, Part
 from ..cursors import read_number
@@ -263,7 +263,7 @@ class ClusterStore(ScriptStore):
         slot = slot_of(what.keys[0])
         return await self._redirected(slot, lambda server, asking: run_at(server.wire, what, asking=asking))
 
-    async def walk(self, begin: str, part: str = "", position: str = "") -> Walked:
+    async def walk(self, begin: str, part: str = "", position: str = "") -> WalkStep:
         """Return some keys of one primary, of one primary after another (ports.CounterStore.walk)."""
         if not self._topology.servers:
             await self.ping()
@@ -272,15 +272,15 @@ class ClusterStore(ScriptStore):
         read_number(cursor if blank else position or "0", HIGHEST_CURSOR + 1)
         left = [each for each in primaries if str(each) >= address]
         if not left:
-            return Walked((), "")
+            return WalkStep((), "")
         server = left[0]
         if server.away:
             raise StoreError(f"Redis: {server} is away")
         # Where the server of this position is gone, the next one is walked from its beginning.
         keys, following = await walk(server.wire, begin, part, cursor if str(server) == address else "0")
         if following:
-            return Walked(keys, f"{server} {following}")
-        return Walked(keys, f"{left[1]} 0" if len(left) > 1 else "")
+            return WalkStep(keys, f"{server} {following}")
+        return WalkStep(keys, f"{left[1]} 0" if len(left) > 1 else "")
 
     async def read_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
         """Return those of these counters that are there."""

@@ -12,7 +12,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from ...core.errors import StoreError
-from ...ports import Pending
+from ...ports import PendingEvent
 from ..events import FORGOTTEN_AFTER, MOST_EVENTS, TAKEN_AGAIN
 from .background_scripts import (
     Evaluation,
@@ -143,11 +143,11 @@ class RedisEvents:
         """Begin to keep events for a receiver (ports.EventStore.open)."""
         await self._call(OPEN, (receiver,))
 
-    async def take(self, receiver: str, replica: str, most: int) -> Sequence[Pending]:
+    async def take(self, receiver: str, replica: str, most: int) -> Sequence[PendingEvent]:
         """Return what a receiver is to get (ports.EventStore.take)."""
         found = await self._call(TAKE, (receiver, replica, most, TAKEN_AGAIN * 1_000))
         return [
-            Pending(place.decode(), text.decode("utf-8", "backslashreplace"))
+            PendingEvent(place.decode(), text.decode("utf-8", "backslashreplace"))
             for place, text in zip(found[::2], found[1::2], strict=True)
         ]
 

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from ...core.holds.hit import MOST_HELD
 from ...core.model import COUNTER_MAX
-from ...ports import Walked
+from ...ports import WalkStep
 from ..batch import result_of
 from ..cursors import read_number
 from .bucket_counters import number
@@ -32,7 +32,7 @@ READ_AT_ONCE = 100
 HIGHEST_CURSOR = 2**64 - 1
 
 
-async def walk(wire: Wire, begin: str, part: str, cursor: str) -> Walked:
+async def walk(wire: Wire, begin: str, part: str, cursor: str) -> WalkStep:
     """Return the keys of one step of SCAN, and the cursor of the next one. Raises StoreError or InvalidRequest."""
     read_number(cursor, HIGHEST_CURSOR + 1)
     pattern = f"{_glob(begin)}*{_glob(part)}*" if part else f"{_glob(begin)}*"
@@ -41,7 +41,7 @@ async def walk(wire: Wire, begin: str, part: str, cursor: str) -> Walked:
         keys = [key.decode("utf-8", "surrogateescape") for key in found]
     except (RedisError, OSError) as error:
         raise failure(error) from None
-    return Walked(keys, "" if int(following) == 0 else _text(following))
+    return WalkStep(keys, "" if int(following) == 0 else _text(following))
 
 
 async def read_together(wire: Wire, keys: Sequence[str]) -> dict[str, int | None]:

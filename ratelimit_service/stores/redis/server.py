@@ -19,7 +19,7 @@ from redis.exceptions import (
 )
 
 from ...core.errors import StoreError
-from ...ports import Walked
+from ...ports import WalkStep
 from ..batch import Batch, Groups, Part
 from ..lanes import EVERYWHERE, REGISTER_TTL, Place
 from .background_scripts import Evaluation, run_at
@@ -212,7 +212,7 @@ class RedisStore(ScriptStore):
     async def _run(self, what: Evaluation) -> Any:
         return await run_at(self._wire, what)
 
-    async def walk(self, begin: str, part: str = "", position: str = "") -> Walked:
+    async def walk(self, begin: str, part: str = "", position: str = "") -> WalkStep:
         """Return some keys (ports.CounterStore.walk)."""
         return await walk(self._wire, begin, part, position or "0")
 

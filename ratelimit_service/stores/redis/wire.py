@@ -21,7 +21,13 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ...runtime.exceptions import report
 from ..batch import result_of
-from .client import Address, Opened, close, open_connection, patience_of
+from .client import (
+    Address,
+    OpenConnection,
+    close,
+    open_connection,
+    patience_of,
+)
 from .errors import NotSent, bare
 
 Argument = str | int | bytes
@@ -154,7 +160,7 @@ class _Connection(asyncio.Protocol):
     """
 
     def __init__(
-        self, opened: Opened, patience: float, on_lost: Callable[[], None], gathers: bool = False
+        self, opened: OpenConnection, patience: float, on_lost: Callable[[], None], gathers: bool = False
     ) -> None:
         self._gathers = gathers
         self.address = opened.address

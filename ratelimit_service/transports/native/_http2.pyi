@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...core.model import Request
-from ...core.trace_context import Sent
+from ...core.trace_context import TraceHeaders
 from ...service import Answer
 from .connection import Connection
 
@@ -62,7 +62,7 @@ class Call:
     body: bytes
     last: bool
     wrong: tuple[int, bytes] | None
-    trace: Sent | None
+    trace: TraceHeaders | None
     request: Request
     answer: Answer
     started: float

@@ -54,7 +54,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset
 
-from ratelimit_service.core.trace_context import Sent
+from ratelimit_service.core.trace_context import TraceHeaders
 
 from ratelimit_service.transports.native._frames cimport *
 from ratelimit_service.transports.native._nghttp2 cimport *
@@ -1059,7 +1059,7 @@ cdef class Session:
             return None
         self._wait_for(-TRACE_COST)
         parent, state = known
-        return Sent(parent or b"", b"" if state is None or state is LONG_TRACESTATE else state)
+        return TraceHeaders(parent or b"", b"" if state is None or state is LONG_TRACESTATE else state)
 
     cdef int _headers_end(self, Stream *stream, bint trailers) noexcept:
         """Refuse a request that is no call at once, so that its body is not kept."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from ratelimit_service.cli.comparison.answers import Answer
-from ratelimit_service.cli.comparison.comparer import FOLLOWS, Compared, Comparer
+from ratelimit_service.cli.comparison.comparer import FOLLOWS, Comparer, Comparison
 from ratelimit_service.cli.comparison.reasons import REASONS, REFUSAL
 from ratelimit_service.cli.comparison.report import TEXTS
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest
@@ -19,7 +19,7 @@ from .answering import HOUR, answer, request, status
 PAGE = DOCS / "compatibility.md"
 
 
-def reasons(compared: Compared) -> list[str]:
+def reasons(compared: Comparison) -> list[str]:
     """Return the distinct reasons for a request's differences; "" for none."""
     return sorted({finding.reason for finding in compared.findings})
 

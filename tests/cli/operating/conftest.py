@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from testing.service import Ended, Service
+from testing.service import CommandResult, Service
 
 from ..conftest import Command
 
@@ -57,7 +57,7 @@ class Operate:
         self._command = command
         self.service = service
 
-    def __call__(self, *arguments: str, **environment: str) -> Ended:
+    def __call__(self, *arguments: str, **environment: str) -> CommandResult:
         settings = {"RATELIMIT_SERVER": self.service.debug, "RATELIMIT_TOKEN": ADMIN, **environment}
         return self._command(*arguments, **settings)
 

@@ -18,7 +18,7 @@ import pytest
 
 from ratelimit_service.cli.operating.client import Client, server_of
 from ratelimit_service.cli.operating.focus import COLUMNS, write_focus
-from ratelimit_service.cli.operating.usage import Asked, Ledgered, read
+from ratelimit_service.cli.operating.usage import BucketUsage, UsageQuery, read
 from ratelimit_service.core.errors import InvalidRequest
 from ratelimit_service.core.ledger.price import ModelPrices, Step
 from ratelimit_service.core.model import Descriptor, Entry
@@ -117,18 +117,18 @@ def check(text: str) -> list[dict[str, str]]:
     return rows
 
 
-def asked(*by: str, per: str = "day", keys: tuple[str, ...] = ()) -> Asked:
+def asked(*by: str, per: str = "day", keys: tuple[str, ...] = ()) -> UsageQuery:
     zone = "Europe/Berlin"
-    return Asked("d", by, start_of("2026-10-01", zone), start_of("2026-12-01", zone), per, zone, keys)
+    return UsageQuery("d", by, start_of("2026-10-01", zone), start_of("2026-12-01", zone), per, zone, keys)
 
 
-def written(found: list[Ledgered], wanted: Asked) -> str:
+def written(found: list[BucketUsage], wanted: UsageQuery) -> str:
     text = io.StringIO()
     write_focus(found, wanted, text)
     return text.getvalue()
 
 
-async def exported(desk: Desk, wanted: Asked) -> list[dict[str, str]]:
+async def exported(desk: Desk, wanted: UsageQuery) -> list[dict[str, str]]:
     url = desk.client.base_url
     client = Client(server_of(f"{url.host}:{url.port}"), timeout=120)
     found = await asyncio.to_thread(lambda: list(read(client, wanted).values()))
@@ -182,7 +182,7 @@ async def test_a_row_is_exported_for_each_price() -> None:
     entries = (("team", "dba"), ("model", "m"))
     start = start_of("2026-11-21", "Europe/Berlin")
     found = [
-        Ledgered(
+        BucketUsage(
             entries, "USD", {start: [0, 5, 0], start + 3_600: [7, 0, 0]}, {start: "1", start + 3_600: "2"}
         )
     ]
@@ -210,7 +210,7 @@ def test_a_value_of_a_stranger_is_one_cell_and_no_formula(value: str) -> None:
     """It is text in the tags. A team whose name is a formula is exported."""
     start = start_of("2026-11-21", "Europe/Berlin")
     (row,) = check(
-        written([Ledgered((("team", value), ("=key", "x")), "", {start: [1, 0, 0]}, {})], asked("team"))
+        written([BucketUsage((("team", value), ("=key", "x")), "", {start: [1, 0, 0]}, {})], asked("team"))
     )
     assert {"team": value, "=key": "x"} == json.loads(row["Tags"])
     texts = [text for name, text in row.items() if FORMATS.get(name) is not _decimal]

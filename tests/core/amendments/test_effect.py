@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ratelimit_service.core.amendments.effect import blocked, effect, end_of_windows
+from ratelimit_service.core.amendments.effect import effect, end_of_windows, is_blocked
 from ratelimit_service.core.amendments.index import Amendments, Stack
 from ratelimit_service.core.amendments.model import Amendment, override, top_up
 from ratelimit_service.core.amendments.target import parse
@@ -121,12 +121,12 @@ def test_a_bucket_without_a_limit_is_blocked_by_an_override_of_0_for_all_windows
     """Other amounts have no effect without a window, but one that is more specific is an exception from the
     block.
     """
-    assert blocked(stack(to(0)), NOW).blocked
-    assert blocked(stack(to(0, "*")), NOW).blocked
-    assert not blocked(stack(to(7)), NOW).blocked
-    assert not blocked(stack(to(0, window="hour")), NOW).blocked
-    assert not blocked(stack(to(0, "*"), to(7)), NOW).blocked
-    assert not blocked(stack(add(5)), NOW).blocked
+    assert is_blocked(stack(to(0)), NOW).blocked
+    assert is_blocked(stack(to(0, "*")), NOW).blocked
+    assert not is_blocked(stack(to(7)), NOW).blocked
+    assert not is_blocked(stack(to(0, window="hour")), NOW).blocked
+    assert not is_blocked(stack(to(0, "*"), to(7)), NOW).blocked
+    assert not is_blocked(stack(add(5)), NOW).blocked
     held = stack(to(0, until=NOW + 10))
-    assert (True, NOW + 10) == (blocked(held, NOW).blocked, blocked(held, NOW).end)
-    assert (False, NOW + 10) == (blocked(held, NOW + 10).blocked, blocked(held, NOW + 10).begin)
+    assert (True, NOW + 10) == (is_blocked(held, NOW).blocked, is_blocked(held, NOW).end)
+    assert (False, NOW + 10) == (is_blocked(held, NOW + 10).blocked, is_blocked(held, NOW + 10).begin)

@@ -92,7 +92,7 @@ def test_the_documented_keys_are_these() -> None:
 @pytest.mark.parametrize("percent", ["80", "12.5"])
 def test_a_marker_is_in_the_slot_of_its_counter(percent: str) -> None:
     """`reset` and a scan for the bucket find it, too. docs/keys.md has it."""
-    marker = keys.warned(key("token-budgets", [(b"team", b"dba")], Window(Unit.HOUR)), percent)
+    marker = keys.threshold_marker(key("token-budgets", [(b"team", b"dba")], Window(Unit.HOUR)), percent)
     assert f"{{token-budgets|team=dba}}:hour:2026-11-21T01Z:warned-{percent}" == marker
     assert f"\n{marker}\n" in DOCUMENTED.read_text()
 
@@ -126,4 +126,4 @@ def test_a_marker_differs_from_a_counter() -> None:
     """The name of a bucket may look like a marker."""
     counter = key("d", [(b"k", b":warned-80")], Window(Unit.DAY))
     assert not keys.is_marker(counter)
-    assert keys.is_marker(keys.warned(counter, "80"))
+    assert keys.is_marker(keys.threshold_marker(counter, "80"))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ratelimit_service.core.errors import Problem
 from ratelimit_service.core.model import DomainRules
 from ratelimit_service.loading.task import Task
-from ratelimit_service.ports import RuleChange, Taken
+from ratelimit_service.ports import ChangeOutcome, RuleChange
 from ratelimit_service.proto.xds_pb2 import DiscoveryResponse, RateLimitConfig, Resource
 from ratelimit_service.sources.xds.response import TYPE_URL, OpenedResponse, open_response
 from ratelimit_service.sources.xds.spool import Spool
@@ -55,21 +55,23 @@ class Book:
         self.again = False
         self._merge_domains = merge_domains
 
-    async def change(self, change: RuleChange) -> Taken:
+    async def change(self, change: RuleChange) -> ChangeOutcome:
         self.wanted.append(change)
         if self.again:
-            return Taken(problems=(Problem("configuration", 0, "", "out of memory"),), again=True)
+            return ChangeOutcome(problems=(Problem("configuration", 0, "", "out of memory"),), again=True)
         if change.read is None:
             return self._use({}, change, ())
         rules = Task(change.read, self._merge_domains, apart=True, files=change.files).rules()
         if change.whole and rules.problems:
-            return Taken(problems=rules.problems)
+            return ChangeOutcome(problems=rules.problems)
         return self._use({domain.name: domain for domain in rules.domains}, change, rules.problems)
 
-    def _use(self, read: dict[str, DomainRules], change: RuleChange, problems: tuple[Problem, ...]) -> Taken:
+    def _use(
+        self, read: dict[str, DomainRules], change: RuleChange, problems: tuple[Problem, ...]
+    ) -> ChangeOutcome:
         gone = change.gone.intersection(self.domains)
         self.domains = {name: each for name, each in self.domains.items() if name not in gone} | read
-        return Taken(frozenset(read), problems, changed=bool(read or gone))
+        return ChangeOutcome(frozenset(read), problems, changed=bool(read or gone))
 
     def hidden(self) -> Mapping[str, Problem]:
         return {name: problem for name, problem in self.elsewhere.items() if name in self.domains}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.exceptions import InvalidResponse, WatchError
 
-from ratelimit_service.stores.redis.client import Opened
+from ratelimit_service.stores.redis.client import OpenConnection
 from ratelimit_service.stores.redis.wire import _Connection, ignore
 
 
@@ -56,7 +56,7 @@ class Bench:
         transport = SimpleNamespace(
             set_protocol=lambda protocol: None, write=self.written.append, abort=self._abort
         )
-        opened = Opened(SimpleNamespace(transport=transport), ("redis.test", 6379))  # type: ignore[arg-type]
+        opened = OpenConnection(SimpleNamespace(transport=transport), ("redis.test", 6379))  # type: ignore[arg-type]
         self.connection = _Connection(opened, patience, self._lost)
         self.clock = Clock()
         self.connection._loop = self.clock  # type: ignore[assignment]
