@@ -13,25 +13,11 @@ from testing.service import REPOSITORY
 
 from . import reconciliation
 from .machine import resident_bytes
-from .measurement import (
-    Bench,
-    closed_loop,
-    open_loop,
-    run_of,
-)
+from .measurement import Bench, closed_loop, open_loop, run_of
 from .messages import CONSTANT, FOUR_BY_TWO, expected, write_rules
 from .replay_client import replay
 from .results import NARROW, SINGLE, WIDE, Results, Shape, named
-from .servers import (
-    AS_DEPLOYED,
-    gateway,
-    metric,
-    nothing,
-    series,
-    start_service,
-    statistics,
-    target,
-)
+from .servers import AS_DEPLOYED, gateway, metric, nothing, series, start_service, statistics, target
 from .stages import measure_apart
 
 TRANSPORTS, STORES = ("native", "grpcio"), ("redis", "memory")

@@ -11,12 +11,7 @@ from contextlib import contextmanager, suppress
 
 import httpx
 
-from .budgets import (
-    DBA,
-    PAYMENTS,
-    SEARCH,
-    start_of,
-)
+from .budgets import DBA, PAYMENTS, SEARCH, start_of
 from .callers import Caller
 from .parts import LARGE, SMALL, Parts
 

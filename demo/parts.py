@@ -17,12 +17,7 @@ import httpx
 from testing.envoy import EnvoyProcess
 from testing.mock_llm import MockLlm
 from testing.redis_servers import RedisServer
-from testing.service import (
-    CommandResult,
-    Service,
-    port_of,
-    run,
-)
+from testing.service import CommandResult, Service, port_of, run
 
 from .identities import Company, Mesh
 from .outcome import expect

@@ -11,14 +11,7 @@ import httpx
 
 from testing.waiting import wait_for
 
-from .budgets import (
-    DBA,
-    LENGTHS,
-    PAYMENTS,
-    SEARCH,
-    SUPPORT,
-    start_of,
-)
+from .budgets import DBA, LENGTHS, PAYMENTS, SEARCH, SUPPORT, start_of
 from .callers import Caller
 from .identities import Company
 from .outcome import SceneFailed, expect

@@ -16,15 +16,7 @@ import structlog
 from .amending.follower import EVERY, Follower
 from .amending.operations import Operations
 from .amending.secret import SharedSecret, hold_ids
-from .assembly import (
-    find_files,
-    make_grpc_server,
-    make_store,
-    make_watch,
-    places_of,
-    shares_of,
-    sources_of,
-)
+from .assembly import find_files, make_grpc_server, make_store, make_watch, places_of, shares_of, sources_of
 from .core.amendments.index import Amendments
 from .core.errors import StoreError
 from .deciding import make_service, make_tracing
@@ -49,13 +41,7 @@ from .sources import files
 from .steering import keep_events, make_events, make_observers, make_views
 from .stores.layers.layer import without_early_answers
 from .workers.metrics import SharedMetrics
-from .workers.worker_link import (
-    Addresses,
-    NoSiblings,
-    Opening,
-    Siblings,
-    WorkerLink,
-)
+from .workers.worker_link import Addresses, NoSiblings, Opening, Siblings, WorkerLink
 
 if TYPE_CHECKING:
     from .control_planes import ControlPlanes
@@ -128,20 +114,12 @@ class App:
         self._standing = NamedBuckets(tracker, time.time, settings.track_max_buckets, patient.read_holds)
         self._unobserved = RateLimitService(patient, self._standing, time.time, policy, amendments=amendments)
         services = (self.service, self._unobserved)
-        self.amendments_follower = Follower(
-            self.store.amendments, amendments, services, lambda: self.service.tree
-        )
+        self.follower = Follower(self.store.amendments, amendments, services, lambda: self.service.tree)
         self.operations = Operations(
-            patient,
-            amendments,
-            self.amendments_follower,
-            lambda: self.service.tree,
-            settings.cache_key_prefix,
+            patient, amendments, self.follower, lambda: self.service.tree, settings.cache_key_prefix
         )
         for name in ("version", "age_seconds", "unreadable"):
-            self.metrics.watch(
-                f"ratelimit_service_amendments_{name}", partial(getattr, self.amendments_follower, name)
-            )
+            self.metrics.watch(f"ratelimit_service_amendments_{name}", partial(getattr, self.follower, name))
         self.metrics.watch("ratelimit_service_amendments", lambda: len(amendments))
         self._find = find_files(settings)
         self.rulebook = Rulebook(
@@ -156,7 +134,7 @@ class App:
             settings,
             patient,
             amendments,
-            self.amendments_follower,
+            self.follower,
             self.rulebook,
             self._unobserved,
             refusals,
@@ -218,9 +196,9 @@ class App:
             self.health.set(self._settings.backend_type, False)
         if (member := self._member) is not None:
             await member.connect(self.health, self._take, self._lead_later, self.http.resign, self._orphaned)
-        self.background.keep("amendments", self.amendments_follower.run)
+        self.background.keep("amendments", self.follower.run)
         watcher = await self._start_rules()
-        await self.amendments_follower.first_try()
+        await self.follower.first_try()
         self.background.keep("hold_secret", self._secret.run)
         for writer in self._writers:
             writer.start()
@@ -375,8 +353,8 @@ class App:
         """Say beside the rules what they do not say themselves."""
         if self.control_planes is not None:
             yield from self.control_planes.lines()
-        if self.amendments_follower.version:
-            yield str(self.amendments_follower.in_step)
+        if self.follower.version:
+            yield str(self.follower.in_step)
 
     async def _check_store(self) -> None:
         reached: bool | None = None
@@ -394,8 +372,8 @@ class App:
                 if not reached:
                     self._log.info("the store is reached")
                 reached = True
-            self.health.set(self._settings.backend_type, reached and self.amendments_follower.ready)
-            await asyncio.sleep(_STORE_CHECK if self.amendments_follower.ready else EVERY)
+            self.health.set(self._settings.backend_type, reached and self.follower.ready)
+            await asyncio.sleep(_STORE_CHECK if self.follower.ready else EVERY)
 
     def _background_failures(self) -> Iterator[Sample]:
         for task, failures in self.background.failures():

@@ -9,12 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from .core.amendments.model import (
-    AuditLine,
-    Change,
-    ChangeResult,
-    News,
-)
+from .core.amendments.model import AuditLine, Change, ChangeResult, News
 from .core.decision import Count
 from .core.errors import Problem, RateLimitServiceError, StoreError
 from .core.model import Decision, Hit

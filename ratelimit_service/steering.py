@@ -184,7 +184,7 @@ def make_events(app: App, settings: Settings, store: CounterStore) -> Events | N
         ),
         store.events,
         store.amendments,
-        lambda: app.amendments_follower.version,
+        lambda: app.follower.version,
         time.time,
         lambda: app.views.registry.name,
         lambda: settings.backend_type not in app.health.unhealthy_here,

@@ -18,12 +18,7 @@ from h2.errors import ErrorCodes
 from h2.events import DataReceived, PingReceived, RequestReceived, StreamEnded, StreamReset, WindowUpdated
 from h2.exceptions import ProtocolError
 
-from ratelimit_service.proto.xds_pb2 import (
-    DiscoveryRequest,
-    DiscoveryResponse,
-    RateLimitConfig,
-    Resource,
-)
+from ratelimit_service.proto.xds_pb2 import DiscoveryRequest, DiscoveryResponse, RateLimitConfig, Resource
 
 TYPE_URL = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig"
 UNITS = ("", "SECOND", "MINUTE", "HOUR", "DAY", "MONTH", "YEAR", "WEEK")

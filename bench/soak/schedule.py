@@ -20,17 +20,7 @@ from testing.service import ConfigMapMount
 from testing.waiting import wait_for
 
 from .callers import Books, Callers
-from .parts import (
-    BROKEN,
-    DURABLE,
-    Replica,
-    Replicas,
-    Secrets,
-    envoy_stats,
-    gateway,
-    in_redis,
-    rules,
-)
+from .parts import BROKEN, DURABLE, Replica, Replicas, Secrets, envoy_stats, gateway, in_redis, rules
 
 ROLLING_AT, STOPPED_AT, KILLED_AT = 0.1, 0.4, 0.7
 """When the replicas are replaced, Redis is stopped, and Redis is killed, as shares of the whole time."""

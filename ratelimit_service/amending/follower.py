@@ -20,18 +20,8 @@ import structlog
 
 from ..core.amendments.effect import end_for
 from ..core.amendments.index import Amendments
-from ..core.amendments.model import (
-    Amendment,
-    Change,
-    News,
-    Remove,
-)
-from ..core.errors import (
-    Conflict,
-    CounterRefused,
-    InvalidRequest,
-    StoreError,
-)
+from ..core.amendments.model import Amendment, Change, News, Remove
+from ..core.errors import Conflict, CounterRefused, InvalidRequest, StoreError
 from ..core.matching.tree import RuleTree
 from ..core.model import Window
 from ..loading.slices import in_slices

@@ -16,20 +16,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from ..amending.operations import (
-    MOST_AUDITED,
-    Attribution,
-    Operations,
-    new_key,
-)
-from ..core.amendments.model import (
-    Amendment,
-    ChangeResult,
-    Put,
-    Remove,
-    Reset,
-    override,
-)
+from ..amending.operations import MOST_AUDITED, Attribution, Operations, new_key
+from ..core.amendments.model import Amendment, ChangeResult, Put, Remove, Reset, override
 from ..core.amendments.records import to_json
 from ..core.amendments.target import Target, parse
 from ..core.budgets.bucket import Budget
@@ -37,19 +25,8 @@ from ..core.errors import InvalidRequest
 from ..core.rfc3339 import moment
 from ..ports import Clock
 from . import request_types, response_types, serializers
-from .previews import (
-    MOST_SHOWN,
-    AffectedBuckets,
-    Previews,
-    SetToZero,
-    entries_of,
-)
-from .problems import (
-    NOT_FOUND,
-    UNCONFIRMED,
-    UNUSABLE,
-    ApiError,
-)
+from .previews import MOST_SHOWN, AffectedBuckets, Previews, SetToZero, entries_of
+from .problems import NOT_FOUND, UNCONFIRMED, UNUSABLE, ApiError
 from .tokens import Token
 
 VALID = 300

@@ -24,13 +24,7 @@ from ..inspection.series import STEP
 from ..inspection.views import Views
 from ..ports import Clock
 from ..runtime.health import Health
-from . import (
-    inspection_serializers,
-    inspection_types,
-    request_types,
-    response_types,
-    serializers,
-)
+from . import inspection_serializers, inspection_types, request_types, response_types, serializers
 from .changes import Changes
 from .openapi import description
 from .previews import entries_of
@@ -189,7 +183,9 @@ class Api:
     async def usage_amendments(self, query: request_types.PageOfUsage, role: Role) -> response_types.Audit:
         """Return a page of the changes of limits in a span of time."""
         since, until = serializers.second_of(query.since), serializers.second_of(query.until)
-        found, before = await self._parts.operations.audit_of_domain(query.domain, since, until, _number(query.cursor))
+        found, before = await self._parts.operations.audit_of_domain(
+            query.domain, since, until, _number(query.cursor)
+        )
         return {
             "lines": await self.turns.each(found, serializers.audit_line),
             "next_cursor": str(before) if before > 1 else None,

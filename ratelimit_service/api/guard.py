@@ -13,12 +13,7 @@ import structlog
 from ..http.messages import Request
 from ..http.request_origin import is_local, on_loopback, wrong_site
 from ..ports import Clock
-from .problems import (
-    FORBIDDEN,
-    TOO_MANY,
-    UNAUTHORIZED,
-    ApiError,
-)
+from .problems import FORBIDDEN, TOO_MANY, UNAUTHORIZED, ApiError
 from .throttle import Throttle
 from .tokens import Role, Tokens
 

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NamedTuple
 
-from ..core.amendments.model import (
-    LONGEST_NAME,
-    LONGEST_REASON,
-    MOST_EDITS,
-    MOST_WINDOWS,
-)
+from ..core.amendments.model import LONGEST_NAME, LONGEST_REASON, MOST_EDITS, MOST_WINDOWS
 from ..core.amendments.target import MOST_TEXT
 from ..core.model import COUNTER_MAX
 from .response_types import State

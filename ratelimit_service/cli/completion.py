@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
-SHELLS = ("bash", "zsh", "fish")
-
 _BASH = """\
 _ratelimit_service() {
     local word=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]} before=${COMP_WORDS[COMP_CWORD-1]} words=
@@ -37,7 +35,7 @@ _ZSH = "autoload -U +X bashcompinit && bashcompinit\n" + _BASH
 
 
 def script(shell: str, parsers: Mapping[str, argparse.ArgumentParser], summaries: Mapping[str, str]) -> str:
-    """Return the script for a shell, one of SHELLS."""
+    """Return the script for bash, zsh or fish."""
     if shell == "fish":
         return _fish(parsers, summaries)
     choices, options = [], []

@@ -37,13 +37,7 @@ from .model import (
     TallyValues,
     UseValues,
 )
-from .plan import (
-    FailureMode,
-    Plan,
-    PlannedDescriptor,
-    PlannedWindow,
-    Policy,
-)
+from .plan import FailureMode, Plan, PlannedDescriptor, PlannedWindow, Policy
 from .windows.blocks import length
 
 Count = int | StoreError

@@ -12,14 +12,7 @@ from .amendments.model import Amendment
 from .bounds import DEFAULT_BOUNDS, RequestBounds
 from .holds.entries import NO_ENTRIES, HoldEntries
 from .holds.planning import PlannedHold
-from .model import (
-    Entry,
-    Hit,
-    Limit,
-    Request,
-    Rule,
-    StatKey,
-)
+from .model import Entry, Hit, Limit, Request, Rule, StatKey
 from .text import excerpt
 
 

@@ -27,13 +27,7 @@ from .matching import keys
 from .matching.overrides import overridden, override_limit
 from .matching.tree import Domain, Match, RuleTree
 from .model import Descriptor, Request, Rule
-from .plan import (
-    Notes,
-    Plan,
-    PlannedDescriptor,
-    Policy,
-    descriptor_text,
-)
+from .plan import Notes, Plan, PlannedDescriptor, Policy, descriptor_text
 from .prepared import Jitter, LimitedDescriptor, PreparedRequest, weight_of_prepared
 from .rule_windows import Windows
 from .text import either, show

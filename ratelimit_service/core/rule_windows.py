@@ -16,18 +16,8 @@ from .holds.planning import MeanCharges
 from .ledger.entries import Period, period
 from .ledger.rule import LedgerRule
 from .matching.overrides import OVERRIDE_SOURCE
-from .model import (
-    Calendar,
-    Rule,
-    Unit,
-    Window,
-)
-from .plan import (
-    PlannedDescriptor,
-    PlannedWindow,
-    Policy,
-    near_limit,
-)
+from .model import Calendar, Rule, Unit, Window
+from .plan import PlannedDescriptor, PlannedWindow, Policy, near_limit
 from .windows.blocks import Spans
 
 _MOST_NEAR_LIMITS = 1_000

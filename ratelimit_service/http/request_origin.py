@@ -11,12 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from .messages import (
-    Handler,
-    Request,
-    Response,
-    text,
-)
+from .messages import Handler, Request, Response, text
 
 _PROXIED = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via")
 

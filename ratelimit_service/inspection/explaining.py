@@ -13,24 +13,9 @@ from typing import Any, NamedTuple, Protocol
 from ..core.amendments.index import Amendments
 from ..core.answers.explanation import EXPLANATION
 from ..core.budgets.bucket import Budget
-from ..core.budgets.rule_candidates import (
-    AmendmentNow,
-    PossibleRules,
-    RuleChoice,
-    consider,
-    possible,
-    why,
-)
+from ..core.budgets.rule_candidates import AmendmentNow, PossibleRules, RuleChoice, consider, possible, why
 from ..core.errors import InvalidRequest
-from ..core.model import (
-    COUNTER_MAX,
-    OVER_LIMIT,
-    TALLY_OVER,
-    Decision,
-    Descriptor,
-    Entry,
-    Request,
-)
+from ..core.model import COUNTER_MAX, OVER_LIMIT, TALLY_OVER, Decision, Descriptor, Entry, Request
 from ..core.plan import Plan
 from ..ports import CounterStore
 from .joining import Joiner

@@ -7,21 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from ..core.amendments.index import Amendments
-from ..core.budgets.bucket import (
-    BucketNow,
-    Budget,
-    BudgetWindow,
-    bucket_now,
-    budget,
-)
+from ..core.budgets.bucket import BucketNow, Budget, BudgetWindow, bucket_now, budget
 from ..core.holds.hit import SUFFIX
 from ..core.matching import keys
-from ..core.matching.buckets import (
-    domain_name,
-    entries_of,
-    find,
-    read_key,
-)
+from ..core.matching.buckets import domain_name, entries_of, find, read_key
 from ..core.matching.tree import Domain, RuleNode, RuleTree
 from ..core.model import Entry
 from ..core.windows.blocks import Spans

@@ -25,12 +25,7 @@ from ..core.model import Entry
 from ..loading.slices import Pace
 from ..ports import Clock, CounterStore
 from .joining import Joiner, KnownBucket, Tree
-from .query import (
-    Cursor,
-    Query,
-    Row,
-    read_cursor,
-)
+from .query import Cursor, Query, Row, read_cursor
 from .sweep import MOST_ROWS, Sweep
 
 FIRST_ANSWER = 0.1

@@ -23,14 +23,7 @@ import structlog
 
 from ..core.errors import InvalidRules, Problem
 from ..core.rules.loaded import Loaded
-from .pieces import (
-    LENGTH,
-    Assembly,
-    Collector,
-    Copy,
-    InvalidPieces,
-    framed,
-)
+from .pieces import LENGTH, Assembly, Collector, Copy, InvalidPieces, framed
 from .slices import Pace
 from .task import Task
 

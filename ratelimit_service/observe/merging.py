@@ -17,12 +17,7 @@ from .catalogue import BY_NAME, CATALOGUE
 from .exposition import Process, family
 from .info import Join, Kind
 from .tables import Sample
-from .tracking import (
-    GAUGES,
-    TrackedCounter,
-    gauges,
-    latest,
-)
+from .tracking import GAUGES, TrackedCounter, gauges, latest
 
 _CALLS = "ratelimit_service_total_requests"
 _SHOULD_RATE_LIMIT = "ShouldRateLimit"

@@ -14,15 +14,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, S
 
 from ..core.errors import RateLimitServiceError, StoreError
 from ..core.holds.entries import NO_ID
-from ..core.model import (
-    Decision,
-    Descriptor,
-    DescriptorRule,
-    DomainRules,
-    Entry,
-    Request,
-    Window,
-)
+from ..core.model import Decision, Descriptor, DescriptorRule, DomainRules, Entry, Request, Window
 from ..core.plan import Plan
 from ..core.windows.blocks import Spans
 from .tracking import Tracker

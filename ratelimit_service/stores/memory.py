@@ -17,12 +17,7 @@ from ..core.gates import Gate
 from ..core.holds.hit import ASIDE
 from ..core.ledger.entries import REFUNDED, REFUSED, is_of_ledger
 from ..core.model import COUNTER_MAX, HELD_BACK, Hit
-from ..ports import (
-    Clock,
-    OnOutcomes,
-    Outcome,
-    WalkStep,
-)
+from ..ports import Clock, OnOutcomes, Outcome, WalkStep
 from .amendments import MemoryAmendments
 from .cursors import read_number
 from .events import MemoryEvents

@@ -23,14 +23,7 @@ from typing import Any
 from ..core.errors import RateLimitServiceError
 from ..core.model import OK, Decision, Request
 from ..core.trace_context import Parent, TraceHeaders, parent_of
-from .spans import (
-    BatchSpan,
-    CallSpan,
-    StoreSpan,
-    attributes_of,
-    attributes_of_error,
-    text_of,
-)
+from .spans import BatchSpan, CallSpan, StoreSpan, attributes_of, attributes_of_error, text_of
 
 
 class Notes:

@@ -16,12 +16,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from ..core.errors import Overloaded, RateLimitServiceError, StartError
-from ..core.trace_context import (
-    TRACEPARENT,
-    TRACESTATE,
-    TraceHeaders,
-    sent_in,
-)
+from ..core.trace_context import TRACEPARENT, TRACESTATE, TraceHeaders, sent_in
 from ..listening.addresses import PLAINTEXT, Address, SocketPath, taken
 from ..listening.certificates import Certificates, is_for
 from ..runtime.health import SERVICE_NAME, Health

@@ -19,12 +19,7 @@ from ..observe.merging import departed_counts
 from .link import LinkError
 from .rules import SharedRules
 from .worker import Worker
-from .worker_link import (
-    Addresses,
-    Hello,
-    Opening,
-    Scrape,
-)
+from .worker_link import Addresses, Hello, Opening, Scrape
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.2, 30.0
 """Seconds before a worker that has ended is restarted, at first and at most; they double each time."""

@@ -10,12 +10,7 @@ from structlog.testing import capture_logs
 from ratelimit_service.amending.follower import Follower
 from ratelimit_service.amending.operations import Attribution, Operations, new_key
 from ratelimit_service.core.amendments.index import MOST_STEPS
-from ratelimit_service.core.amendments.model import (
-    Amendment,
-    EditResult,
-    Put,
-    Remove,
-)
+from ratelimit_service.core.amendments.model import Amendment, EditResult, Put, Remove
 from ratelimit_service.core.amendments.target import Target, parse
 from ratelimit_service.core.errors import Conflict, InvalidRequest, StoreError
 from tests.limiter import Limiter, decision_text, descriptor, entries_of

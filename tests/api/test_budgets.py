@@ -6,12 +6,7 @@ from typing import Any
 
 import pytest
 
-from .served_api import (
-    ADMIN,
-    Desk,
-    bearer,
-    edits_of,
-)
+from .served_api import ADMIN, Desk, bearer, edits_of
 
 
 def uses(budget: dict[str, Any]) -> dict[str, tuple[int, int, str]]:

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .served_api import (
-    ADMIN,
-    Desk,
-    bearer,
-    edits_of,
-)
+from .served_api import ADMIN, Desk, bearer, edits_of
 
 
 async def test_an_override_is_in_force_once_the_response_is_sent(desk: Desk) -> None:

@@ -12,13 +12,7 @@ from ratelimit_service.api import guard
 from ratelimit_service.api.problems import ApiError
 from ratelimit_service.http.messages import Request
 
-from .served_api import (
-    ADMIN,
-    READ,
-    Desk,
-    bearer,
-    open_desk,
-)
+from .served_api import ADMIN, READ, Desk, bearer, open_desk
 
 CHANGE = {"domain": "d", "descriptor": "team=dba", "amount": 7, "reason": "launch"}
 

@@ -17,15 +17,7 @@ import pytest
 from ratelimit_service.amending import operations
 from ratelimit_service.amending.operations import Attribution
 from ratelimit_service.cli.operating.client import Client, server_of
-from ratelimit_service.cli.operating.usage import (
-    Row,
-    UsageQuery,
-    amendments,
-    as_json,
-    rows,
-    table,
-    write_csv,
-)
+from ratelimit_service.cli.operating.usage import Row, UsageQuery, amendments, as_json, rows, table, write_csv
 from ratelimit_service.cli.operating.usage import read as read_ledgers
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import InvalidRequest

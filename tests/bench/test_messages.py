@@ -10,12 +10,7 @@ import hpack
 import pytest
 
 from bench import frames, messages
-from bench.messages import (
-    LoadRequest,
-    Zipf,
-    expected,
-    requests,
-)
+from bench.messages import LoadRequest, Zipf, expected, requests
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest
 from ratelimit_service.sources.yaml_text import read

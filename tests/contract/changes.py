@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from ratelimit_service.core.amendments.model import (
-    Amendment,
-    Change,
-    Put,
-    Remove,
-    Reset,
-    override,
-)
+from ratelimit_service.core.amendments.model import Amendment, Change, Put, Remove, Reset, override
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.ports import AmendmentStore
 

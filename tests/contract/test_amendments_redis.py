@@ -7,13 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from ratelimit_service.core.amendments.model import (
-    MOST_EDITS,
-    News,
-    Put,
-    Remove,
-    override,
-)
+from ratelimit_service.core.amendments.model import MOST_EDITS, News, Put, Remove, override
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.stores.redis import amendments as in_redis

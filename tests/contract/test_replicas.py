@@ -7,12 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from ratelimit_service.ports import (
-    CounterStore,
-    InForce,
-    Replica,
-    ReplicaStore,
-)
+from ratelimit_service.ports import CounterStore, InForce, Replica, ReplicaStore
 from ratelimit_service.stores import replicas as in_memory
 from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis import replicas as in_redis

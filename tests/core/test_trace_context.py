@@ -6,12 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit_service.core.trace_context import (
-    Parent,
-    TraceHeaders,
-    parent_of,
-    sent_in,
-)
+from ratelimit_service.core.trace_context import Parent, TraceHeaders, parent_of, sent_in
 
 TRACE, SPAN = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
 IDS = b"0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"

@@ -15,10 +15,7 @@ from testing.proxy import Proxy
 from testing.waiting import wait_for
 
 from ..docs.documents import section
-from .envoy_with_holds import (
-    FILE,
-    remaining,
-)
+from .envoy_with_holds import FILE, remaining
 
 
 def manager_of(text: dict[str, Any]) -> dict[str, Any]:

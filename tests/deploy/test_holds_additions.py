@@ -19,16 +19,7 @@ from testing.envoy import EnvoyProcess
 from testing.in_process_service import ClockedService
 from testing.waiting import wait_for
 
-from .envoy_with_holds import (
-    LARGE,
-    NOON,
-    Filters,
-    configured,
-    filters,
-    post,
-    rate_limit,
-    running,
-)
+from .envoy_with_holds import LARGE, NOON, Filters, configured, filters, post, rate_limit, running
 from .holds_yaml_changes import SlowProxy, addition, charged, manager_of, proxied, route_of
 from .provider import COMPLETIONS, PeculiarLlm
 

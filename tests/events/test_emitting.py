@@ -8,13 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from ratelimit_service.core.amendments.model import (
-    AuditLine,
-    EditResult,
-    Reset,
-    override,
-    top_up,
-)
+from ratelimit_service.core.amendments.model import AuditLine, EditResult, Reset, override, top_up
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.budgets.forecasting import Foreseen
 from ratelimit_service.core.errors import StoreError

@@ -18,16 +18,7 @@ from testing.proxy import Proxy
 from testing.redis_fleets import RedisCluster, RedisSentinels
 from testing.redis_servers import RedisServer
 
-from .amended_replicas import (
-    KINDS,
-    MILLION,
-    Fleet,
-    Replica,
-    answered,
-    running,
-    target,
-    until,
-)
+from .amended_replicas import KINDS, MILLION, Fleet, Replica, answered, running, target, until
 
 
 async def test_a_replica_that_is_cut_off_keeps_what_it_knows_and_catches_up(redis_url: str) -> None:

@@ -13,14 +13,7 @@ from ratelimit_service.core.amendments.model import MOST_EDITS, ChangeResult
 from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
 
-from .amended_replicas import (
-    KINDS,
-    MILLION,
-    Fleet,
-    Replica,
-    answered,
-    target,
-)
+from .amended_replicas import KINDS, MILLION, Fleet, Replica, answered, target
 
 ROWS: list[tuple[str, dict[str, int | str], str]] = [
     # What the check of a bucket that is used by 50 is told before, with the change, and (of two windows) with

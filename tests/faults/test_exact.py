@@ -11,12 +11,7 @@ from pathlib import Path
 import pytest
 
 from ratelimit_service.core.errors import CounterRefused
-from testing.exact_load import (
-    REPORT,
-    Bench,
-    Outcome,
-    charge,
-)
+from testing.exact_load import REPORT, Bench, Outcome, charge
 from testing.proxy import Proxy
 from testing.redis_proxy import RedisProxy
 from testing.redis_servers import RedisServer

@@ -17,12 +17,7 @@ from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Hit
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.inspection import sweep
-from ratelimit_service.inspection.listing import (
-    MORE_PARTS,
-    STILL_READING,
-    SWEPT_AGAIN,
-    Lister,
-)
+from ratelimit_service.inspection.listing import MORE_PARTS, STILL_READING, SWEPT_AGAIN, Lister
 from ratelimit_service.inspection.query import Cursor, Query, read_cursor
 from ratelimit_service.ports import WalkStep
 from ratelimit_service.sources.yaml_text import read

@@ -15,20 +15,9 @@ from ratelimit_service.core.model import Code, Decision, Descriptor, Entry
 from ratelimit_service.core.plan import Plan
 from ratelimit_service.core.rules.document import Contents
 from ratelimit_service.inspection.listing import Lister
-from ratelimit_service.inspection.refusals import (
-    KEPT,
-    MOST_A_SECOND,
-    Refusal,
-    Refusals,
-)
+from ratelimit_service.inspection.refusals import KEPT, MOST_A_SECOND, Refusal, Refusals
 from ratelimit_service.inspection.replicas import Registry
-from ratelimit_service.inspection.series import (
-    FORGOTTEN_AFTER,
-    MOST,
-    POINTS,
-    Point,
-    Series,
-)
+from ratelimit_service.inspection.series import FORGOTTEN_AFTER, MOST, POINTS, Point, Series
 from ratelimit_service.inspection.views import Views
 from ratelimit_service.loading.rulebook import Rulebook
 from ratelimit_service.observe.metrics import Metrics

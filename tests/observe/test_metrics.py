@@ -6,11 +6,7 @@ import pytest
 
 from ratelimit_service.core.errors import InternalError, InvalidRequest, RateLimitServiceError, StoreError
 from ratelimit_service.core.matching.overrides import OVERRIDE_SOURCE
-from ratelimit_service.core.model import (
-    Limit,
-    Override,
-    Unit,
-)
+from ratelimit_service.core.model import Limit, Override, Unit
 from ratelimit_service.observe.metrics import Metrics
 
 from .counting import DAY, TREE, count, descriptor, hold_everything, planned, rule, shown

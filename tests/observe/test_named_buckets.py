@@ -10,16 +10,7 @@ import pytest
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.holds.rule import HoldRule
 from ratelimit_service.core.matching.tree import RuleTree
-from ratelimit_service.core.model import (
-    DescriptorRule,
-    DomainRules,
-    Hit,
-    Limit,
-    Rule,
-    StatKey,
-    Unit,
-    Window,
-)
+from ratelimit_service.core.model import DescriptorRule, DomainRules, Hit, Limit, Rule, StatKey, Unit, Window
 from ratelimit_service.loading.slices import at_once
 from ratelimit_service.observe.named_buckets import Check, NamedBuckets
 from ratelimit_service.ports import CounterStore, OnOutcomes

@@ -11,13 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.matching.tree import RuleTree
-from ratelimit_service.core.model import (
-    Descriptor,
-    DescriptorRule,
-    DomainRules,
-    Entry,
-    Limit,
-)
+from ratelimit_service.core.model import Descriptor, DescriptorRule, DomainRules, Entry, Limit
 from ratelimit_service.loading.slices import at_once
 from ratelimit_service.observe.catalogue import CATALOGUE
 from ratelimit_service.observe.catalogue_events import EVENT_METRICS

@@ -12,15 +12,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from ratelimit_service.core.errors import StoreError
-from ratelimit_service.core.model import (
-    COUNTER_MAX,
-    DescriptorRule,
-    Hit,
-    Limit,
-    Override,
-    Request,
-    Unit,
-)
+from ratelimit_service.core.model import COUNTER_MAX, DescriptorRule, Hit, Limit, Override, Request, Unit
 from ratelimit_service.observe import thresholds as module
 from ratelimit_service.observe.thresholds import thresholds
 from ratelimit_service.ports import CounterStore, OnOutcomes

@@ -11,17 +11,7 @@ from testing.certificates import Authority
 from testing.service import Caller, calling
 from testing.waiting import wait_for
 
-from .workers import (
-    KILL,
-    MANY,
-    connections,
-    processes,
-    refused,
-    shares,
-    states,
-    transports,
-    workers,
-)
+from .workers import KILL, MANY, connections, processes, refused, shares, states, transports, workers
 
 
 def test_a_port_that_is_taken_stops_the_start(config: str, redis_url: str) -> None:

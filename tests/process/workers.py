@@ -13,12 +13,7 @@ import httpx
 import pytest
 
 from testing.redis_servers import RedisServer
-from testing.service import (
-    Caller,
-    CommandResult,
-    Service,
-    run,
-)
+from testing.service import Caller, CommandResult, Service, run
 from testing.waiting import wait_for
 
 TERM, KILL = signal.SIGTERM, signal.SIGKILL

@@ -18,15 +18,7 @@ from ratelimit_service.core.model import COUNTER_MAX, Hit
 from ratelimit_service.stores.memory import Counter
 from ratelimit_service.stores.snapshot import read, write
 
-from .snapshot_store import (
-    DBA,
-    NOW,
-    OPS,
-    SOON,
-    SnapshotStore,
-    charge,
-    sealed,
-)
+from .snapshot_store import DBA, NOW, OPS, SOON, SnapshotStore, charge, sealed
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -12,14 +12,7 @@ from structlog.testing import capture_logs
 from ratelimit_service.core.errors import StartError
 from ratelimit_service.stores.snapshot import KeptMemoryStore, Unusable, read
 
-from .snapshot_store import (
-    DBA,
-    LONG,
-    NOW,
-    SnapshotStore,
-    charge,
-    sealed,
-)
+from .snapshot_store import DBA, LONG, NOW, SnapshotStore, charge, sealed
 
 HEADER = "ratelimit-service counters 2\n"
 GOOD = sealed(f"{HEADER}{DBA}\t40\t2871\n", 1)

@@ -9,12 +9,7 @@ from typing import NamedTuple
 
 from ...proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from .answers import Answer, Difference, differences, explained
-from .exchange import (
-    Bucket,
-    BucketGap,
-    Exchange,
-    bucket_of,
-)
+from .exchange import Bucket, BucketGap, Exchange, bucket_of
 from .reasons import follows, reason_of
 
 FOLLOWS = "follows"

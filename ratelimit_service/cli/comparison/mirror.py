@@ -21,13 +21,7 @@ from ...core.text import printable
 from ...proto.ratelimit_pb2 import RateLimitRequest
 from ...transports.grpc_method import PATH
 from .answers import EXPLAIN, Answer
-from .call_follower import (
-    Budget,
-    CallAnswered,
-    CallFollower,
-    CallStarted,
-    Event,
-)
+from .call_follower import Budget, CallAnswered, CallFollower, CallStarted, Event
 from .comparer import Comparer
 from .exchange import Bucket, bucket_of, hits_of
 from .frames import Unfollowable

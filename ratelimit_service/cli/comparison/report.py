@@ -13,12 +13,7 @@ from typing import Any
 from ...core.text import excerpt, printable, shorten
 from ...proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest
 from .answers import Answer
-from .comparer import (
-    FOLLOWS,
-    Comparer,
-    Comparison,
-    Finding,
-)
+from .comparer import FOLLOWS, Comparer, Comparison, Finding
 from .reasons import REASONS, REFUSAL
 
 TEXTS = {reason.name: reason.text for reason in (*REASONS, REFUSAL)} | {

@@ -319,11 +319,6 @@ class Side(asyncio.Protocol):
         self._transport.write_eof()
         return True
 
-    @property
-    def reads(self) -> bool:
-        """Whether it reads."""
-        return self._transport is not None and self._transport.is_reading()
-
     def pause_reading(self) -> None:
         """Stop reading."""
         if self._transport is not None and not self._transport.is_closing():

@@ -9,14 +9,7 @@ from typing import Any
 from ...core.errors import InvalidRequest
 from ..arguments import number, text
 from ..command import Command
-from .arguments import (
-    EXIT_CODES,
-    add_bucket,
-    add_server,
-    amount,
-    client_of,
-    moment,
-)
+from .arguments import EXIT_CODES, add_bucket, add_server, amount, client_of, moment
 
 
 def _add_change(parser: argparse.ArgumentParser) -> None:

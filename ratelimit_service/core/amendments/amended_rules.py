@@ -9,12 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..cache import MIB, BoundedCache
-from ..model import (
-    Limit,
-    Override,
-    Rule,
-    Window,
-)
+from ..model import Limit, Override, Rule, Window
 from .effect import Effect, effect, is_blocked
 from .index import Stack
 from .model import Amendment

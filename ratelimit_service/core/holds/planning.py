@@ -13,13 +13,7 @@ from typing import Final, NamedTuple
 
 from ..model import Descriptor, Entry, Request, Rule, Unit
 from .hit import MOST, NO_SIZE, SUFFIX, HoldHit, Op, Size
-from .ids import (
-    VALID,
-    HoldIds,
-    IssuedHold,
-    IssuedId,
-    names_of,
-)
+from .ids import VALID, HoldIds, IssuedHold, IssuedId, names_of
 from .rule import DEFAULT_LIFE, HoldRule
 from .state import LEARN, expiry_of
 

@@ -16,13 +16,7 @@ from .document import Kind, MappingNode, Node, ScalarNode, SequenceNode
 from .guesses import Guess, guess, key_of_a_number
 from .hints import amount_hint, flag_hint, limit_hint, looks_wrong
 from .report import Report
-from .vocabulary import (
-    KEYS,
-    Level,
-    harmless,
-    is_known_key,
-    misplaced_message,
-)
+from .vocabulary import KEYS, Level, harmless, is_known_key, misplaced_message
 
 LONGEST_SHOWN = 80
 """The characters of a value that a message repeats."""

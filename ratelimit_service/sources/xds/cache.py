@@ -17,13 +17,7 @@ from typing import NamedTuple
 import structlog
 
 from ...proto.xds_pb2 import DiscoveryResponse, Resource
-from .response import (
-    TYPE_URL,
-    Group,
-    Malformed,
-    OpenedResponse,
-    open_response,
-)
+from .response import TYPE_URL, Group, Malformed, OpenedResponse, open_response
 from .spool import Spool
 
 _FORMAT = "ratelimit-service xds 1"

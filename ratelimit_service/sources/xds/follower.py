@@ -18,13 +18,7 @@ from .clock import Clock
 from .link import Call, CallEnded, Unreachable
 from .overlays import Overlays
 from .reading import parts_of, reading
-from .response import (
-    TYPE_URL,
-    Group,
-    Malformed,
-    OpenedResponse,
-    open_response,
-)
+from .response import TYPE_URL, Group, Malformed, OpenedResponse, open_response
 from .server import Server
 from .spool import Spool
 from .status import ControlPlaneStatus

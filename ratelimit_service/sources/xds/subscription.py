@@ -16,12 +16,7 @@ from typing import NamedTuple
 from ...core.errors import Problem
 from ...core.text import printable
 from ...proto.xds_pb2 import DiscoveryRequest, Node, Status
-from .response import (
-    TYPE_URL,
-    Group,
-    OpenedResponse,
-    digest_of,
-)
+from .response import TYPE_URL, Group, OpenedResponse, digest_of
 from .server import Server
 
 PAUSES = (0.0, 1.0, 2.0, 5.0, 10.0)

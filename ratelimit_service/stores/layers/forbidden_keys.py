@@ -8,15 +8,7 @@ from ...core.errors import CounterRefused, StoreError
 from ...core.gates import Gate
 from ...core.model import Hit
 from ...ports import Outcome
-from ..batch import (
-    Batch,
-    CallFailed,
-    Counts,
-    Fate,
-    Groups,
-    OnApplied,
-    callbacks_for,
-)
+from ..batch import Batch, CallFailed, Counts, Fate, Groups, OnApplied, callbacks_for
 
 
 def find_forbidden(

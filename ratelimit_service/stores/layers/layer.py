@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...ports import (
-    AmendmentStore,
-    CounterStore,
-    EventStore,
-    OnOutcomes,
-    ReplicaStore,
-    WalkStep,
-)
+from ...ports import AmendmentStore, CounterStore, EventStore, OnOutcomes, ReplicaStore, WalkStep
 from ..batch import Groups
 
 

@@ -7,22 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from ...core.errors import StoreError
 from ...core.matching.keys import window_of
-from ...ports import (
-    AmendmentStore,
-    CounterStore,
-    EventStore,
-    OnOutcomes,
-    Outcome,
-    ReplicaStore,
-    WalkStep,
-)
-from ..batch import (
-    Groups,
-    Origin,
-    Part,
-    callbacks_for,
-    join,
-)
+from ...ports import AmendmentStore, CounterStore, EventStore, OnOutcomes, Outcome, ReplicaStore, WalkStep
+from ..batch import Groups, Origin, Part, callbacks_for, join
 
 _SECONDS = "seconds "
 """What a position in the store of seconds begins with."""

@@ -37,28 +37,12 @@ import structlog
 from ...core.errors import StoreError
 from ...ports import OnOutcomes, Outcome
 from ...runtime.tasks import Background
-from ..batch import (
-    Batch,
-    CallFailed,
-    Counts,
-    Fate,
-    Groups,
-    InFlight,
-    Part,
-    callbacks_for,
-    failed,
-    join,
-)
+from ..batch import Batch, CallFailed, Counts, Fate, Groups, InFlight, Part, callbacks_for, failed, join
 from ..batch_age import Clocks
 from ..lanes import EVERYWHERE, Lanes
 from ..throttled_log import ENTRIES_MISSING, ThrottledLog
 from .backend import Backend
-from .forbidden_keys import (
-    entries_without,
-    find_forbidden,
-    with_refusals,
-    without,
-)
+from .forbidden_keys import entries_without, find_forbidden, with_refusals, without
 from .journal import Journal
 from .journal_writer import JournalWriter
 from .layer import Layer

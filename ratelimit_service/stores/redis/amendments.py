@@ -37,12 +37,7 @@ from ...core.amendments.model import (
 from ...core.amendments.records import Unreadable, digest, read, read_reset, write, write_reset
 from ...core.errors import CounterRefused, StoreError
 from ..amendments import KEY_REMEMBERED, MOST, conflict, key_of_another, too_many
-from .background_scripts import (
-    Evaluation,
-    Run,
-    Script,
-    script,
-)
+from .background_scripts import Evaluation, Run, Script, script
 
 MOST_AUDITED = 100_000
 """Edits that the audit keeps, which is the account of top-ups and overrides (docs/showback.md): some 50 MB if it is full."""

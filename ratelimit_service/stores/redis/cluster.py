@@ -15,14 +15,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import redis.asyncio as aioredis
-from redis.exceptions import (
-    AskError,
-    ClusterDownError,
-    MovedError,
-    NoScriptError,
-    RedisError,
-    TryAgainError,
-)
+from redis.exceptions import AskError, ClusterDownError, MovedError, NoScriptError, RedisError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -36,14 +29,7 @@ from .background_scripts import Evaluation, run_at
 from .bucket_counters import counters_on
 from .client import Address, time_of
 from .errors import NotSent, bare, failure
-from .scanning import (
-    HIGHEST_CURSOR,
-    counters_in,
-    entries_in,
-    holds_in,
-    read_each,
-    walk,
-)
+from .scanning import HIGHEST_CURSOR, counters_in, entries_in, holds_in, read_each, walk
 from .script import evaluate, evaluate_whole, register
 from .slots import by_slot, slot_of, tag_in
 from .store import OnCounts, ScriptStore

@@ -19,12 +19,7 @@ from redis.exceptions import RedisError
 from ...core.errors import StoreError
 from ...ports import InForce, Replica
 from ..replicas import GONE_AFTER, MOST_GENERATIONS, with_lag
-from .background_scripts import (
-    Evaluation,
-    Run,
-    Script,
-    script,
-)
+from .background_scripts import Evaluation, Run, Script, script
 
 _KEPT = 30 * 86_400
 """Seconds after which the register of a service that no longer runs expires."""

@@ -27,14 +27,7 @@ from .bucket_counters import counters_of
 from .client import PrimaryPool, address_of, time_of
 from .errors import failure
 from .key_spread import Spread, find_out
-from .scanning import (
-    counters_in,
-    entries_in,
-    holds_in,
-    read_each,
-    read_together,
-    walk,
-)
+from .scanning import counters_in, entries_in, holds_in, read_each, read_together, walk
 from .script import evalsha, evaluate, register
 from .slots import by_slot, by_tag
 from .store import OnCounts, ScriptStore

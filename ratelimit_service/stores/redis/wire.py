@@ -21,13 +21,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ...runtime.exceptions import report
 from ..batch import result_of
-from .client import (
-    Address,
-    OpenConnection,
-    close,
-    open_connection,
-    patience_of,
-)
+from .client import Address, OpenConnection, close, open_connection, patience_of
 from .errors import NotSent, bare
 
 Argument = str | int | bytes

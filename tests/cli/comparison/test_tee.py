@@ -237,7 +237,8 @@ async def test_a_side_that_does_not_read_stops_the_other() -> None:
         writer.transport.set_write_buffer_limits(0)
         writer.write(data)
         (pair,) = front.tee._pairs
-        while pair.caller.reads:
+        assert pair.caller._transport is not None
+        while pair.caller._transport.is_reading():
             await asyncio.sleep(0)
         assert len(front.copied.bytes["caller"]) < len(data)
         theirs_writer.transport.resume_reading()  # type: ignore[attr-defined]

@@ -19,19 +19,8 @@ from testing.threaded_control_plane import ThreadedControlPlane
 from testing.waiting import wait_for
 
 from ...e2e.conftest import Counters
-from ..envoy_gateway import (
-    CLUSTER,
-    QUOTA_DOMAIN,
-    quota,
-)
-from ..gateways import (
-    Object,
-    bootstrap,
-    objects,
-    one,
-    route,
-    running,
-)
+from ..envoy_gateway import CLUSTER, QUOTA_DOMAIN, quota
+from ..gateways import Object, bootstrap, objects, one, route, running
 from ..kustomize import Objects
 from .policies import AIG, LISTENER, POLICIES, QUOTA, SHOP, TOKENS, USERS, environment, rlconfig
 

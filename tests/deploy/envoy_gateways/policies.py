@@ -22,15 +22,7 @@ from ..envoy_gateway import (
     quota_limits,
     translate,
 )
-from ..gateways import (
-    DEPLOY,
-    Object,
-    bootstrap,
-    one,
-    ratelimit_filter,
-    route,
-    running,
-)
+from ..gateways import DEPLOY, Object, bootstrap, one, ratelimit_filter, route, running
 
 EG = DEPLOY / "envoy-gateway"
 

@@ -20,14 +20,8 @@ from testing.threaded_control_plane import ThreadedControlPlane
 from testing.waiting import wait_for
 
 from ...e2e.conftest import Counters, Unique, in_one_minute
-from ..envoy_gateway import (
-    ENVIRONMENT,
-    QUOTA_DOMAIN,
-    quota,
-)
-from ..gateways import (
-    objects,
-)
+from ..envoy_gateway import ENVIRONMENT, QUOTA_DOMAIN, quota
+from ..gateways import objects
 from ..kustomize import OLDEST
 from ..test_kinds import read
 from .policies import (

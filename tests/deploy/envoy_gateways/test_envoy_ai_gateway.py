@@ -17,15 +17,8 @@ from testing.service import Service, calling
 
 from ...docs.documents import load_text
 from ...e2e.conftest import Counters, Unique, in_one_minute
-from ..envoy_gateway import (
-    QUOTA_DOMAIN,
-    processed,
-    quota,
-)
-from ..gateways import (
-    objects,
-    one,
-)
+from ..envoy_gateway import QUOTA_DOMAIN, processed, quota
+from ..gateways import objects, one
 from ..kustomize import OLDEST, Objects
 from .policies import AIG, BACKENDS, QUOTA, USERS, USERS_ROUTE, asking, bucket, quota_bucket, statuses
 

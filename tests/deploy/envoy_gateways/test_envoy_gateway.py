@@ -24,14 +24,8 @@ from testing.threaded_control_plane import ThreadedControlPlane
 from testing.waiting import wait_for
 
 from ...e2e.conftest import Counters, Unique, in_one_minute
-from ..envoy_gateway import (
-    ENVIRONMENT,
-    container,
-    patched,
-)
-from ..gateways import (
-    one,
-)
+from ..envoy_gateway import ENVIRONMENT, container, patched
+from ..gateways import one
 from ..kustomize import OLDEST
 from ..test_kinds import read
 from .policies import (

@@ -17,15 +17,7 @@ from testing.waiting import PATIENCE
 from tests.sources.xds.conftest import START, Follow, Following
 from tests.sources.xds.rule_sets import Book
 
-from .follower_state import (
-    A2,
-    B2,
-    BAD,
-    A,
-    B,
-    C,
-    versions,
-)
+from .follower_state import A2, B2, BAD, A, B, C, versions
 
 
 def events(logged: list[Any]) -> list[str]:

@@ -10,13 +10,7 @@ from ratelimit_service.sources.xds.response import TYPE_URL
 from testing.control_plane import ControlPlane, Peer, limit, resource
 from tests.sources.xds.conftest import START, Follow
 
-from .follower_state import (
-    A2,
-    BAD,
-    A,
-    B,
-    versions,
-)
+from .follower_state import A2, BAD, A, B, versions
 
 
 async def test_the_rules_hold_while_the_control_plane_is_away(

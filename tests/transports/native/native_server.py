@@ -15,12 +15,7 @@ from ratelimit_service.transports.options import GrpcOptions
 
 from .. import h2
 from ..h2 import Peer
-from ..serving import (
-    CHECK,
-    NOW,
-    TREE,
-    until,
-)
+from ..serving import CHECK, NOW, TREE, until
 
 
 class Limiter:
