@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
-from ..core.amendments.model import AuditLine, Edited
+from ..core.amendments.model import AuditLine, EditResult
 from ..core.amendments.target import Target
 from ..core.budgets.forecasting import Foreseen
 from ..core.errors import StoreError
@@ -163,7 +163,7 @@ def _parts(key: str) -> tuple[str, str]:
     return bucket.partition("{")[2] or key, rest.partition(":")[0]
 
 
-def _target_of(edited: Edited) -> Target | None:
+def _target_of(edited: EditResult) -> Target | None:
     """Return the target of an edit; None for one that has removed nothing."""
     changed = edited.reset or edited.after or edited.before
     return changed.target if changed is not None else None

@@ -11,7 +11,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from ratelimit_service.core.amendments.model import AuditLine, Edited, override
+from ratelimit_service.core.amendments.model import AuditLine, EditResult, override
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import StartError
 from ratelimit_service.core.matching.tree import RuleTree
@@ -252,7 +252,7 @@ async def test_the_rule_of_an_amendment_chooses_its_receivers_too(file: File) ->
         emitter = running.events.emitter
         for version, text in ((1, "team=a"), (2, "team=*"), (3, "user=a")):
             amendment = override(parse("d", text), 5)
-            line = AuditLine(version, NOW, "ana", "why", "key", Edited(text, None, amendment))
+            line = AuditLine(version, NOW, "ana", "why", "key", EditResult(text, None, amendment))
             await emitter.audited([])
             await emitter.audited([line])
         emitter.store_is(False)
