@@ -1,7 +1,7 @@
 """Deadlines of answers, whatever the store does.
 
 A call with a deadline (grpc-timeout) is answered a margin before it, so that its caller receives an answer
-and not a timeout. For other calls, a setting is the deadline. It bounds the answer alone: the store still
+and not a timeout. For other calls, a setting is the deadline. It bounds only the answer: the store still
 counts the hits.
 """
 
@@ -15,14 +15,16 @@ from typing import NamedTuple, Protocol
 
 _MILLISECOND = 0.001
 _FEW = 256
-"""Up to so many batches, answered ones are not searched for."""
+"""The number of batches up to which answered ones are not dropped."""
 
 _TICK = _MILLISECOND / 2
-"""The seconds that a timer may be early: uvloop rounds to milliseconds."""
+"""The seconds by which a timer may fire early: uvloop rounds to milliseconds."""
 
 
 class Patience(NamedTuple):
-    """How long calls wait for the store: `margin` seconds less than their callers, or `otherwise` seconds."""
+    """How long calls wait for the store: until `margin` seconds before their deadline, or for `otherwise`
+    seconds.
+    """
 
     margin: float = 0.01
     otherwise: float = 0.5
@@ -35,7 +37,7 @@ class Patience(NamedTuple):
         return max(seconds - self.margin, seconds / 2)
 
     def least(self, calls: Sequence[Waiting | None]) -> float:
-        """Return the fewest seconds for a call of a batch."""
+        """Return the shortest wait of any call in a batch."""
         timeouts = {call.timeout for call in calls if call is not None}
         return min(map(self.of, timeouts))
 
@@ -45,7 +47,7 @@ class Waiting(Protocol):
 
     @property
     def timeout(self) -> int:
-        """The milliseconds that its caller waits, or below 0 if it has no deadline."""
+        """The milliseconds for which its caller waits; negative if it has no deadline."""
         ...
 
 

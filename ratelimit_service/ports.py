@@ -22,7 +22,7 @@ Clock = Callable[[], float]
 Outcome = Sequence[Count] | StoreError
 """The outcome of one group of hits: a count for each hit, or the error of the whole group.
 
-A count is what the counter held before the hit (core/decision.py). A StoreError instead of a count is the
+A count is the value of the counter before the hit (core/decision.py). A StoreError instead of a count is the
 error of that hit alone.
 """
 
@@ -38,7 +38,7 @@ class WalkStep(NamedTuple):
 
 
 class PendingEvent(NamedTuple):
-    """An event that a receiver is to get: its place in the store, and its text."""
+    """An event for a receiver: its place in the store, and its text."""
 
     place: str
     text: str
@@ -48,20 +48,20 @@ class EventStore(Protocol):
     """Events on their way to receivers, each of which gets every event. Methods raise StoreError."""
 
     async def emit(self, event_id: str, text: str, kept: int) -> bool:
-        """Keep an event, unless one with this id was emitted in the last `kept` seconds. Return whether it is new.
+        """Store an event, unless one with this id was emitted in the last `kept` seconds. Return whether it
+        is new.
 
         The oldest event is dropped if there are too many.
         """
         ...
 
     async def open(self, receiver: str) -> None:
-        """Begin to keep events for a receiver, which gets none from before."""
+        """Begin to store events for a receiver. It gets no earlier events."""
         ...
 
     async def take(self, receiver: str, replica: str, most: int) -> Sequence[PendingEvent]:
-        """Return events for a receiver that this replica is to deliver.
-
-        They are events that no replica has taken, or that a replica has taken and not held for a minute.
+        """Return events for a receiver, which this replica has to deliver. They are events that no replica
+        has taken, or that another replica has taken, and has not held for a minute.
         """
         ...
 
@@ -80,7 +80,7 @@ class EventStore(Protocol):
         ...
 
     async def waiting(self, receiver: str) -> int:
-        """Return how many events wait for a receiver."""
+        """Return the number of events that wait for a receiver."""
         ...
 
 

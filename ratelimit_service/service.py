@@ -34,13 +34,13 @@ from .ports import Clock, CounterStore, Observer, Outcome
 from .runtime.exceptions import report
 
 FORM = "interpreted" if __file__.endswith(".py") else "compiled"
-"""The form of this module, and so of the others in HOT in setup.py."""
+"""Whether this module is compiled, and therefore all modules in HOT in setup.py."""
 
 Answer = Decision | RateLimitServiceError
 
 
 class Prediction(NamedTuple):
-    """What a request would be answered, and its plan."""
+    """The answer that a request would get, and its plan."""
 
     plan: Plan
     decision: Decision
@@ -56,12 +56,12 @@ class Call(Protocol):
 
     @property
     def timeout(self) -> int:
-        """How many milliseconds its caller waits; negative if the caller has no deadline."""
+        """The milliseconds for which the caller waits; negative if it has no deadline."""
         ...
 
     @property
     def gone(self) -> bool:
-        """Whether its caller is known not to wait any more: no charge will follow its check."""
+        """Whether the caller is known to have disconnected, so that no charge will follow its check."""
         ...
 
     def reply(self, answer: Answer) -> None:
@@ -97,7 +97,7 @@ class RateLimitService:
         self._clock = clock
         self._jitter = jitter
         self.missed = 0
-        """How many calls were answered without the store, because it took too long."""
+        """The number of calls that were answered without the store, because it took too long."""
         self._deadlines = Deadlines(patience) if patience is not None else None
         self._spread = spread
         self._tree: RuleTree | None = None
@@ -162,7 +162,9 @@ class RateLimitService:
             del call  # an error refers to this frame, and through it to itself
 
     async def foresee(self, request: Request) -> Prediction:
-        """Return what a request would be answered now. Nothing is counted or observed. Raises as should_rate_limit."""
+        """Return the answer that a request would get now. Nothing is counted or observed. Raises the same
+        errors as should_rate_limit.
+        """
         plan = self._planner.plan(request, int(self._clock()))
         answer: asyncio.Future[Sequence[Outcome]] = asyncio.get_running_loop().create_future()
         places = [place for place, hit in enumerate(plan.hits) if not hit.gate & Gate.ASIDE]
@@ -213,7 +215,7 @@ class RateLimitService:
             self._store.hit([refusing], lambda outcomes: None)
 
     def _hold(self, call: Call, plan: Plan, counts: Sequence[Count], decision: Decision) -> None:
-        """Issue the id of the holds of a check, or end them if no gateway would bring it back."""
+        """Issue the id of the holds of a check, or end them if no gateway would return it."""
         if note(plan, counts):  # the plans of this second are for a bucket far from its limit
             self._planner.apply_amendments()
         decision.held = results(plan, counts)
@@ -223,7 +225,7 @@ class RateLimitService:
             decision.hold = issue(self._ids, plan, counts)
 
     def _end_holds(self, plan: Plan, outcome: Outcome) -> None:
-        """End what a check has set aside although its caller has gone, or another part of a Cluster refused it."""
+        """End the holds of a check whose caller has disconnected, or that another part of a Cluster refused."""
         if isinstance(outcome, StoreError):
             return
         ends = undone(plan, outcome)

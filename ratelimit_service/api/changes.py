@@ -169,7 +169,7 @@ class Changes:
         for one, found in zip(planned, before, strict=True):
             if isinstance(one.edit, Remove) and found is None:
                 raise ApiError(NOT_FOUND, _nothing_to_remove(one))
-        # The store knows better than this replica what an edit replaces.
+        # The store is more up to date than this replica about the amendments that an edit replaces.
         targets = [
             one.target or (found.target if found is not None else Target(""))
             for one, found in zip(planned, before, strict=True)

@@ -1,4 +1,5 @@
-"""Who may send a request: its token, its peer, and no page of another site (http/request_origin.py).
+"""Authorization of requests: by token and peer address; no request of a page of another site
+(http/request_origin.py) is admitted.
 
 Reading without a token needs a peer on loopback, and the name of a loopback address in Host.
 """
@@ -24,7 +25,8 @@ WRITES, WRITES_AT_ONCE = 20, 100
 """Changes, a second and at once."""
 
 FAILURES, FAILURES_AT_ONCE = 2, 20
-"""Requests without the token that they need, a second and at once; further ones are answered 429. A valid token is not held up by them."""
+"""Requests without the token that they need, a second and at once; further ones are answered 429. They do not
+delay requests with a valid token."""
 
 _LOGGED_EVERY = 60.0
 """Seconds between two lines about such requests."""
@@ -81,7 +83,7 @@ class Guard:
         return role
 
     def _refuse(self, request: Request) -> None:
-        """Note a request without the right that it needs. Raises Refused where there are too many."""
+        """Count a request without the required role. Raises Refused if there are too many."""
         self._failed += 1
         now = self._clock()
         if now >= self._logged + _LOGGED_EVERY:

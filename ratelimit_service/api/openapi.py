@@ -54,7 +54,7 @@ def description() -> dict[str, Any]:
 
 
 def kinds_of(endpoint: Endpoint) -> list[problems.Kind]:
-    """Return the problems that an endpoint may answer with."""
+    """Return the problems that an endpoint may return."""
     never = set()
     if endpoint.method == "GET":
         never |= {problems.TOO_LARGE, problems.NOT_JSON}

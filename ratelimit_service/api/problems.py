@@ -112,7 +112,7 @@ class ApiError(Exception):
 
 
 def of_error(error: RateLimitServiceError) -> ApiError:
-    """Return the problem that an error of the service is for a caller of the API."""
+    """Return an error of the service as a problem for a caller of the API."""
     for kind, found in (
         (CONFLICT, Conflict),
         (NOT_READY, NotReady),

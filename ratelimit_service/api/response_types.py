@@ -203,7 +203,7 @@ class Window(TypedDict):
     share: Annotated[float, Doc("The used share of it; 1 if it is 0.", 0.7018)]
     amended_by: Annotated[list[str], Doc("The ids of the amendments that change the limit.")]
     held: Annotated[int | None, Doc("Tokens set aside for requests in flight; null: not known.")]
-    burn_per_second: Annotated[float | None, Doc("The present rate of use; null: not known yet.", 1.25)]
+    burn_per_second: Annotated[float | None, Doc("The current rate of use; null: not known yet.", 1.25)]
     runs_out_at: Annotated[
         str | None, Doc("When nothing is left at that rate; null: not before it resets.", format="date-time")
     ]

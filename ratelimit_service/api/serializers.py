@@ -1,4 +1,4 @@
-"""The nouns of the service as the JSON of the API."""
+"""The types of the service as the JSON of the API."""
 
 from __future__ import annotations
 

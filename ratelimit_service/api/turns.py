@@ -1,7 +1,7 @@
 """Long answers in short slices, so that calls of gateways do not wait for them.
 
-One answer is made at a time, for half a millisecond at once and with pauses of four times that. So all requests to the API
-together take a fifth of the event loop at most for their lists, however many there are.
+One answer is made at a time, for half a millisecond at once and with pauses of four times that. So the lists
+for all requests to the API together take at most a fifth of the event loop, however many requests there are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _PIECE = 65_536
 
 
 _FEW = 50
-"""Items that are written at once, without waiting for a turn: the answer to a change does not wait for those of readers."""
+"""Items that are written at once, without waiting for a turn, so that the answer to a change does not wait
+for those of readers."""
 
 
 class Turns:

@@ -78,7 +78,7 @@ def _check_config_options(parser: argparse.ArgumentParser) -> None:
         "--receivers",
         metavar="FILE",
         default=os.environ.get("EVENTS_WEBHOOKS", ""),
-        help="check this file of receivers, and that it has those that notify names (default: EVENTS_WEBHOOKS)",
+        help="check this file of receivers, and that it has each receiver that a rule names in `notify` (default: EVENTS_WEBHOOKS)",
     )
     add_manifests(parser)
 
@@ -185,9 +185,7 @@ def _compare_options(parser: argparse.ArgumentParser) -> None:
         help="generate the requests of this seed (default: %(default)d)",
     )
     add("--checks-only", action="store_true", help="charge nothing: send every request with 0 hits")
-    add(
-        "--mirror", action="store_true", help="answer callers as theirs does, and compare with ours meanwhile"
-    )
+    add("--mirror", action="store_true", help="pass calls on to theirs, and compare its answers with ours")
     add(
         "--listen",
         default="0.0.0.0:8081",
@@ -277,7 +275,7 @@ def _reset_options(parser: argparse.ArgumentParser) -> None:
         metavar="WINDOW",
         help="every window but this one; may be repeated",
     )
-    parser.add_argument("--author", default="", help="who does it, for the audit (default: the user)")
+    parser.add_argument("--author", default="", help="the author, for the audit (default: the user)")
     parser.add_argument("--reason", default="", help="why, for the audit")
     parser.add_argument("--dry-run", action="store_true", help="only print what would be deleted")
     parser.add_argument(
@@ -383,9 +381,9 @@ COMMANDS = (
     ),
     Command(
         "reset",
-        "delete the counters of a bucket, and print what they held",
-        "The bucket is in the store that the environment variables of the service name or, with --server, in that of a running "
-        f"service, which may be in its memory. {EXIT_CODES}.",
+        "delete the counters of a bucket, and print their last values",
+        "The environment variables of the service select the store. With --server, it is the store of a running service, also if it "
+        f"is in memory. {EXIT_CODES}.",
         _reset_options,
         _reset,
     ),

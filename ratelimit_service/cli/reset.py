@@ -72,7 +72,7 @@ async def reset(
     reason: str = "",
     dry_run: bool,
 ) -> None:
-    """Delete the counters of a bucket and print what they held. Raises InvalidRequest, StartError or
+    """Delete the counters of a bucket, and print their last values. Raises InvalidRequest, StartError or
     StoreError.
 
     `which` selects its windows. `author`, by default the user, and `reason` are for the audit.
@@ -117,7 +117,7 @@ async def reset(
 
 
 async def _delete(store: CounterStore, change: Change) -> dict[str, int | None]:
-    """Delete counters, with a line in the audit, and return what they held."""
+    """Delete counters, with a line in the audit, and return their last values."""
     from ..amending.resetting import reset
 
     check(change)

@@ -1,1 +1,1 @@
-"""Tells people by webhook what happens to budgets."""
+"""Sends webhooks about budgets."""

@@ -104,7 +104,7 @@ class Delivery:
                     await self._sleep(_EVERY)
 
     async def _open(self) -> None:
-        """Have the store keep events from now on: `take` alone would begin with the oldest that it has."""
+        """Make the store keep events from now on; `take` alone would begin with the oldest stored event."""
         while True:
             try:
                 return await self._store.open(self.receiver.name)
@@ -137,7 +137,7 @@ class Delivery:
             )  # for the whole attempt: a new one has another address, template and secret
             try:
                 body = receiver.body(event)
-            except Exception as error:  # one event must not hold up all others
+            except Exception as error:  # one event must not delay all others
                 problem, final = f"its body cannot be made: {type(error).__name__}: {error}", True
             else:
                 problem, final = await self._post(client, receiver, str(event["id"]), body)

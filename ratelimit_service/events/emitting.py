@@ -56,7 +56,7 @@ async def _everybody(target: Target) -> None:
 
 
 class Emitter:
-    """Makes events of what a replica notices. `name` returns the name of the replica."""
+    """Creates events from what a replica observes. `name` returns the name of the replica."""
 
     def __init__(
         self,
@@ -79,16 +79,16 @@ class Emitter:
     # Called when decisions are observed: a few microseconds, once for each bucket, window and threshold.
 
     def crossed(self, rule: Rule, use: Use, share: float, now: int) -> None:
-        """Note that a share of a budget is used; from 1 on, that is the whole budget."""
+        """Record that a share of a budget is used; from 1 on, that is the whole budget."""
         kind = EXHAUSTED if share >= 1 else THRESHOLD
         self._note(kind, rule, use, now, f"{share}", {"share": share})
 
     def refused(self, rule: Rule, use: Use, now: int) -> None:
-        """Note the first refusal in a window."""
+        """Record the first refusal in a window."""
         self._note(REFUSED, rule, use, now, "", {})
 
     def foreseen(self, rule: Rule, use: Use, found: Foreseen, now: int) -> None:
-        """Note that a window runs out before it ends."""
+        """Record that a window will be exhausted before it ends."""
         more: dict[str, float | str] = {
             "runs_out_at": moment(int(found.at)),
             "burn_per_second": round(found.burn, 6),
@@ -98,7 +98,7 @@ class Emitter:
     # Called by background tasks.
 
     def store_is(self, reached: bool) -> None:
-        """Note that the store is unreachable, or reachable again."""
+        """Record that the store is unreachable, or reachable again."""
         now = self._clock()
         if reached and not self._away_since:
             return
@@ -110,7 +110,9 @@ class Emitter:
         self._put(Event(identity(kind, self._name(), f"{now}"), kind, "", "store", now, data))
 
     async def audited(self, lines: Sequence[AuditLine]) -> None:
-        """Note the changes of limits among the lines of the audit, the latest first, that are new since the last call."""
+        """Record the changes of limits in the lines of the audit (the latest first) that are new since the
+        last call.
+        """
         last = lines[0].version if lines else 0
         if self._audited is not None:
             for line in reversed(lines):

@@ -24,7 +24,7 @@ NOTIFY = "notify"
 """The key of a stored event with the names of its receivers."""
 
 LONGEST = 1_024
-"""Characters of a text in an event: descriptors come from strangers."""
+"""Characters of a text in an event: descriptors come from callers."""
 
 
 class Event(NamedTuple):

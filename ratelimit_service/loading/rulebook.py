@@ -73,7 +73,7 @@ _Source = Task | Sequence[bytes] | None
 class Rulebook:
     """Reads the rules of all sources, and puts them in force for the services.
 
-    Another process reads them. A thread would delay calls again and again, and the memory for reading is
+    Another process reads them. A thread would delay calls repeatedly; besides, the memory for reading is
     freed with the process. This process takes the new rules over in slices, replaces the old ones in one
     step, and releases these in slices. The first load does not pause, because nothing can be served before
     it. The garbage collector is off during a load (runtime/garbage.py).

@@ -16,7 +16,7 @@ SLICE = 0.0005
 """Seconds of a slice: the longest delay of a call, and a fortieth of the usual deadline of gateways."""
 
 BREATH = 0.002
-"""Seconds between two slices. So slices take a fifth of the time, and calls do not pile up."""
+"""Seconds between two slices. So slices take a fifth of the time, and calls do not queue up."""
 
 
 class Pace:

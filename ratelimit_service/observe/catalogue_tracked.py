@@ -42,7 +42,7 @@ TRACKED_METRICS: tuple[MetricInfo, ...] = (
         "ratelimit_service_budget_burn_per_second",
         Kind.GAUGE,
         _TRACKED,
-        "Its present rate of use per second (docs/budgets.md). For windows of ten minutes or longer; not for `other`.",
+        "The current rate of its use per second (docs/budgets.md). For windows of ten minutes or longer; not for `other`.",
         join=Join.MOST,
     ),
     MetricInfo(

@@ -35,19 +35,19 @@ class HoldSettings:
     hold_entry: Annotated[str, reader(read_key)] = setting(
         HOLDS,
         "hold",
-        "The key of the entry in which a gateway brings back the id of a hold. It is removed from every descriptor "
+        "The key of the entry in which a gateway returns the id of a hold. It is removed from every descriptor "
         "before rules are matched; empty: no entry is removed. Ours.",
     )
     hold_done_entry: Annotated[tuple[str, str] | None, reader(read_entry)] = setting(
         HOLDS,
         "phase=done",
-        "The entry that marks the end of a request, for gateways that bring back no id. It is removed as well; "
+        "The entry that marks the end of a request, for gateways that return no ids. It is removed as well; "
         "empty: no entry is removed. Ours.",
     )
 
     @property
     def hold_entries(self) -> HoldEntries:
-        """The entries by which gateways bring back holds."""
+        """The entries with which gateways return the ids of holds."""
         done = self.hold_done_entry
         return HoldEntries(
             self.hold_entry.encode(),

@@ -245,7 +245,7 @@ class Settings(
         COUNTERS,
         "0",
         "With Redis: memory for the counts of exhausted buckets. Requests for such a bucket are refused "
-        "without a call to Redis for at most a second; charges are still counted. 0: every decision asks "
+        "without a call to Redis for at most a second; charges are still counted. 0: every decision calls "
         "Redis.",
     )
     near_limit_ratio: Ratio = setting(

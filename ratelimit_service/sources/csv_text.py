@@ -1,4 +1,4 @@
-"""CSV to rows that remember their lines: limits as data (core/rules/data.py says what they mean)."""
+"""From CSV to rows with their line numbers: limits as data (core/rules/data.py interprets them)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SUFFIX = ".csv"
 def read(file: str, text: bytes) -> Document:
     """Return the rows of a file, without empty lines and those that begin with `#`. Raises InvalidRules.
 
-    Bytes that are not UTF-8 stay what they are: a value of a descriptor may be any bytes.
+    Bytes that are not UTF-8 are kept: a value of a descriptor may have any bytes.
     """
     lines = text.decode("utf-8-sig", "surrogateescape").splitlines(keepends=True)
     rows: list[Row] = []

@@ -1,6 +1,6 @@
 """From Kubernetes manifests to the configurations in them.
 
-Rules are often mapping of a manifest: of a ConfigMap, where each key of `data` is a file, or of Solo's
+Rules are often part of a manifest: of a ConfigMap, where each key of `data` is a file, or of Solo's
 RateLimitConfig. A file can have several manifests (`---`), or a List of them (the output of
 `kubectl get -o yaml`), and manifests of other kinds. Problems are reported with the line and the path in the
 manifest.

@@ -36,7 +36,7 @@ class Batch:
     sent: Lane | None = None
     """The lane that carries it. Once Redis may have applied it, no other lane may carry it."""
     hand_over: int = 0
-    """The call of `SettlingStore.hit` that it belongs to: if several batches of one call fail, that is one
+    """The call of `SettlingStore.hit` that it belongs to. Several failed batches of one call count as one
     failure."""
     kept_at: float = 0.0
     """When the journal took it, in the loop's time."""
@@ -116,7 +116,7 @@ def callbacks_for(number: int, on_all: Callable[[list[T]], None]) -> list[Callab
 async def result_of(begin: Callable[[Callable[[T], None]], None]) -> T:
     """Pass a callback to `begin`, and return its result.
 
-    The work goes on if the awaiting task is cancelled.
+    The work continues if the awaiting task is cancelled.
     """
     future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
     begin(lambda result: None if future.done() else future.set_result(result))
@@ -142,7 +142,7 @@ class InFlight:
             self._none = None
 
     async def drained(self) -> None:
-        """Wait until there are none, also of those that a callback of the last one begins."""
+        """Wait until there are none, including calls that begin in the callback of the last one."""
         while self.count:
             if self._none is None:
                 self._none = asyncio.get_running_loop().create_future()

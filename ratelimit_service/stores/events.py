@@ -14,8 +14,8 @@ TAKEN_AGAIN = 60
 """Seconds after which another replica may take an event that one replica took, and neither delivered nor held."""
 
 FORGOTTEN_AFTER = 7 * 86_400
-"""Seconds after which a receiver is forgotten that no replica delivers to: longer than a deployment, its rollback, and a weekend
-in between."""
+"""Seconds without a delivering replica after which a receiver is forgotten: longer than a deployment, its
+rollback, and a weekend in between."""
 
 
 class MemoryEvents:
@@ -29,7 +29,7 @@ class MemoryEvents:
         self._next: dict[str, int] = {}
         self._pending: dict[str, dict[int, float]] = {}
         self._used: dict[str, float] = {}
-        """When each receiver was last in use."""
+        """The time at which each receiver was last in use."""
 
     async def emit(self, event_id: str, text: str, kept: int) -> bool:
         """Keep an event (ports.EventStore.emit)."""

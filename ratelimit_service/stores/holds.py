@@ -1,6 +1,6 @@
 """The holds of the memory store: those of each bucket, and the part of a group that is about holds.
 
-They are not in snapshots: a restart ends all holds, and the requests in flight are charged all the same.
+They are not in snapshots: a restart ends all holds, but the requests in flight are still charged.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ REGISTER_TTL = 3_600
 lost."""
 
 Place = int | str
-"""What the keys of one script call have in common: a slot, a hash tag, or nothing (EVERYWHERE)."""
+"""The common part of all keys of one script call: a slot, a hash tag, or nothing (EVERYWHERE)."""
 
 EVERYWHERE: Place = -1
 

@@ -122,9 +122,9 @@ class MemoryStore:
         self.bytes = 0
         """An estimate of the bytes of memory of all counters."""
         self.refused = 0
-        """How many hits a full store has refused."""
+        """The number of hits that a full store has refused."""
         self.unrecorded = 0
-        """Entries of ledgers that a full store has missed."""
+        """The number of ledger entries that a full store has not recorded."""
         self.changed = False
         """Whether a counter was written since this was last set to False."""
 
@@ -204,7 +204,7 @@ class MemoryStore:
                 self._add_to_entry(key, amount, int(now) + into.life)
 
     def _add_to_entry(self, key: str, amount: int, end: int) -> None:
-        """Add to an entry, which is a counter. A full store misses it: what was charged is counted all the same."""
+        """Add to an entry, which is a counter. A full store omits it; the charge itself is counted."""
         counters = self._shards[hash(key) >> SHIFT & MASK]
         before = counters.get(key, 0)
         if self._dump is not None:

@@ -40,7 +40,9 @@ def hold_metadata(text: str) -> tuple[bytes, ...]:
 
 
 def _head_of_hold(size: int) -> bytes:
-    """Return what stands before an id of `size` bytes, and keep it: the ids of a rule are of few sizes."""
+    """Return the bytes before an id of `size` bytes. They are cached, because the ids of a rule have few
+    different sizes.
+    """
     string = size + 1 + len(varint(size))
     entry = len(_HOLD_KEY) + 1 + len(varint(string)) + string
     whole = 1 + len(varint(entry)) + entry

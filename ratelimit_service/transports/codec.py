@@ -146,10 +146,12 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS, hold_entries: HoldEntrie
         return request
 
     def decode_returned(data: bytes) -> Request:
-        """Decode a request that brings back an id. The id is another one each time, and the rest is cached."""
+        """Decode a request with the id of a hold. The id differs each time; the rest of the request is
+        cached.
+        """
         message = _message(data, bounds)
         returned = _take_off(message, hold_entries)
-        if not any([each is not None for each in returned]):  # the marks are in other texts
+        if not any([each is not None for each in returned]):  # other texts contain these bytes
             return request_of(message)
         return decode(message.SerializeToString())._replace(returned=returned, repeats=False)
 

@@ -31,8 +31,8 @@ _HANDSHAKE = 10.0
 """Seconds for a peer to complete the handshake of HTTP/2, TLS included."""
 
 _LEAST_STREAMS = 10_000
-"""Calls that one connection may have at once, even if GRPC_MAX_CONCURRENT_CALLS is smaller: those beyond it are refused
-with RESOURCE_EXHAUSTED."""
+"""Concurrent calls that one connection may always have, even if GRPC_MAX_CONCURRENT_CALLS is smaller; further
+ones are refused with RESOURCE_EXHAUSTED."""
 
 _LAST_WORD = 0.1
 """Seconds in which health watches report NOT_SERVING, and the last answers are sent."""
@@ -312,14 +312,16 @@ def _timeout(context: aio.ServicerContext[Any, Any]) -> int:
 
 
 def _is_of_no_header(record: logging.LogRecord) -> bool:
-    """Return whether a line of grpc's log is not about a header that is not UTF-8: any peer can send thousands."""
+    """Return whether to log a line of grpc: not if it is about a header that is not UTF-8, because any peer
+    can send thousands.
+    """
     return not str(record.msg).startswith("Invalid encoding")
 
 
 def _trace_of(context: aio.ServicerContext[Any, Any]) -> TraceHeaders:
     """Return the trace context that the caller has sent. grpc has removed space around values.
 
-    Strangers send any characters in metadata: nothing here may raise.
+    Metadata are untrusted and may have any characters, so nothing here may raise.
     """
     return sent_in(
         [

@@ -4,8 +4,8 @@ and the numbers of an answer.
 The plain form is what Envoy and agentgateway send: one domain, descriptors of entries and maybe hits, and maybe
 a hits_addend, in this order, with texts of at most 127 bytes. `codec.py` gives any other form to protobuf.
 
-`_wire.pyx` is the compiled twin of this module. It may leave to protobuf what this module reads, but it reads
-nothing differently: tests/transports/test_wire.py compares both with each other and with protobuf.
+`_wire.pyx` is the compiled twin of this module. It may leave input to protobuf that this module reads, but it
+never reads input differently: tests/transports/test_wire.py compares both with each other and with protobuf.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def split(data: bytes) -> Split | None:
     """Split the numbers of hits from a serialized request; None unless it has the plain form.
 
     The key is the same request without hits and without a hits_addend, serialized. This does not validate the
-    domain and the entries, which `read` does: of requests with the same key all are valid or none is, and they
-    mean the same but for their hits.
+    domain and the entries, as `read` does. Of requests with the same key, either all are valid or none is,
+    and they differ only in their hits.
     """
     try:
         if data[0] != _DOMAIN or data[1] & _MORE:

@@ -77,7 +77,7 @@ def _unblock_options(parser: argparse.ArgumentParser) -> None:
 
 def _remove_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "id", metavar="ID", type=text, help="the id of an amendment, as `show` and `audit` have it"
+        "id", metavar="ID", type=text, help="the id of an amendment, as printed by `show` and `audit`"
     )
     _add_change(parser)
 

@@ -300,7 +300,7 @@ COMMANDS = (
     ),
     Command(
         "usage",
-        "add up what was spent, from the ledgers of a running service",
+        "sum up usage, from the ledgers of a running service",
         f"Only rules with a ledger count. {EXIT_CODES}.",
         _usage_options,
         _usage,

@@ -12,7 +12,7 @@ class Clock(Protocol):
     """Tells the time, and waits."""
 
     def monotonic(self) -> float:
-        """Return seconds on a clock that is never set."""
+        """Return the seconds of a monotonic clock."""
         ...
 
     def wall(self) -> float:

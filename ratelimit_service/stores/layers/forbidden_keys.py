@@ -44,7 +44,7 @@ def find_forbidden(
 
 
 def is_forbidden(outcome: object) -> bool:
-    """Return whether a call was refused because of its keys, or because of what it does."""
+    """Return whether a call was refused because of its keys or its commands."""
     return isinstance(outcome, CallFailed) and outcome.fate is Fate.FORBIDDEN
 
 
@@ -54,7 +54,9 @@ def without(forbidden: set[str], groups: Groups) -> list[list[Hit]]:
 
 
 def entries_without(forbidden: set[str], groups: Groups) -> int:
-    """Return how many entries of ledgers are left out because of forbidden keys, although their charges are counted."""
+    """Return the number of ledger entries that are left out because of forbidden keys, although their charges
+    are counted.
+    """
     return sum(
         [
             hit.into is not None
@@ -71,7 +73,7 @@ def _keys(hit: Hit) -> tuple[str, ...]:
 
 
 def _allowed(hit: Hit, forbidden: set[str]) -> Hit:
-    """Return a hit that writes no entry where that is forbidden: the charge is worth more."""
+    """Return a hit without its entry if the entry is forbidden, because the charge takes precedence."""
     if hit.into is not None and hit.into.book in forbidden:
         return Hit(hit.key, hit.amount, ttl=hit.ttl, limit=hit.limit, gate=hit.gate & ~Gate.LEDGER)
     return hit

@@ -36,9 +36,10 @@ class Journal:
         self._queues: dict[Place, deque[Batch]] = {}
         self._bytes = 0
         self.hits = 0
-        """How many hits it holds."""
+        """The number of hits in the journal."""
         self.dropped = 0
-        """How many hits are lost: no room for them, not settled in time, or Redis refused their counters."""
+        """The number of lost hits: there was no room for them, they were not settled in time, or Redis
+        refused their counters."""
 
     def add(self, batch: Batch, *, for_long: bool = False) -> None:
         """Keep the groups of a batch that write. Batches that wait `for_long` leave room for others."""
@@ -70,7 +71,7 @@ class Journal:
         return list(self._queues)
 
     def batches_at(self, place: Place) -> int:
-        """Return how many batches a place has."""
+        """Return the number of batches of a place."""
         queue = self._queues.get(place)
         return len(queue) if queue else 0
 
@@ -108,7 +109,7 @@ def still_counting(batch: Batch, now: float) -> Groups:
 
 
 def _last(hit: Hit) -> Hit:
-    """Return a hit with a valid time to live: what is recorded outlives the window."""
+    """Return a hit with a valid time to live, because ledger entries outlive the window."""
     return hit if hit.ttl > 0 else replace(hit, ttl=1)
 
 

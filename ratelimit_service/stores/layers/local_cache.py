@@ -1,6 +1,6 @@
 """Refuses requests for buckets that were just seen to be exhausted (LOCAL_CACHE_SIZE_IN_BYTES).
 
-A caller that is over its limit often asks again and again. For a second after the store has reported a bucket
+A caller that is over its limit often retries immediately. For a second after the store has reported a bucket
 exhausted, this layer answers such requests from memory. Charges among them are still passed down and counted;
 only the answer does not wait. No entry needs to be invalidated: a deleted, changed or refunded counter is
 noticed within the second, and a raised limit at once, because the cache keeps counts and not verdicts.
@@ -52,7 +52,7 @@ class LocalCache(Layer):
         # Not a dict, which finds its oldest key by walking over all the keys that were removed before it.
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self.answered = 0
-        """How many requests were answered from memory."""
+        """The number of requests that were answered from memory."""
 
     def hit(self, groups: Groups, on_outcomes: OnOutcomes) -> None:
         """Apply groups of hits (ports.CounterStore.hit); counts may be up to a second old."""
@@ -133,5 +133,5 @@ class LocalCache(Layer):
 
 
 def _only_entries(group: Sequence[Hit]) -> bool:
-    """Return whether a group writes entries of ledgers and nothing else: it has no count to be remembered."""
+    """Return whether a group only writes entries of ledgers, so that it has no count to cache."""
     return bool(group) and bool(group[0].gate & Gate.ENTRY) and all([hit.gate & Gate.ENTRY for hit in group])

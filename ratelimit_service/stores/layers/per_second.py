@@ -11,7 +11,7 @@ from ...ports import AmendmentStore, CounterStore, EventStore, OnOutcomes, Outco
 from ..batch import Groups, Origin, Part, callbacks_for, join
 
 _SECONDS = "seconds "
-"""What a position in the store of seconds begins with."""
+"""The prefix of positions in the store of seconds."""
 
 
 class PerSecondStore:
@@ -68,7 +68,7 @@ class PerSecondStore:
         return await self._others.read_bucket(bucket) | await self._seconds.read_bucket(bucket)
 
     async def walk(self, begin: str, part: str = "", position: str = "") -> WalkStep:
-        """Return some keys of the other windows, and behind them those of seconds."""
+        """Return some keys of the other windows, and after these the keys of seconds."""
         of_seconds = position.startswith(_SECONDS)
         store = self._seconds if of_seconds else self._others
         keys, following = await store.walk(begin, part, position.removeprefix(_SECONDS))

@@ -21,7 +21,7 @@
                                                 ▼
                                               _resend: by the same lane where `sent` is set, else by _send
 
-`lanes.py` says how a lane makes sure that a batch is applied once. The journal is in memory and bounded.
+`lanes.py` describes how a lane ensures that a batch is applied once. The journal is in memory and bounded.
 While the circuit is open (Redis is away), `hit` sends nothing: callers get an error at once, and charges go
 to the journal.
 """
@@ -84,7 +84,7 @@ class SettlingStore(Layer):
         self._clocks = Clocks(below.time)
         self._writer = JournalWriter(below, self.journal, self._clocks, self._resend)
         self.failures = 0
-        """How many calls failed."""
+        """The number of failed calls."""
         self.unrecorded = 0
         """Entries of ledgers whose keys Redis has forbidden, although it has counted their charges."""
         self._notes = ThrottledLog()
@@ -160,7 +160,7 @@ class SettlingStore(Layer):
                 self._send(batch, on_part_settled)
 
     def _send(self, batch: Batch, on_settled: OnOutcomes, *, narrowed: bool = False) -> None:
-        """Send a batch by a lane of its place. `narrowed`: its forbidden hits have been left out already."""
+        """Send a batch on a lane of its place. `narrowed`: its forbidden hits have already been removed."""
         batch.sent = lane = self._lanes.take(batch.place, self._clocks.last)
 
         def on_applied(outcome: Counts | StoreError) -> None:
@@ -296,9 +296,7 @@ class SettlingStore(Layer):
                 except StoreError:
                     closed = False
                     continue
-                except (
-                    Exception
-                ) as error:  # a defect of ours or of the driver: only this task writes the journal
+                except Exception as error:  # a bug here or in the driver: only this task writes the journal, so it must continue
                     self._background.failed(_TASK, "the journal could not be written", error)
                     closed, pause = False, _AFTER_A_MISTAKE
                     continue

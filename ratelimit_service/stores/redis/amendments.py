@@ -40,7 +40,8 @@ from ..amendments import KEY_REMEMBERED, MOST, conflict, key_of_another, too_man
 from .background_scripts import Evaluation, Run, Script, script
 
 MOST_AUDITED = 100_000
-"""Edits that the audit keeps, which is the account of top-ups and overrides (docs/showback.md): some 50 MB if it is full."""
+"""Edits that the audit keeps. It is the record of top-ups and overrides (docs/showback.md), and takes some 50
+MB when it is full."""
 
 _SCAN_COUNT = 100
 """Amendments that one call reads: some 30 kB, in a tenth of a millisecond."""

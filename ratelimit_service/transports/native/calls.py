@@ -36,16 +36,17 @@ _LARGEST_SHARE = 128
 """The most streams of one connection in one turn, even if all others are idle."""
 
 _LEAST_TOTAL = 64
-"""Streams of a turn, however long each takes: what a turn takes itself must not make turns shorter and shorter."""
+"""The least number of streams of a turn, however long each takes. Otherwise, the fixed cost of a turn would
+make turns ever shorter."""
 
 _ENOUGH = 16
-"""Work (Turn.opened) that a turn must have for its time to say how long a unit takes."""
+"""The least work (Turn.opened) of a turn whose time is used to estimate the time of a unit of work."""
 
 _SHORT = 4_096
 """Bytes of a call that does not wait for the longer ones of its turn, which may take milliseconds each."""
 
 _SLOWER, _FASTER = 0.5, 0.1
-"""How much the last turn says of that: turns become short at once, and long again slowly."""
+"""The weight of the last turn in that estimate: turns become short at once, and long again slowly."""
 
 
 class Calls:
@@ -204,7 +205,7 @@ class Calls:
         """Refuse the calls of clients whose certificate has the wrong name, and return the others."""
         permitted = []
         for call in calls:
-            # Also if the connection is closed: no answer would reach the peer, but its charge would count.
+            # Even if the connection is closed: no answer would reach the peer, but its charge would count.
             if call.session.forbidden:
                 self._refuse(call, self._options.forbidden())
             else:

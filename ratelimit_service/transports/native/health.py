@@ -19,7 +19,7 @@ _RESOURCE_EXHAUSTED = 8
 _REPORTS_AT_ONCE = 500
 """Watches that get a changed status in one turn of the event loop."""
 _UNKNOWN = "unknown"
-"""Stands for every unknown service: names come from strangers, may have megabytes, and are not kept."""
+"""Stands for every unknown service: the names come from callers, may have megabytes, and are not kept."""
 _STATUS = health_pb2.HealthCheckResponse
 _MOST_WATCHES = 100
 """Concurrent watches of one connection."""

@@ -117,7 +117,7 @@ class Peers:
                 if reserved and self._has_room(cost, False)
                 else "there are more connections than half of GRPC_MAX_BYTES has room for"
             )
-            # The peer will try again. With a bound, so that strangers cannot end all idle connections together.
+            # The peer will try again. The bound prevents attackers from ending all idle connections at once.
             if len(self._retiring) < max(1, most // _RESERVE):
                 self._retire_one()
             return False
@@ -144,7 +144,7 @@ class Peers:
         self._ending[connection] = None
 
     def _make_room(self) -> bool:
-        """Free a connection that serves nobody any more, before its time; return whether there was one."""
+        """Free a connection that serves no stream, before its time; return whether there was one."""
         if self._dead:
             self._free(self._dead.popleft())
             return True

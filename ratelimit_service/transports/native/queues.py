@@ -5,8 +5,8 @@ it has already caused. It has two levels, groups and the connections of a group.
 and one kind of connection, by what its last postponed input was: a call, or anything else. So a caller waits neither
 for the thousand connections of another address, nor for those of its own address that send no calls.
 
-Newcomers begin one unit late, so that the clock advances, and those that have waited before are served, even if there
-are newcomers without end.
+New connections begin one unit late. So the clock advances, and connections that already wait are served, even
+if new ones keep arriving.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Queue:
         group.used = self._clock + 1 + work
         if group.waiting:
             self._add(group)
-        elif not self._waiting:  # nobody waits for arrears of others
+        elif not self._waiting:  # no connection waits for the arrears of others
             self._groups.clear()
         elif len(self._groups) > self._prune_at:
             self._prune()

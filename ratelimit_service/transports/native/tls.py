@@ -24,7 +24,7 @@ _OVERHEAD = 29
 """Bytes of a record beside its data, at most."""
 
 _BYTES_OF_A_STREAM = 36
-"""Bytes without data that take as long: a new key, which has 27, costs three quarters of a call."""
+"""Bytes without data that take as long as a call: a new key, which has 27, costs three quarters of a call."""
 
 
 class Tls:
@@ -38,7 +38,7 @@ class Tls:
         self.ended = False
         """Whether the peer has sent close_notify: no input comes after what `read` has returned."""
         self.work = 0
-        """The streams (Turn.opened) that take as long as the last `read` took."""
+        """The number of streams (Turn.opened) that would take as long as the last `read`."""
         self._idle = 0
         """The most bytes that have brought no data, beside one incomplete record."""
         self._moved = 0
