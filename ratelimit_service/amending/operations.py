@@ -160,7 +160,7 @@ class Operations:
     ) -> ChangeResult:
         """Set used to 0 for these buckets, in one window or all. Raises InvalidRequest or StoreError.
 
-        Edited.reset of the answer has what the counters held when they were deleted. The lines of the audit,
+        EditResult.reset of the answer has what the counters held when they were deleted. The lines of the audit,
         which were written before, have what they held then.
         """
         counters = {target: self._counters_of(target, window) for target in targets}

@@ -101,7 +101,7 @@ class Windows:
         room: Sequence[int] = (),
         amendments: tuple[Amendment, ...] = (),
     ) -> RuleWindows:
-        """Return the same for a rule with `amendments`; `room` is Amended.room."""
+        """Return the same for a rule with `amendments`; `room` is AmendedRule.room."""
         begin, end = -math.inf, math.inf
         quota = rule.quota or self._policy.quota_mode
         gate = _gate(self._policy, rule, quota)

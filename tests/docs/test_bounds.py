@@ -6,23 +6,39 @@ from inspect import signature
 from typing import Any
 
 from ratelimit_service import control_planes
+from ratelimit_service.amending import operations
+from ratelimit_service.api import changes, endpoint_methods, previews, tokens
 from ratelimit_service.api import handler as api_handler
 from ratelimit_service.api import request_types as api_asked
-from ratelimit_service.core import bounds, planner, trace_context
+from ratelimit_service.core import bounds, planner, rule_windows, text, trace_context
+from ratelimit_service.core.amendments import index, target
+from ratelimit_service.core.amendments import model as amendments
 from ratelimit_service.core.amendments.amended_rules import AmendedRules
-from ratelimit_service.core.answers import statkeys
+from ratelimit_service.core.amendments.effect import end_of_windows
+from ratelimit_service.core.answers import refusal, statkeys, wording
 from ratelimit_service.core.answers.refusal import Refusals
+from ratelimit_service.core.budgets import rule_candidates
+from ratelimit_service.core.budgets.state import line_of
 from ratelimit_service.core.cache import BoundedCache
 from ratelimit_service.core.holds import hit as hold_hit
 from ratelimit_service.core.holds import ids as hold_ids
 from ratelimit_service.core.holds import state as hold_state
+from ratelimit_service.core.ledger import price
 from ratelimit_service.core.matching import keys
 from ratelimit_service.core.plan import Policy
 from ratelimit_service.core.planner import Planner
-from ratelimit_service.events import emitting
+from ratelimit_service.core.rules import domain as rules_domain
+from ratelimit_service.core.rules import notify, reader, report
+from ratelimit_service.core.rules import refusals as denial_messages
+from ratelimit_service.core.windows import blocks
+from ratelimit_service.events import delivery, emitting, receivers
+from ratelimit_service.events import events as event_tasks
+from ratelimit_service.events import model as events
 from ratelimit_service.http import connection as http_connection
 from ratelimit_service.http import json, streamed_pages, turns
-from ratelimit_service.loading import slices
+from ratelimit_service.inspection import listing, series, sweep, usage
+from ratelimit_service.inspection import refusals as last_refusals
+from ratelimit_service.loading import process, slices
 from ratelimit_service.observe import (
     decision_log,
     line_writer,
@@ -34,16 +50,21 @@ from ratelimit_service.observe import (
     tracking,
 )
 from ratelimit_service.observe.once_per_window import OncePerWindow
-from ratelimit_service.runtime import descriptors
-from ratelimit_service.settings import xds
+from ratelimit_service.runtime import descriptors, watched_file
+from ratelimit_service.settings import types, xds
 from ratelimit_service.settings.table import documented
+from ratelimit_service.sources import manifests, yaml_text
 from ratelimit_service.sources.xds import link, subscription
+from ratelimit_service.stores import amendments as stored_amendments
 from ratelimit_service.stores import events as stored_events
 from ratelimit_service.stores import lanes, memory, shards
+from ratelimit_service.stores import replicas as stored_replicas
 from ratelimit_service.stores.layers import journal, settling
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
+from ratelimit_service.stores.redis import amendments as redis_amendments
+from ratelimit_service.stores.redis import client, slots
 from ratelimit_service.tracing import spans
-from ratelimit_service.transports import codec, grpcio
+from ratelimit_service.transports import codec, grpcio, wire
 from ratelimit_service.transports.native import _http2, accepting, calls, connection, health, peers
 from ratelimit_service.transports.native import reflection as native_reflection
 
@@ -57,6 +78,11 @@ DEFAULTS = {setting.name: setting.default for setting in documented()}
 def weight(cache: BoundedCache[Any, Any]) -> str:
     """The bound of a cache, in bytes."""
     return f"{cache._most}"
+
+
+def entries(cached: Any) -> str:
+    """The bound of a function's cache, in entries."""
+    return f"{cached.cache_parameters()['maxsize']}"
 
 
 def default(function: Any, name: str) -> str:
@@ -151,6 +177,72 @@ BOUNDS = {
     "bytes of a rejection": f"{subscription._LONGEST_REJECTION}",
     "control planes, in CONFIG_GRPC_XDS_SERVER_URL": f"{xds._MOST_SERVERS}",
     "seconds until a rejected set is rejected again": f"{subscription.PAUSES[-1]:g}",
+    "amendments in the store": f"{stored_amendments.MOST}",
+    "edits that the audit keeps, in Redis": f"{redis_amendments.MOST_AUDITED}",
+    "edits that the audit keeps, in memory": f"{stored_amendments.MOST_AUDITED}",
+    "idempotency keys that are kept": f"{stored_amendments.MOST_KEYS}",
+    "edits of one change": f"{amendments.MOST_EDITS}",
+    "bytes of the amendments of one change": f"{amendments.MOST_BYTES}",
+    "windows of a top-up": f"{amendments.MOST_WINDOWS}",
+    "characters of a target": f"{target.MOST_TEXT}",
+    "entries of a target": f"{target._MOST_ENTRIES}",
+    "characters of an author, and of an idempotency key": f"{amendments.LONGEST_NAME}",
+    "characters of a reason": f"{amendments.LONGEST_REASON}",
+    "lookups for the amendments of a bucket in one domain": f"{index.MOST_STEPS}",
+    "edits that a replica reads one by one": f"{redis_amendments._MOST_BEHIND}",
+    "characters of a text in an event": f"{events.LONGEST}",
+    "events of a receiver in flight": f"{delivery._AT_ONCE}",
+    "seconds for which the delivery of an event is retried": f"{delivery.LONGEST}",
+    "changes of limits that become events in one check": f"{event_tasks._MOST_LINES}",
+    "keys that a list of budgets examines": f"{sweep.MOST_KEYS}",
+    "buckets of a list": f"{sweep.MOST_ROWS}",
+    "buckets without counters in a list": f"{sweep._MOST_NAMED}",
+    "lists that are kept": f"{listing._MOST_SWEEPS}",
+    "buckets of the lists that are kept": f"{listing._MOST_ROWS}",
+    "lists that are made at a time": f"{listing._MOST_AT_ONCE}",
+    "bytes of the rates of displayed windows": f"{listing._METERS_BYTES}",
+    "refusals that are kept": f"{last_refusals.KEPT}",
+    "refusals that are kept in a second": f"{last_refusals.MOST_A_SECOND}",
+    "buckets with a chart": f"{series.MOST}",
+    "points of a chart": f"{series.POINTS}",
+    "entries of a page of ledgers": f"{usage.MOST_ENTRIES}",
+    "lines of the audit that are read at once": f"{operations.MOST_AUDITED}",
+    "buckets that a preview shows": f"{previews.MOST_SHOWN}",
+    "overrides with precedence that a preview lists": f"{changes.MOST_EXCEPTIONS}",
+    "rules that an explanation lists": f"{rule_candidates._MOST}",
+    "rules that an explanation examines": f"{rule_candidates._MOST_LOOKED_AT}",
+    "descriptors of an explained answer": f"{planner.MOST_EXPLAINED}",
+    "domains of an answer of /rules": f"{endpoint_methods.MOST_DOMAINS}",
+    "generations of rules of all replicas": f"{stored_replicas.MOST_GENERATIONS}",
+    "values of a YAML file, with aliases expanded": f"{yaml_text.MOST_NODES}",
+    "characters of the files in one file of manifests": f"{manifests.MOST_TEXT}",
+    "bytes of one rule on its way from the process that reads rules": f"{process._LARGEST}",
+    "problems of a load": f"{report.MOST_PROBLEMS}",
+    "limits of a descriptor": f"{reader.MOST_LIMITS}",
+    "thresholds of a descriptor": f"{reader._MOST_THRESHOLDS}",
+    "receivers of a descriptor": f"{notify._MOST}",
+    "required keys of a domain": f"{rules_domain._MOST_KEYS}",
+    "characters of a denial message": f"{denial_messages.LONGEST}",
+    "bytes of the files of prices and of receivers": f"{watched_file.LARGEST}",
+    "bytes of the file of a secret of a receiver": f"{receivers._LARGEST_SECRET}",
+    "bytes of the file of a token": f"{tokens._MOST_BYTES}",
+    "workers, WORKERS": f"{types._MOST_WORKERS}",
+    "windows of a rule": f"{rule_windows._MOST_SHARED}",
+    "near limits": f"{rule_windows._MOST_NEAR_LIMITS}",
+    "spans": f"{blocks._MOST_SPANS}",
+    "ends of top-ups": entries(end_of_windows),
+    "thresholds of limits": entries(thresholds.thresholds),
+    "lines": entries(line_of),
+    "instants": f"{wording._MOST_INSTANTS}",
+    "variants of a refusal": f"{refusal._MOST_DELAYS}",
+    "resets of statuses": entries(codec._reset),
+    "numbers of hits": entries(wire._value),
+    "heads of descriptors": entries(wire._head),
+    "escapes": f"{text._MOST_CACHED}",
+    "prices": entries(price._scaled),
+    "starts of ledger entries": entries(usage._second),
+    "slots": entries(slots._remembered_slot),
+    "TLS contexts for Redis": entries(client._context),
 }
 
 
@@ -158,7 +250,7 @@ def test_the_bounds_on_the_page_are_those_of_the_code() -> None:
     """Each of them, and no others."""
     shown = [
         row
-        for head in ("of a request", "of", "cache")
+        for head in ("of a request", "of", "cache", "cache of entries")
         for table in tables_of(PAGE, head)
         for row in table.rows
     ]
