@@ -69,7 +69,15 @@ def compare_replayed(
         else:
             requests = generated_requests.requests(generated_requests.load(rules), many or 1_000, seed)
         try:
-            replay(requests, theirs, ours, report, timeout=services.timeout, checks_only=checks_only)
+            replay(
+                requests,
+                theirs,
+                ours,
+                report,
+                addresses=(services.theirs, services.ours),
+                timeout=services.timeout,
+                checks_only=checks_only,
+            )
         finally:
             if recording is not None:
                 report.not_compared.update(recording.skipped)

@@ -27,7 +27,7 @@ def native_server(required: bool) -> type[NativeServer] | None:
 
         check_library()
     except ImportError as error:
-        why = f"it is not built ({error})"
+        why = f"it is not built, or not from this version of the source ({error})"
     except StartError as error:
         why = str(error)
     else:

@@ -207,7 +207,7 @@ def test_a_service_that_is_not_there_is_named(
     options = ("--rules", str(rules), "--timeout", "0.2")
     for name, addresses in (("theirs", ("127.0.0.1:1", there)), ("ours", (there, "127.0.0.1:1"))):
         code, _, err = command("compare", "--theirs", addresses[0], "--ours", addresses[1], *options)
-        assert (1, f"{name} cannot be reached within 0.2 s\n") == (code, err)
+        assert (1, f"{name} (127.0.0.1:1) cannot be reached within 0.2 s\n") == (code, err)
 
 
 def test_both_are_reached_over_tls(command: Command, rules: Path, tmp_path: Path) -> None:

@@ -277,6 +277,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"redis": {"url": "redis://:secret@x:1"}}, "redis.url: it has a password"),
     ({"redis": {"auth": {"caKey": "ca.crt"}}}, "redis.auth.caKey: name the Secret"),
     ({"redis": {"tls": True, "bundled": {"enabled": True}}}, "redis.bundled: it has no TLS"),
+    (
+        {"redis": {"url": "managed:6379", "bundled": {"enabled": True}}},
+        "redis.bundled: the counters would be",
+    ),
     ({"store": "memory", "redis": {"bundled": {"enabled": True}}}, "redis.bundled: nothing counts in it"),
 ]
 

@@ -22,18 +22,21 @@ def replay(
     ours: grpc.Channel,
     report: Report,
     *,
+    addresses: tuple[str, str],
     timeout: float,
     checks_only: bool = False,
 ) -> None:
     """Send each request to both services at the same time, and report the differences.
 
-    Raises StoreError if a service cannot be reached.
+    Raises StoreError, with one of the addresses, if a service cannot be reached.
     """
-    for name, channel in (("theirs", theirs), ("ours", ours)):
+    for name, address, channel in zip(("theirs", "ours"), addresses, (theirs, ours), strict=True):
         try:
             grpc.channel_ready_future(channel).result(timeout)
         except grpc.FutureTimeoutError:
-            raise StoreError(f"{name} cannot be reached within {timeout:g} s") from None
+            raise StoreError(
+                f"{name} ({printable(address)}) cannot be reached within {timeout:g} s"
+            ) from None
     ask_theirs, ask_ours = (channel.unary_unary(PATH, None, None) for channel in (theirs, ours))
     comparer = Comparer()
     for request in requests:

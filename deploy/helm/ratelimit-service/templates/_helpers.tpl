@@ -107,6 +107,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if and (eq .Values.store "redis") (not .Values.redis.bundled.enabled) (not .Values.redis.url) }}{{ fail "redis.url: name a Redis, or set redis.bundled.enabled" }}{{ end }}
 {{- if contains "@" .Values.redis.url }}{{ fail "redis.url: it has a password, which `kubectl describe` shows; use redis.auth.secretName" }}{{ end }}
 {{- if and .Values.redis.bundled.enabled (or .Values.redis.tls .Values.redis.auth.secretName (ne .Values.redis.type "SINGLE")) }}{{ fail "redis.bundled: it has no TLS and no password, and is SINGLE; use redis.url for another" }}{{ end }}
+{{- if and .Values.redis.bundled.enabled (not (has .Values.redis.url (list "" "redis:6379"))) }}{{ fail "redis.bundled: the counters would be in the bundled Redis and not at redis.url; remove one of them" }}{{ end }}
 {{- if and .Values.redis.bundled.enabled (eq .Values.store "memory") }}{{ fail "redis.bundled: nothing counts in it with store: memory" }}{{ end }}
 {{- if and .Values.redis.auth.caKey (not .Values.redis.auth.secretName) }}{{ fail "redis.auth.caKey: name the Secret that has it in redis.auth.secretName" }}{{ end }}
 {{- end }}
