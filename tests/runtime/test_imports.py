@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module, invalidate_caches
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -50,3 +52,21 @@ def test_an_imported_package_stays() -> None:
         assert before is import_module(PACKAGE)
         assert import_module(f"{PACKAGE}.part") is sys.modules[f"{PACKAGE}.part"]
     assert before is sys.modules[PACKAGE]
+
+
+def test_the_libraries_of_the_service_work_without_packages_that_it_does_not_use() -> None:
+    """All of these packages are installed here."""
+    script = (
+        "import sys; from ratelimit_service.runtime import imports; imports.skip_unused(); "
+        "import httpx, structlog, ratelimit_service.stores.redis; "
+        "structlog.get_logger().info('said'); httpx.Client(verify=False).close(); "
+        "print(*[name for name, module in sys.modules.items() if module is not None])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    imported = set(done.stdout.splitlines()[-1].split())
+    assert {"httpx", "structlog", "redis.asyncio"} <= imported
+    unused = {"click", "greenlet", "opentelemetry", "pygments", "rich"}
+    assert set() == unused & imported
+    assert unused == {name for name in unused if find_spec(name) is not None}
