@@ -37,7 +37,7 @@ _COLD_RATE = 2_000
 ATTACKS = (
     "calls_without_end",
     "unfinished_requests",
-    "replies_that_nobody_takes",
+    "replies_that_are_not_read",
     "headers_that_grow",
     "input_that_is_left_behind",
     "bytes_from_everywhere",

@@ -20,7 +20,7 @@ RULES = "domain: ledger\ndescriptors: [{key: team, rate_limit: {unit: year, toke
 WITHOUT_LEDGER = (
     "domain: ledger\ndescriptors: [{key: team, rate_limit: {unit: year, requests_per_unit: 4000000000}}]\n"
 )
-"""For a version of the service that does not know ledgers."""
+"""For a version of the service without ledgers."""
 
 CALLERS = 20
 TRANSPORTS = ("native", "grpcio")
@@ -33,7 +33,7 @@ class Outcome:
     acknowledged: Counter[str] = field(default_factory=Counter)
     unanswered: Counter[str] = field(default_factory=Counter)
     failed: int = 0
-    """How many calls got an error."""
+    """The number of calls that got an error."""
 
 
 def charge(team: str, hits: int) -> bytes:

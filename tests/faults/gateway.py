@@ -15,17 +15,17 @@ from testing.service import Service
 from .callers import CALLERS, charge
 
 BETWEEN_TWO = 300
-"""Charges that are answered before the next replica is replaced: so none of them is replaced while nothing
-goes on."""
+"""Charges that are answered before the next replica is replaced, so that each replacement happens under load."""
 
 
 TURNED_AWAY = (StatusCode.UNAVAILABLE, StatusCode.CANCELLED)
-"""What a call gets that comes while its replica ends: it is not counted. The second is of those that gRPC has
-not handed over."""
+"""The errors of calls that arrive while their replica ends, and are not counted. The second is for calls that
+gRPC has not passed on.
+"""
 
 
 class Gateway:
-    """Callers that know several replicas. If one is about to end, they ask the next one."""
+    """Callers that know several replicas. If one is about to end, they call the next one."""
 
     def __init__(self, *replicas: Service) -> None:
         self._channels = {replica.grpc: aio.insecure_channel(replica.grpc) for replica in replicas}
@@ -34,7 +34,7 @@ class Gateway:
         self._changed = asyncio.Condition()
         self.acknowledged = Counter[str]()
         self.turned_away = 0
-        """How often a replica that was about to end has refused a call."""
+        """The number of calls that an ending replica has refused."""
 
     def exchange(self, old: Service, new: Service) -> None:
         """Send later calls to the new replica instead of the old one. The old connection closes when its

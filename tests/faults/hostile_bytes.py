@@ -93,7 +93,7 @@ SHAPES: dict[str, tuple[int, Callable[[int], bytes]]] = {
     ),
     "domains": (5_000, lambda n: field(0x0A, _bytes(n, 900)) + field(0x12, entry(b"k"))),
 }
-"""How many requests of each shape there are, and what makes one from its number."""
+"""For each shape, the number of requests, and the function that makes a request from its number."""
 
 
 class Call:

@@ -129,8 +129,8 @@ def unfinished_requests(attack: Attack) -> None:
     )
 
 
-def replies_that_nobody_takes(attack: Attack) -> None:
-    """Ask with a flow-control window of zero."""
+def replies_that_are_not_read(attack: Attack) -> None:
+    """Send requests with a flow-control window of zero."""
     connections = [attack.connect(h2.MAGIC + h2.settings(initial_window_size=0)) for _ in range(300)]
     attack.flood(connections, lambda n: b"".join(h2.call(stream, CHECK) for stream in streams(n, 20)))
 
@@ -174,7 +174,7 @@ def bytes_from_everywhere(attack: Attack) -> None:
 
 
 def calls_from_everywhere(attack: Attack) -> None:
-    """A thousand connections that each make one call after another, as an honest caller does."""
+    """Make one call after another on each of a thousand connections, as an honest caller does."""
     attack.flood(
         [attack.connect() for _ in range(1_000)],
         lambda n: b"".join(h2.call(stream, CHECK) for stream in streams(n, 1)),
@@ -182,7 +182,7 @@ def calls_from_everywhere(attack: Attack) -> None:
 
 
 def connections_without_end(attack: Attack) -> None:
-    """As many as one address can make, each with a call so that it is not silent."""
+    """Open as many connections as one address can make, each with a call so that it is not silent."""
     while attack.goes_on():
         try:
             attack.connect(h2.MAGIC + h2.settings() + h2.call(1, CHECK))
@@ -236,7 +236,7 @@ ATTACKS = {
     for attack in (
         calls_without_end,
         unfinished_requests,
-        replies_that_nobody_takes,
+        replies_that_are_not_read,
         headers_that_grow,
         connections_and_nothing_else,
         input_that_is_left_behind,
@@ -250,7 +250,7 @@ ATTACKS = {
 }
 
 FROM_ELSEWHERE = ("calls_from_everywhere", "connections_and_nothing_else", "connections_without_end")
-"""Attacks from an address of their own: in that of the callers they would be callers among others."""
+"""Attacks from an address of their own: at the address of the callers, they would look like further callers."""
 
 if __name__ == "__main__":
     with ExitStack() as connections:

@@ -1,4 +1,4 @@
-"""What amendments do while a part of the store, or a clock, fails."""
+"""Amendments while a part of the store, or a clock, fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from testing.redis_servers import RedisServer
 from .amended_replicas import KINDS, MILLION, Fleet, Replica, answered, running, target, until
 
 
-async def test_a_replica_that_is_cut_off_keeps_what_it_knows_and_catches_up(redis_url: str) -> None:
+async def test_a_replica_without_its_store_keeps_its_amendments_and_catches_up(redis_url: str) -> None:
     """A block stays in force. A change that the replica misses is not, and the age of its list is shown.
     Later it catches up.
     """
@@ -33,7 +33,7 @@ async def test_a_replica_that_is_cut_off_keeps_what_it_knows_and_catches_up(redi
         async with running(RedisStore(connect(redis_url)), behind) as fleet, fleet.load():
             await fleet.change("budget=evil", to=0)
             await fleet.until_answered("budget=evil", "OVER_LIMIT of 0")
-            proxy.target = 1  # where nobody listens
+            proxy.target = 1  # an address without a listener
             proxy.cut_all()
             await until(lambda: fleet.second.follower.age_seconds > 1)
             await fleet.change("budget=other", to=0)
@@ -66,7 +66,7 @@ async def a_block_holds(fleet: Fleet, fault: Callable[[], Awaitable[None]]) -> C
     return seen
 
 
-async def test_a_step_of_a_clock_ends_a_top_up_at_that_replica_and_its_way_back_restores_it(
+async def test_a_step_of_a_clock_ends_a_top_up_on_that_replica_until_it_is_undone(
     in_redis: Fleet,
 ) -> None:
     """Each replica decides by its own clock. The stored amendments and the counts do not change."""
@@ -86,10 +86,8 @@ async def test_a_step_of_a_clock_ends_a_top_up_at_that_replica_and_its_way_back_
     assert MILLION + 5 - 7 == decision.statuses[0].remaining
 
 
-async def test_a_failover_in_the_middle(request: pytest.FixtureRequest) -> None:
-    """A block stays in force on both replicas throughout. A change after the failover comes into force, and
-    nothing is counted twice.
-    """
+async def test_a_block_holds_during_a_failover(request: pytest.FixtureRequest) -> None:
+    """On both replicas. A change after the failover comes into force, and nothing is counted twice."""
     with RedisSentinels() as sentinels:
         link = Link(timeout=0.5, connect_timeout=0.5)
         below = [RedisStore(through_sentinels("mymaster", sentinels.addresses(), link)) for _ in range(2)]
@@ -120,8 +118,8 @@ async def until_taken_over(server: RedisServer) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_the_server_of_the_amendments_goes_away_in_a_cluster(redis_cluster: RedisCluster) -> None:
-    """Its replica takes over. The amendments stay in force, and more can be made."""
+async def test_amendments_survive_the_loss_of_their_server_in_a_cluster(redis_cluster: RedisCluster) -> None:
+    """Its replica takes over. The amendments stay in force, and further ones can be made."""
     link = Link(timeout=0.5, connect_timeout=0.5)
     below = [
         ClusterStore(lambda address: at_address(address, link), redis_cluster.addresses()) for _ in range(2)
@@ -149,8 +147,8 @@ async def test_the_server_of_the_amendments_goes_away_in_a_cluster(redis_cluster
         assert {"OVER_LIMIT of 0", "unavailable"} >= set(seen), seen
 
 
-async def test_the_slot_of_the_amendments_moves_to_another_server(redis_cluster: RedisCluster) -> None:
-    """It moves under load, with a change in between. The books are exact."""
+async def test_amendments_survive_a_move_of_their_slot(redis_cluster: RedisCluster) -> None:
+    """Under load, with a change during the move. The books are exact."""
     link = Link(timeout=0.5, connect_timeout=0.5)
     below = [
         ClusterStore(lambda address: at_address(address, link), redis_cluster.addresses()) for _ in range(2)
@@ -162,7 +160,7 @@ async def test_the_slot_of_the_amendments_moves_to_another_server(redis_cluster:
             source, other = await asyncio.to_thread(redis_cluster.begin_to_move, slot)
             while await asyncio.to_thread(redis_cluster.move_keys, slot, source, other):
                 pass
-            # All keys are over there, and the slot is not yet: a key that is new is nowhere (TRYAGAIN).
+            # All keys have moved, but the slot has not: a new key has no server yet (TRYAGAIN).
             change = asyncio.create_task(fleet.change("budget=quiet", to=7))
             await asyncio.sleep(0.1)
             assert not change.done()
@@ -175,7 +173,7 @@ async def test_the_slot_of_the_amendments_moves_to_another_server(redis_cluster:
         await fleet.check_books()
 
 
-async def test_a_store_that_came_back_empty_lifts_what_was_in_force_and_says_so(
+async def test_amendments_end_with_a_log_line_if_the_store_has_lost_them(
     redis_server: RedisServer,
 ) -> None:
     """The counters are lost as well."""

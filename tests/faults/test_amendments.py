@@ -1,7 +1,6 @@
 """Limits are amended under load, on two replicas of one store.
 
-The counts are what was charged, whatever was amended meanwhile. Only resets take from them, and return how
-much.
+Amendments never change the counts; only resets do, and they return the amounts.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from ratelimit_service.stores.redis.server import RedisStore
 from .amended_replicas import KINDS, MILLION, Fleet, Replica, answered, target
 
 ROWS: list[tuple[str, dict[str, int | str], str]] = [
-    # What the check of a bucket that is used by 50 is told before, with the change, and (of two windows) with
-    # the other one.
+    # The answers to a check of a bucket with a count of 50: before the change, with it, and (for two windows)
+    # with the other change.
     ("requests", {"to": 10}, "OVER_LIMIT of 10"),
     ("requests", {"add": 5}, f"OK of {MILLION + 5}"),
     ("requests", {"to": 0}, "OVER_LIMIT of 0"),
@@ -38,7 +37,7 @@ ROWS: list[tuple[str, dict[str, int | str], str]] = [
 ]
 
 
-async def test_each_verb_on_each_kind_of_rule_under_load(fleet: Fleet) -> None:
+async def test_each_verb_works_on_each_kind_of_rule_under_load(fleet: Fleet) -> None:
     """Each amendment is made and removed again, for one bucket and by a pattern. It comes into force on both
     replicas, and no charge is lost.
     """
@@ -66,8 +65,8 @@ async def test_each_verb_on_each_kind_of_rule_under_load(fleet: Fleet) -> None:
         assert {50} == set(await fleet.held(f"{kind}=quiet{number}"))
 
 
-async def test_resets_under_load_take_what_they_say(fleet: Fleet) -> None:
-    """The counts and what the resets took add up to what was charged. A repeated reset takes nothing."""
+async def test_resets_under_load_return_exactly_the_deleted_counts(fleet: Fleet) -> None:
+    """The counts and the amounts of the resets add up to the charges. A repeated reset deletes nothing."""
     taken = 0
     async with fleet.load():
         for _ in range(10):
@@ -84,10 +83,8 @@ async def test_resets_under_load_take_what_they_say(fleet: Fleet) -> None:
     assert 10 == len(await fleet.first.operations.audit())
 
 
-async def test_two_operators_at_once_and_one_of_them_twice(in_redis: Fleet) -> None:
-    """In the end both replicas have the same amendments, which are those of the audit. A repeated change
-    counts once.
-    """
+async def test_concurrent_and_repeated_changes_under_load_are_applied_once(in_redis: Fleet) -> None:
+    """Finally, both replicas have the amendments that follow from the audit."""
     by = [Attribution("ana", "more", f"a{number}") for number in range(10)]
     others = [Attribution("bo", "more", f"b{number}") for number in range(10)]
 
@@ -106,7 +103,7 @@ async def test_two_operators_at_once_and_one_of_them_twice(in_redis: Fleet) -> N
     await in_redis.check_books()
 
 
-async def test_ten_thousand_amendments_under_load(in_redis: Fleet) -> None:
+async def test_ten_thousand_amendments_come_into_force_under_load(in_redis: Fleet) -> None:
     """Each change has a hundred. All are in force, also on a replica that starts later, and the books are
     exact.
     """

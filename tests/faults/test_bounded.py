@@ -1,4 +1,4 @@
-"""Faults that may lose charges: at most how many. Nothing is ever counted twice."""
+"""Faults that may lose a bounded number of charges. No charge is counted twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from testing.exact_load import REPORT, Bench
 from testing.redis_servers import RedisServer
 
 
-async def test_with_appendfsync_everysec_a_killed_redis_loses_a_second_at_most(tmp_path: Path) -> None:
+async def test_with_appendfsync_everysec_a_killed_redis_loses_at_most_a_second(tmp_path: Path) -> None:
     """Charges of the last second may be lost although they were acknowledged. Nothing is counted twice."""
     with RedisServer("--appendonly", "yes", "--appendfsync", "everysec", "--dir", str(tmp_path)) as server:
         bench = Bench(server.url)

@@ -23,11 +23,11 @@ from .hostile_bytes import RULES, entry, request
 MIB = 2**20
 
 STORE = 24 * MIB
-"""What the memory store may take here, so that it is full after some seconds."""
+"""The size of the memory store here, so that it is full after some seconds."""
 
 MOST_GROWN = STORE + 84 * MIB
-"""What the process may grow by: its caches (docs/bounds.md) come to some 60 MiB, and what is being read to
-the rest. A container of deploy/kubernetes has 256 MiB."""
+"""The growth that is allowed: the caches (docs/bounds.md) take some 60 MiB, and requests in progress the
+rest. A container of deploy/kubernetes has 256 MiB."""
 
 _DAY_OVERRIDE = b"\x12\x04\x08\x05\x10\x04"
 
@@ -57,7 +57,7 @@ SHAPES: dict[str, tuple[int, Callable[[int], bytes]]] = {
         lambda n: request(*[entry(b"m", value(100 * n + at, 300)) for at in range(20)]),
     ),
 }
-"""How many requests of each shape there are, and what makes one from its number."""
+"""For each shape, the number of requests, and the function that makes a request from its number."""
 
 
 class Peer:
@@ -80,13 +80,14 @@ def memory(service: Service, what: str) -> int:
 
 
 MOST = 256 * MIB
-"""What the native transport and the memory store leave the process below, with every setting at its default.
+"""The bound on the memory of the process with the native transport, the memory store, and all default
+settings.
 """
 
 
-async def test_all_bounds_together_are_those_of_a_small_container(tmp_path: Path) -> None:
-    """With the defaults, the memory store and the caches are filled, and then connections keep as much as
-    they may.
+async def test_all_bounds_together_fit_a_small_container(tmp_path: Path) -> None:
+    """With default settings, the memory store and the caches are filled, and then connections use as much
+    memory as they may.
     """
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES)
@@ -114,7 +115,7 @@ async def test_all_bounds_together_are_those_of_a_small_container(tmp_path: Path
 
 
 @pytest.mark.parametrize("transport", ["native", "grpcio"])
-async def test_a_hostile_peer_leaves_the_process_small(tmp_path: Path, transport: str) -> None:
+async def test_a_hostile_peer_cannot_make_the_process_large(tmp_path: Path, transport: str) -> None:
     """Every cache and table is full, the pages about them are requested, and new buckets are refused. No
     counter is evicted.
     """
@@ -136,7 +137,7 @@ async def test_a_hostile_peer_leaves_the_process_small(tmp_path: Path, transport
             await peer.send([exhausted] * 3)
             codes: set[str] = set()
             for requests, made in SHAPES.values():
-                some = 20 if len(made(0)) < 100_000 else 2  # in flight, they would be what is measured
+                some = 20 if len(made(0)) < 100_000 else 2  # requests in flight would be measured instead
                 for first in range(0, requests, some):
                     codes |= await peer.send([made(first + number) for number in range(some)])
             for page in (f"{service.metrics}/metrics", f"{service.debug}/stats", f"{service.debug}/rlconfig"):

@@ -44,7 +44,7 @@ class Replica:
         return status.remaining, status.reset
 
     async def recorded(self) -> list[int]:
-        """What the ledger has of each hour, in the order of time."""
+        """Return the entries of the ledger, in the order of their hours."""
         return [value for _, value in sorted((await entries_in(self.store, "{d|")).items())]
 
 
@@ -63,7 +63,7 @@ async def replica(request: pytest.FixtureRequest) -> AsyncIterator[Replica]:
 
 
 @pytest.mark.parametrize("step", [-90 * 60, 90 * 60])
-async def test_a_step_and_a_step_back_find_every_count_again(replica: Replica, step: int) -> None:
+async def test_a_step_back_of_the_clock_finds_every_count_again(replica: Replica, step: int) -> None:
     """An hour and a half to either side is another window with its own count. After the way back, the first
     count is complete.
     """
@@ -83,7 +83,7 @@ async def test_a_small_step_back_stays_in_the_window(replica: Replica) -> None:
     assert [41] == await replica.recorded()
 
 
-async def test_a_step_across_the_edge_counts_on_either_side(replica: Replica) -> None:
+async def test_clocks_on_both_sides_of_an_edge_count_in_their_own_windows(replica: Replica) -> None:
     """A clock that is ten seconds slow counts in the old window, and a right one in the new one."""
     replica.now += 3_000
     assert (60, 3_600) == await replica.left(40)

@@ -31,7 +31,7 @@ LONGEST_MS = 20.0
 """CPU time of a turn of the event loop at most; docs/xds.md has what was measured."""
 
 USUAL_MS = 0.25
-"""CPU time of a decision without faults, on a machine that does nothing else. What shares a core makes both slower alike."""
+"""CPU time of a decision without faults, on an idle machine. Other load on a core slows down both alike."""
 
 BETWEEN_TWO = 60
 """Answers from each replica between two steps of the control plane."""
@@ -132,7 +132,7 @@ class Waits(NamedTuple):
         return cls(sorted(float(line[1]) for line in kept), sorted(float(line[2]) for line in lines))
 
 
-async def test_whatever_a_control_plane_does_no_limit_is_gone_and_every_charge_is_counted_once(
+async def test_no_fault_of_a_control_plane_removes_a_limit_or_miscounts_a_charge(
     redis_server: RedisServer, redis_url: str, tmp_path: Path
 ) -> None:
     """It restarts, sends partial, bad, empty and huge sets and other types, and ends calls with resets and
@@ -150,7 +150,7 @@ async def test_whatever_a_control_plane_does_no_limit_is_gone_and_every_charge_i
         await asyncio.to_thread(replica.service.wait_for_event, "the store is reached")
     measured = tmp_path / "native.waits"
     unruled = len(measured.read_text().splitlines()) + 10
-    """The lines from before the first set, when calls are refused."""
+    """Lines before the first set, when calls are refused."""
 
     async def followed(step: Callable[[], Awaitable[None] | None], wanted: Callable[[], bool]) -> None:
         """Do something, and wait until both replicas have noticed it and callers have called again."""
@@ -224,5 +224,5 @@ async def test_whatever_a_control_plane_does_no_limit_is_gone_and_every_charge_i
     charged = replicas[0].charged + replicas[1].charged
     assert charged == counted_in(redis_server)
     waits = Waits.of(measured, unruled)
-    # Both callers may have waited for one turn that was longer: the kernel does work of others in a system call.
+    # Both callers may have waited for one longer turn: the kernel may do unrelated work in a system call.
     assert waits.turns[-3] < LONGEST_MS * max(1.0, median(waits.answers) / USUAL_MS), waits.turns[-5:]

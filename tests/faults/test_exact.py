@@ -1,4 +1,4 @@
-"""Faults that lose nothing and count nothing twice: the books are exact after each."""
+"""Faults that lose no charge and count none twice: the books are exact after each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from testing.redis_proxy import RedisProxy
 from testing.redis_servers import RedisServer
 
 SECONDS = float(os.environ.get("FAULT_SECONDS", "0.5"))
-"""How long a fault goes on; `make faults` takes longer ones."""
+"""The duration of a fault; `make faults` uses a longer one."""
 
 
 async def exact(bench: Bench, outcome: Outcome, what: str) -> None:
@@ -41,7 +41,7 @@ async def for_a_while(seconds: float = SECONDS) -> None:
     await asyncio.sleep(seconds)
 
 
-async def test_scripts_are_forgotten_again_and_again(bench: Bench, redis_server: RedisServer) -> None:
+async def test_repeated_script_flush_loses_no_charge(bench: Bench, redis_server: RedisServer) -> None:
     """SCRIPT FLUSH under load."""
 
     async def fault() -> None:
@@ -53,7 +53,9 @@ async def test_scripts_are_forgotten_again_and_again(bench: Bench, redis_server:
 
 
 @pytest.mark.parametrize("stall", [0.03, 0.3, 1.2, 5.0] if SECONDS > 1 else [0.03, 0.3, 1.2])
-async def test_redis_stands_still(bench: Bench, redis_server: RedisServer, stall: float) -> None:
+async def test_a_suspended_redis_loses_no_charge(
+    bench: Bench, redis_server: RedisServer, stall: float
+) -> None:
     """SIGSTOP for less than the deadline, for more, and for longer than the timeout of a connection."""
 
     async def fault() -> None:
@@ -72,7 +74,7 @@ async def test_redis_stands_still(bench: Bench, redis_server: RedisServer, stall
 
 
 @pytest.mark.parametrize("direction", ["replies", "requests"])
-async def test_connections_are_cut_at_every_byte(
+async def test_connections_cut_at_any_byte_lose_no_charge(
     redis_server: RedisServer, redis_url: str, direction: str
 ) -> None:
     """The connection ends after 0, 1, 2 … bytes of a reply or of a request."""
@@ -94,7 +96,7 @@ async def test_connections_are_cut_at_every_byte(
     await proxy.stop()
 
 
-async def test_all_connections_are_cut_at_once_again_and_again(
+async def test_cutting_all_connections_repeatedly_loses_no_charge(
     redis_server: RedisServer, redis_url: str
 ) -> None:
     """A load balancer that is restarted does this."""
@@ -113,8 +115,8 @@ async def test_all_connections_are_cut_at_once_again_and_again(
     await proxy.stop()
 
 
-async def test_redis_is_killed_and_comes_back_with_what_it_had_acknowledged(tmp_path: Path) -> None:
-    """kill -9, with appendfsync always."""
+async def test_a_killed_redis_with_appendfsync_always_loses_no_charge(tmp_path: Path) -> None:
+    """kill -9. All acknowledged charges are there afterwards."""
     options = ("--appendonly", "yes", "--appendfsync", "always", "--dir", str(tmp_path))
     with RedisServer(*options) as server:
         bench = Bench(server.url)
@@ -135,7 +137,7 @@ async def test_redis_is_killed_and_comes_back_with_what_it_had_acknowledged(tmp_
         await bench.close()
 
 
-async def test_redis_has_no_memory_left(bench: Bench, redis_server: RedisServer) -> None:
+async def test_a_full_redis_loses_no_charge(bench: Bench, redis_server: RedisServer) -> None:
     """No part of a batch is applied meanwhile; all of it is when there is memory again."""
 
     async def fault() -> None:
@@ -151,7 +153,7 @@ async def test_redis_has_no_memory_left(bench: Bench, redis_server: RedisServer)
     assert outcome.answered["UNAVAILABLE"] > 0
 
 
-async def test_redis_is_read_only_for_a_while(bench: Bench, redis_server: RedisServer) -> None:
+async def test_a_read_only_redis_loses_no_charge(bench: Bench, redis_server: RedisServer) -> None:
     """A primary that became a replica answers READONLY."""
 
     async def fault() -> None:
@@ -167,7 +169,7 @@ async def test_redis_is_read_only_for_a_while(bench: Bench, redis_server: RedisS
     assert outcome.answered["UNAVAILABLE"] > 0
 
 
-async def test_a_slow_redis_is_not_waited_for(redis_server: RedisServer, redis_url: str) -> None:
+async def test_callers_do_not_wait_for_a_slow_redis(redis_server: RedisServer, redis_url: str) -> None:
     """Each direction takes 50 ms. Every caller gets its answer by the deadline, and every charge is counted."""
     proxy = Proxy(redis_server.port)
     await proxy.start()
@@ -200,8 +202,8 @@ async def test_a_forbidden_domain_affects_no_other(redis_server: RedisServer, re
     await bench.close()
 
 
-async def test_connections_to_a_proxy_before_several_servers_are_cut() -> None:
-    """Each bucket is settled on the server that has it."""
+async def test_cut_connections_to_a_proxy_lose_no_charge() -> None:
+    """There are several servers behind it. Each bucket is settled on its own server."""
     with RedisServer() as first, RedisServer() as second, RedisProxy([first, second]) as envoy:
         proxy = Proxy(envoy.port)
         await proxy.start()

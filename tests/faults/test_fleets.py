@@ -29,7 +29,7 @@ TEAMS = 20
 SLOTS = sorted({slot_of(f"{{ledger|team=t{number}}}") for number in range(TEAMS)})
 
 LOST_AT_MOST = 200
-"""Hits: what a primary may have answered in the moment before it is killed; the load is some thousands a
+"""The most hits that a primary may answer in the moment before it is killed; the load is some thousands a
 second."""
 
 
@@ -70,7 +70,7 @@ async def until(what: str, condition: Callable[[], bool], patience: float = 30) 
     return time.monotonic() - began
 
 
-async def test_slots_move_to_other_servers(bench: Bench, redis_cluster: RedisCluster) -> None:
+async def test_moving_slots_lose_no_charge(bench: Bench, redis_cluster: RedisCluster) -> None:
     """Every slot that is charged moves, key by key: ASK meanwhile, MOVED afterwards."""
 
     async def fault() -> None:
@@ -82,7 +82,9 @@ async def test_slots_move_to_other_servers(bench: Bench, redis_cluster: RedisClu
     assert outcome.answered["OK"] > 100
 
 
-async def test_a_slot_stays_half_way(bench: Bench, redis_cluster: RedisCluster) -> None:
+async def test_a_slot_that_stays_between_servers_loses_no_charge(
+    bench: Bench, redis_cluster: RedisCluster
+) -> None:
     """Charges for which no server has all keys are kept until one has them. Buckets of other slots are
     answered.
     """
@@ -95,7 +97,7 @@ async def test_a_slot_stays_half_way(bench: Bench, redis_cluster: RedisCluster) 
             lambda: redis_cluster.owner(slot).cli("CLUSTER", "COUNTKEYSINSLOT", str(slot)) >= "3",
         )
         source, target = await asyncio.to_thread(redis_cluster.begin_to_move, slot)
-        # One of its keys is over there, the others are not: nobody can be asked for all of them (TRYAGAIN).
+        # One of its keys has moved, the others have not: no server can handle all of them (TRYAGAIN).
         await asyncio.to_thread(redis_cluster.move_keys, slot, source, target, 1)
         await until("there are charges to keep", lambda: bench.settling.journal.hits > 0)
         seen["kept"] = bench.settling.journal.hits
@@ -110,7 +112,7 @@ async def test_a_slot_stays_half_way(bench: Bench, redis_cluster: RedisCluster) 
     assert outcome.answered["OK"] > TEAMS
 
 
-async def test_scripts_are_forgotten_by_all_servers(bench: Bench, redis_cluster: RedisCluster) -> None:
+async def test_script_flush_on_all_servers_loses_no_charge(bench: Bench, redis_cluster: RedisCluster) -> None:
     """SCRIPT FLUSH under load."""
 
     async def fault() -> None:
@@ -121,10 +123,10 @@ async def test_scripts_are_forgotten_by_all_servers(bench: Bench, redis_cluster:
     await exact(bench, await bench.run(fault), "SCRIPT FLUSH on all servers of a Cluster")
 
 
-async def test_one_server_stands_still(bench: Bench, redis_cluster: RedisCluster) -> None:
-    """It stands still for longer than a call waits and shorter than the failover takes. The others keep
-    answering.
-    """
+async def test_one_suspended_server_does_not_affect_the_others(
+    bench: Bench, redis_cluster: RedisCluster
+) -> None:
+    """It is suspended for longer than a call waits, but not long enough for a failover."""
     still = redis_cluster.owner(SLOTS[0])
 
     async def fault() -> None:
@@ -141,7 +143,7 @@ async def test_one_server_stands_still(bench: Bench, redis_cluster: RedisCluster
     assert not bench.settling.open
 
 
-async def test_a_server_that_stands_still_holds_up_no_journal(
+async def test_a_suspended_server_does_not_delay_the_journal_of_others(
     bench: Bench, redis_cluster: RedisCluster
 ) -> None:
     """Calls to another server break meanwhile, and are settled before the first one continues."""
@@ -159,7 +161,7 @@ async def test_a_server_that_stands_still_holds_up_no_journal(
         try:
             await until("the server is given up for now", lambda: waiting(still))
             for _ in range(3):
-                while not waiting(other):  # a call was under way
+                while not waiting(other):  # a call was in flight
                     await asyncio.to_thread(other.cli, "CLIENT", "KILL", "TYPE", "normal")
                 await until("those of the other are written", lambda: not waiting(other))
             assert waiting(still)
@@ -182,8 +184,10 @@ def answered(bench: Bench) -> int:
     return bench.settling._lanes.number - bench.settling.failures
 
 
-async def test_a_primary_of_a_cluster_is_killed(bench: Bench, redis_cluster: RedisCluster) -> None:
-    """Its replica takes over by itself. Buckets of the other servers are answered meanwhile."""
+async def test_a_killed_primary_of_a_cluster_is_replaced_by_its_replica(
+    bench: Bench, redis_cluster: RedisCluster
+) -> None:
+    """Buckets of the other servers are answered meanwhile."""
     slot = SLOTS[0]
     killed = redis_cluster.owner(slot)
     port = killed.port
@@ -226,7 +230,7 @@ def owner_port(server: RedisServer, slot: int) -> int:
     return 0
 
 
-async def test_connections_are_cut_between_the_replies_of_many_slots() -> None:
+async def test_connections_cut_between_the_replies_of_many_slots_lose_no_charge() -> None:
     """Of the calls that are sent together, some are answered, some are carried out without an answer, and
     some do not arrive. All are settled.
     """
@@ -263,7 +267,9 @@ async def behind_sentinels() -> AsyncIterator[tuple[Bench, RedisSentinels]]:
         await bench.close()
 
 
-async def test_a_primary_behind_sentinels_is_killed(behind_sentinels: tuple[Bench, RedisSentinels]) -> None:
+async def test_charges_continue_on_the_replica_of_a_killed_primary(
+    behind_sentinels: tuple[Bench, RedisSentinels],
+) -> None:
     """The sentinels promote its replica, and charges continue there."""
     bench, sentinels = behind_sentinels
 

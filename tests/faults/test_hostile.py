@@ -71,9 +71,9 @@ def message(descriptors: int = 1, value: bytes = b"dba", unit: int = 0) -> bytes
 
 
 async def served(address: str) -> bool:
-    """Whether an honest caller is answered over its own connection.
+    """Return whether an honest caller is answered over its own connection.
 
-    Channels to one address share a connection by default, and the server closes one with enough unfinished
+    By default, channels to one address share a connection, and the server closes one with many unfinished
     calls.
     """
     async with aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
@@ -142,7 +142,7 @@ async def test_nearly_silent_connections_affect_no_other(service: Service) -> No
                 )
                 try:
                     connection.sendall(GREETINGS[number % len(GREETINGS)])
-                except OSError:  # it has been shown the door already
+                except OSError:  # it was disconnected already
                     continue
         assert await served(service.grpc)
         assert (200, "OK") == await asyncio.to_thread(service.health)

@@ -28,12 +28,10 @@ LONGEST_MS = 20.0
 clock."""
 
 LONGEST_REQUEST_MS = 10.0
-"""CPU time of a request with as many descriptors and entries as there may be, behind which a caller may have
-to wait."""
+"""CPU time of a request with the maximum of descriptors and entries, which a caller may have to wait for."""
 
 USUAL_MS = 0.25
-"""CPU time of a call without an attack, on a machine that does nothing else. What shares a core makes both
-slower alike."""
+"""CPU time of a call without an attack, on an idle machine. Other load on a core slows down both alike."""
 
 LONGEST_FOR_NEW_MS = 2_000.0
 """The same for a call that has to connect: an attacker may be ahead of it with a thousand connections, which
@@ -87,7 +85,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probed]:
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_a_hostile_peer_leaves_the_process_small_and_quick(probed: Probed, attack: str) -> None:
+def test_a_hostile_peer_does_not_slow_down_honest_callers(probed: Probed, attack: str) -> None:
     """Below 256 MiB, honest callers hardly wait, and none is refused or cut off.
 
     A caller that connects anew may be cut off while an attack from its own address has as many connections as there may be.

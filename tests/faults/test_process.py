@@ -13,7 +13,7 @@ from tests.faults.callers import CALLERS, TRANSPORTS, charge_until, counted_in, 
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
+async def test_a_stop_under_load_loses_no_acknowledged_charge(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, transport: str
 ) -> None:
     """SIGTERM while twenty callers charge: each call is either answered and counted, or refused and not
@@ -32,7 +32,7 @@ async def test_a_stop_under_load_loses_nothing_that_was_acknowledged(
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_a_killed_service_loses_what_it_had_not_acknowledged(
+async def test_a_killed_service_loses_only_unacknowledged_charges(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, transport: str
 ) -> None:
     """SIGKILL under load: every answered charge is in the store; of the others, at most those in flight."""

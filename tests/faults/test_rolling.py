@@ -15,7 +15,7 @@ from .gateway import Gateway
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_replicas_are_replaced_one_after_another_and_every_charge_is_counted_once(
+async def test_a_rolling_upgrade_counts_every_charge_once(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, transport: str
 ) -> None:
     """Every caller gets an answer, each old replica exits with 0, and the counts are what was acknowledged."""

@@ -205,14 +205,16 @@ ENDING = {
 
 
 @pytest.mark.parametrize("sent, received", ENDING.values(), ids=ENDING)
-async def test_a_connection_ends_where_nothing_sensible_can_follow(sent: bytes, received: list[str]) -> None:
+async def test_a_connection_is_closed_after_a_request_with_an_unclear_end(
+    sent: bytes, received: list[str]
+) -> None:
     """The port sends an answer, and then closes the connection."""
     async with served() as (_, port, reported):
         assert received == await exchange(port, sent, last=False)
     assert [] == reported
 
 
-async def test_a_handler_that_fails_is_reported_and_answered_500() -> None:
+async def test_an_exception_in_a_handler_is_logged_and_answered_500() -> None:
     """The connection stays open."""
     async with served() as (_, port, reported):
         failed = response("Internal Server Error", "500 Internal Server Error")
@@ -222,8 +224,8 @@ async def test_a_handler_that_fails_is_reported_and_answered_500() -> None:
     ]
 
 
-async def test_a_page_that_fails_half_way_is_not_taken_for_a_whole_one() -> None:
-    """It has no last chunk, so the client knows that it is incomplete."""
+async def test_a_page_that_fails_midway_is_marked_as_incomplete() -> None:
+    """It has no last chunk."""
     async with served() as (_, port, reported):
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(port.address))
         writer.write(b"GET /fails-late HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -233,15 +235,15 @@ async def test_a_page_that_fails_half_way_is_not_taken_for_a_whole_one() -> None
     assert ["an HTTP connection has failed"] == [context["message"] for context in reported]
 
 
-async def test_a_page_that_is_only_asked_about_is_not_made() -> None:
-    """HEAD gets the same headers and no body."""
+async def test_a_head_request_does_not_create_the_page() -> None:
+    """It gets the same headers and no body."""
     async with served() as (handlers, port, _):
         lines = await exchange(port, b"HEAD /streams HTTP/1.1\r\nHost: x\r\n\r\n")
     assert ("transfer-encoding: chunked", 0) == (lines[2], handlers.closed)
 
 
-async def test_a_peer_that_leaves_within_its_body_is_noticed() -> None:
-    """The handler gets an exception, and nothing is reported."""
+async def test_a_disconnect_within_a_body_is_detected() -> None:
+    """The handler gets an exception, and nothing is logged."""
     async with served() as (handlers, port, reported):
         _, writer = await asyncio.open_connection("127.0.0.1", port_of(port.address))
         writer.write(b"POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
@@ -253,7 +255,7 @@ async def test_a_peer_that_leaves_within_its_body_is_noticed() -> None:
     assert [] == reported
 
 
-async def test_a_date_is_in_every_answer() -> None:
+async def test_every_response_has_a_date() -> None:
     """It has the only format that HTTP allows."""
     async with served() as (_, port, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", port_of(port.address))
@@ -263,7 +265,7 @@ async def test_a_date_is_in_every_answer() -> None:
     assert re.search(r"\r\ndate: [A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT\r\n", head)
 
 
-async def test_a_connection_without_requests_is_closed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_connection_is_closed_eventually(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a longer time than load balancers wait."""
     monkeypatch.setattr(connections, "_CHECK_EVERY", 0.01)
     async with served() as (_, port, _):
@@ -288,7 +290,7 @@ pieces = st.sampled_from(
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.one_of(pieces, st.binary(max_size=40)), max_size=6))
-def test_no_bytes_make_a_connection_fail(sent: list[bytes]) -> None:
+def test_arbitrary_bytes_cause_no_exception(sent: list[bytes]) -> None:
     """The port reads arbitrary bytes in arbitrary pieces. No error is reported, and the next connection is
     answered.
     """

@@ -1,5 +1,5 @@
-"""Peers that keep a port waiting: other clients are still answered, and these peers are disconnected in the
-end.
+"""Peers that keep a port waiting: other clients are still answered, and these peers are disconnected
+eventually.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ async def test_a_head_of_too_many_lines_is_refused(port: Port) -> None:
 
 
 @each_part
-async def test_one_more_takes_the_place_of_the_one_that_has_been_silent_for_the_longest_time(
-    port: Port, part: bytes
-) -> None:
+async def test_a_new_connection_replaces_the_one_that_was_silent_for_longest(port: Port, part: bytes) -> None:
     """A health check is answered, however many peers hold the port's connections."""
     silent = [await port.connect(send=part) for _ in range(3)]
     await until(lambda: port.count == 3)
@@ -58,7 +56,7 @@ async def test_one_more_takes_the_place_of_the_one_that_has_been_silent_for_the_
     ]
 
 
-async def test_bytes_now_and_then_do_not_make_a_connection_any_newer(port: Port) -> None:
+async def test_single_bytes_do_not_extend_the_life_of_a_connection(port: Port) -> None:
     """Otherwise peers that send a byte each second would outlive every newcomer."""
     slow = [await port.connect() for _ in range(3)]
     for byte in range(8):
@@ -93,8 +91,8 @@ async def test_the_address_with_the_most_connections_makes_room_first(
     assert (True, True) == (scraper.is_open, flood[1].is_open)
 
 
-async def test_requests_in_hand_are_not_closed_for_others(port: Port) -> None:
-    """If all connections have a request in hand, the new connection is closed."""
+async def test_connections_with_requests_in_progress_are_not_replaced(port: Port) -> None:
+    """If all connections have a request in progress, the new connection is closed."""
     held = [await port.connect(send=REQUEST.replace(b"/ ", b"/held ")) for _ in range(3)]
     await until(lambda: port.app.held == 3)
     assert b"" == await (await port.connect(send=REQUEST)).answer()
@@ -103,14 +101,12 @@ async def test_requests_in_hand_are_not_closed_for_others(port: Port) -> None:
 
 
 @each_part
-async def test_a_request_that_does_not_come_is_waited_for_so_long(
-    port: Port, impatient: None, part: bytes
-) -> None:
-    """After that time it is closed, even if there is room."""
+async def test_the_wait_for_a_request_is_bounded(port: Port, impatient: None, part: bytes) -> None:
+    """Then the connection is closed, even if there is room."""
     assert await (await port.connect(send=part)).closed()
 
 
-async def test_an_answer_that_is_not_read_is_waited_for_so_long(port: Port, impatient: None) -> None:
+async def test_the_wait_for_a_peer_to_read_is_bounded(port: Port, impatient: None) -> None:
     """Otherwise the handler, and the memory of its answer, would stay without a limit."""
     peer = await port.connect()
     peer._writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -119,7 +115,7 @@ async def test_an_answer_that_is_not_read_is_waited_for_so_long(port: Port, impa
     await until(lambda: port.count == 0)
 
 
-async def test_an_answer_that_is_read_slowly_is_read_to_its_end(port: Port) -> None:
+async def test_a_slow_reader_gets_the_whole_response(port: Port) -> None:
     """The peer must only make progress: here nine seconds pass each time that it has read something."""
     peer = await port.connect(send=REQUEST.replace(b"/ ", b"/long "))
     await until(lambda: port.count == 1)
@@ -136,7 +132,7 @@ async def test_an_answer_that_is_read_slowly_is_read_to_its_end(port: Port) -> N
     assert seconds > 2 * connection.PATIENCE
 
 
-async def test_an_answer_that_takes_long_is_not_the_peers_fault(port: Port, impatient: None) -> None:
+async def test_a_slow_handler_does_not_count_against_the_peer(port: Port, impatient: None) -> None:
     """A connection that was answered is not closed soon either: it may send another request."""
     peer = await port.connect(send=REQUEST.replace(b"/ ", b"/held "))
     await asyncio.sleep(0.1)
@@ -146,7 +142,7 @@ async def test_an_answer_that_takes_long_is_not_the_peers_fault(port: Port, impa
     assert peer.is_open
 
 
-async def test_a_pause_of_this_process_is_not_held_against_its_peers(
+async def test_a_suspension_of_the_process_does_not_count_against_peers(
     port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a suspension, the machine finds their data in its buffers, and reads it first."""
@@ -167,7 +163,7 @@ async def test_a_pause_of_this_process_is_not_held_against_its_peers(
     assert await peer.closed()
 
 
-async def test_handshakes_are_connections(tmp_path: Path) -> None:
+async def test_handshakes_count_as_connections(tmp_path: Path) -> None:
     """A peer that connects and never begins TLS has a place, and loses it first."""
     authority = Authority()
     port = Port(Certificates("HTTP", *authority.server().write(tmp_path)))
@@ -183,8 +179,8 @@ async def test_handshakes_are_connections(tmp_path: Path) -> None:
         await port.stop()
 
 
-async def test_a_handshake_that_does_not_come_is_waited_for_so_long(tmp_path: Path, impatient: None) -> None:
-    """A handshake that fails leaves nothing behind either."""
+async def test_the_wait_for_a_handshake_is_bounded(tmp_path: Path, impatient: None) -> None:
+    """A failed handshake leaves nothing behind."""
     port = Port(Certificates("HTTP", *Authority().server().write(tmp_path)))
     await port.port.start()
     try:
@@ -207,7 +203,7 @@ class Listening(socket.socket):
         return super().accept()
 
 
-async def test_where_descriptors_run_out_the_silent_ones_make_room(port: Port) -> None:
+async def test_if_file_descriptors_run_out_silent_connections_make_room(port: Port) -> None:
     """A health check is answered although the process cannot open files; the log has one line."""
     held = port.port._connections
     assert held is not None
@@ -231,8 +227,8 @@ async def test_where_descriptors_run_out_the_silent_ones_make_room(port: Port) -
     ]
 
 
-async def test_a_stop_closes_what_is_silent(port: Port) -> None:
-    """It only waits for requests in hand."""
+async def test_a_stop_closes_silent_connections(port: Port) -> None:
+    """It only waits for requests in progress."""
     silent = await port.connect()
     half = await port.connect(send=PARTS["half a head"])
     await until(lambda: port.count == 2)

@@ -135,7 +135,9 @@ async def test_rlconfig_shows_what_a_domain_refuses_in_addition_to_its_limits() 
         ({"notify": ()}, ", notify: off"),
     ],
 )
-async def test_rlconfig_shows_who_learns_of_a_budget(more: dict[str, Any], expected: str) -> None:
+async def test_rlconfig_shows_the_signals_and_receivers_of_a_rule(
+    more: dict[str, Any], expected: str
+) -> None:
     """The line has the same keys as the rule."""
     rule = Rule(StatKey("a", ("team",)), (Limit(5, Window(Unit.MINUTE)),), budget=True, **more)
     tree = RuleTree([DomainRules("a", (DescriptorRule(b"team", rule=rule),))])
@@ -187,8 +189,8 @@ async def test_paths_below_api_go_to_the_api() -> None:
         assert ("/api/v1/openapi.json: " in listed, "/: in a browser, " in listed) == (True, True)
 
 
-async def test_the_first_page_names_the_others() -> None:
-    """Everything that it names exists."""
+async def test_the_first_page_lists_the_others() -> None:
+    """Every listed path exists."""
     async with serving(debug_app(lambda: TREE, lambda: (), always(Metrics()))) as client:
         paths = [line.split(":")[0] for line in (await client.get("/")).text.splitlines()]
         codes = [(await client.get(path)).status_code for path in paths]

@@ -109,15 +109,15 @@ async def port_without_store() -> AsyncIterator[Port]:
         yield port
 
 
-async def test_healthcheck_says_ok_while_all_is_well(port: Port) -> None:
-    """It does so for any method, with upstream's body."""
+async def test_healthcheck_is_ok_while_every_component_is_healthy(port: Port) -> None:
+    """For any method, with upstream's body."""
     port.health.set("redis", True)
     responses = [await port.client.request(method, "/healthcheck") for method in METHODS]
     assert [(200, "OK")] * len(METHODS) == [(response.status_code, response.text) for response in responses]
 
 
-async def test_healthcheck_names_what_is_not_well(port: Port) -> None:
-    """It does so for any method, with 500, which upstream's probes check for."""
+async def test_healthcheck_names_unhealthy_components(port: Port) -> None:
+    """For any method, with status 500, which upstream's probes check for."""
     port.health.set("redis", False)
     port.health.set("config", True)
     responses = [await port.client.request(method, "/healthcheck") for method in METHODS]
@@ -132,7 +132,7 @@ async def test_other_paths_are_not_found(port: Port) -> None:
     assert [404] * len(paths) == [(await port.client.get(path)).status_code for path in paths]
 
 
-async def test_json_answers_as_protobuf_writes_json(port: Port) -> None:
+async def test_json_follows_the_json_mapping_of_protobuf(port: Port) -> None:
     """Names are lowerCamelCase, zero fields are omitted, durations have an s, and enums are names."""
     response = await port.ask()
     assert (200, "application/json") == (response.status_code, response.headers["content-type"])
@@ -151,7 +151,7 @@ async def test_json_answers_as_protobuf_writes_json(port: Port) -> None:
     assert "d" == response.json()["dynamicMetadata"]["domain"]
 
 
-async def test_json_says_429_over_the_limit(port: Port) -> None:
+async def test_json_returns_429_over_the_limit(port: Port) -> None:
     """The body has the whole answer."""
     codes = [(await port.ask()).status_code for _ in range(3)]
     last = await port.ask()
@@ -160,7 +160,7 @@ async def test_json_says_429_over_the_limit(port: Port) -> None:
     assert "limitRemaining" not in last.json()["statuses"][0]
 
 
-async def test_json_takes_any_method_and_content_type(port: Port) -> None:
+async def test_json_accepts_any_method_and_content_type(port: Port) -> None:
     """Upstream accepts them too."""
     body = '{"domain": "nowhere", "descriptors": [{"entries": [{"key": "team", "value": "x"}]}]}'
     responses = [await port.client.request(method, "/json", content=body) for method in METHODS]
@@ -195,7 +195,7 @@ async def test_keys_and_values_are_plain_strings(port: Port) -> None:
         ({"limit": {"requests_per_unit": 9, "unit": "HOUR", "unitMultiplier": 4}}, 8),
     ],
 )
-async def test_fields_go_by_both_spellings_and_values_by_all(
+async def test_all_spellings_of_fields_and_values_are_accepted(
     port: Port, more: dict[str, Any], remaining: int
 ) -> None:
     """Enums may be names or numbers, 64-bit integers strings, and wrapped values may lack their wrapper."""
@@ -262,7 +262,7 @@ BAD_BODIES: list[tuple[str | bytes, str]] = [
     ("{}", "the domain of a request must not be empty"),
     ('{"domain": "d"}', "a request needs at least one descriptor"),
     ('{"domain": "d", "descriptors": [{"limit": {"unit": 99}}]}', "a limit override has the unknown unit 99"),
-    # too much of something: counted before anything is parsed where it is far too much
+    # above a bound: counted before parsing if it is far above
     (f'{{"domain": "d", "descriptors": [{",".join(["{}"] * 101)}]}}', "100 descriptors, not 101"),
     (ENTRY % ",".join(["{}"] * 101), "a descriptor may have 100 entries, not 101"),
     (
@@ -293,10 +293,10 @@ async def lasting_port() -> AsyncIterator[Port]:
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("body, complaint", BAD_BODIES, ids=range(len(BAD_BODIES)))
-async def test_an_invalid_body_is_answered_with_the_reason(
+async def test_an_invalid_body_is_refused_with_the_reason(
     lasting_port: Port, body: str | bytes, complaint: str
 ) -> None:
-    """The answer is one line of text with 400, and never 500, whatever a stranger sends."""
+    """The response is one line of text with 400, and never 500, for any input."""
     response = await lasting_port.client.post("/json", content=body)
     assert (400, "text/plain; charset=utf-8") == (response.status_code, response.headers["content-type"])
     assert response.text.startswith("Bad Request: ")
@@ -314,10 +314,12 @@ async def test_a_body_that_is_too_large_is_refused(port: Port) -> None:
     )
 
 
-async def test_unfinished_bodies_hold_no_more_than_so_many_bytes(
+async def test_the_memory_for_unfinished_bodies_is_bounded(
     port: Port, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Further ones are refused, probes are answered, and there is room again when the senders have gone."""
+    """Further ones are refused, and probes are still answered. When the senders disconnect, there is room
+    again.
+    """
     monkeypatch.setattr(endpoint, "MOST_HELD", 100_000)
     url = port.client.base_url
     head = b"POST /json HTTP/1.1\r\nHost: x\r\nContent-Length: 100001\r\n\r\n"
@@ -339,8 +341,8 @@ async def test_unfinished_bodies_hold_no_more_than_so_many_bytes(
     assert 200 == status
 
 
-async def test_a_large_body_without_a_length_is_refused_as_well(port: Port) -> None:
-    """Bytes are counted as they arrive, not as they are announced."""
+async def test_a_large_body_without_a_length_is_refused(port: Port) -> None:
+    """Received bytes are counted, not announced ones."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(LARGEST_BODY // 1_024 + 1):
@@ -349,13 +351,13 @@ async def test_a_large_body_without_a_length_is_refused_as_well(port: Port) -> N
     assert 413 == (await port.client.post("/json", content=pieces())).status_code
 
 
-async def test_a_store_that_fails_is_a_bad_request_as_with_upstream(port_without_store: Port) -> None:
+async def test_a_failing_store_is_answered_400_as_in_upstream(port_without_store: Port) -> None:
     """Upstream answers 400 to every error of the service; the body here has the reason."""
     response = await port_without_store.ask()
     assert (400, "Bad Request: Redis cannot be reached\n") == (response.status_code, response.text)
 
 
-async def test_before_rules_are_loaded_there_is_an_error() -> None:
+async def test_requests_before_the_rules_are_loaded_fail() -> None:
     """An OK would let every request pass."""
     service = RateLimitService(MemoryStore(lambda: NOW), Quiet(), lambda: NOW)
     async with serving(main_app(service, Health(), codec)) as client:
@@ -373,7 +375,7 @@ class BrokenStore(MemoryStore):
         on_outcomes([["seven"]] * len(groups))  # type: ignore[list-item]
 
 
-async def test_a_mistake_of_ours_is_500_and_says_nothing_more() -> None:
+async def test_a_bug_is_answered_500_without_details() -> None:
     """The cause is passed to the event loop's exception handler, and so to the log."""
     causes: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: causes.append(context["exception"]))

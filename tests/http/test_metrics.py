@@ -12,10 +12,8 @@ from ratelimit_service.observe.metrics import Metrics
 from .serving import always, serving
 
 
-async def test_metrics_are_at_their_path() -> None:
-    """They are in Prometheus' text format, also for clients that accept OpenMetrics, which has other names
-    for counters.
-    """
+async def test_metrics_are_in_prometheus_text_format() -> None:
+    """Also for clients that accept OpenMetrics, which has other names for counters."""
     metrics = Metrics()
     metrics.config_failed()
     async with serving(metrics_app(always(metrics), "/prom")) as client:
@@ -31,7 +29,7 @@ async def test_metrics_are_at_their_path() -> None:
     assert "ratelimit_service_config_load_error 1.0" in response.text.splitlines()
 
 
-async def test_every_scrape_shows_the_values_of_its_moment() -> None:
+async def test_every_scrape_has_the_current_values() -> None:
     """There is no flush, and no delay."""
     metrics = Metrics()
     async with serving(metrics_app(always(metrics))) as client:

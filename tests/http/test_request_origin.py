@@ -70,10 +70,12 @@ HOSTS = [
 
 @pytest.mark.parametrize("path", ["/rlconfig", "/stats"])
 @pytest.mark.parametrize(("peer", "headers", "status"), HOSTS)
-async def test_rules_and_counters_are_not_for_pages_whose_name_is_this_machine(
+async def test_rules_and_counters_are_protected_from_dns_rebinding(
     path: str, peer: str, headers: dict[str, str], status: int
 ) -> None:
-    """With DNS rebinding, the browser takes the port for the page's own origin."""
+    """If the host name of a page resolves to this machine, the browser takes the port for the page's own
+    origin.
+    """
     assert status == await status_of(request(path, peer, **headers))
 
 
@@ -96,9 +98,7 @@ async def test_rules_and_counters_are_not_for_pages_whose_name_is_this_machine(
         ),
     ],
 )
-async def test_a_page_of_another_site_charges_nothing(
-    peer: str, headers: dict[str, str], status: int
-) -> None:
+async def test_a_page_of_another_site_cannot_charge(peer: str, headers: dict[str, str], status: int) -> None:
     """A form may send text to any port. Scripts without a browser may use any name."""
     assert status == await status_of(request("/json", peer, **headers))
 

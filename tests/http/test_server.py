@@ -23,7 +23,7 @@ async def get(address: str) -> str:
         return (await client.get(f"http://{address}/")).text
 
 
-async def test_port_0_takes_a_free_port_and_says_which() -> None:
+async def test_port_0_is_a_free_port_whose_address_is_known() -> None:
     """The address is known once the port is open."""
     port = HttpPort(hello, "127.0.0.1", 0)
     assert "127.0.0.1:0" == port.address
@@ -34,7 +34,7 @@ async def test_port_0_takes_a_free_port_and_says_which() -> None:
         await port.stop(1)
 
 
-async def test_a_handler_sees_the_head_of_a_request_and_adds_headers_of_its_own() -> None:
+async def test_a_handler_gets_the_head_of_a_request_and_may_add_headers() -> None:
     """It gets the query as sent, headers with lower-case names, and the peer; values of one name are joined."""
     seen: list[Request] = []
 
@@ -95,7 +95,7 @@ async def test_stopping_closes_the_port() -> None:
         await get(port.address)
 
 
-async def test_stopping_waits_for_nothing_where_nothing_is_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stopping_without_requests_in_progress_is_immediate(monkeypatch: pytest.MonkeyPatch) -> None:
     """So the next process gets the port sooner."""
     port = HttpPort(hello, "127.0.0.1", 0)
     await port.start()
@@ -111,14 +111,14 @@ async def test_stopping_waits_for_nothing_where_nothing_is_in_hand(monkeypatch: 
     assert [] == slept
 
 
-async def test_stopping_what_was_never_started_does_nothing() -> None:
-    """So a start that failed half-way can be undone."""
+async def test_stopping_a_server_that_was_never_started_does_nothing() -> None:
+    """So a start that failed midway can be undone."""
     port = HttpPort(hello, "127.0.0.1", 0)
     await port.stop(1)
     assert "127.0.0.1:0" == port.address
 
 
-async def test_a_request_in_hand_is_finished_before_the_port_stops() -> None:
+async def test_a_request_in_progress_is_finished_before_the_port_stops() -> None:
     """It has the grace period to end."""
     begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -154,8 +154,8 @@ async def test_a_request_that_outlasts_the_grace_is_ended() -> None:
     assert "Internal Server Error" == await asking
 
 
-async def test_a_head_that_does_not_end_is_refused() -> None:
-    """Each of a thousand connections may keep the headers of one request, 16 KiB."""
+async def test_a_head_of_more_than_16_kib_is_refused() -> None:
+    """Each of a thousand connections may need this memory."""
     port = HttpPort(hello, "127.0.0.1", 0)
     await port.start()
     reader, writer = await asyncio.open_connection("127.0.0.1", int(port.address.rpartition(":")[2]))

@@ -33,7 +33,7 @@ def app() -> Handler:
 
 
 @pytest.mark.parametrize("accept", ["*/*", "text/plain", "application/json", ""])
-async def test_other_clients_get_the_list(accept: str) -> None:
+async def test_clients_other_than_browsers_get_the_list(accept: str) -> None:
     """`curl`, scripts and probes still get it."""
     async with serving(app()) as client:
         answer = await client.get("/", headers={"accept": accept})
@@ -57,7 +57,7 @@ async def test_browsers_get_the_page_with_a_strict_policy() -> None:
     assert ["image/svg+xml", "text/css; charset=utf-8", "text/javascript; charset=utf-8"] == types
 
 
-async def test_a_file_that_the_browser_has_is_not_sent_again() -> None:
+async def test_an_unchanged_file_is_not_sent_again() -> None:
     """Its ETag changes with its content."""
     async with serving(app()) as client:
         first = await client.get("/ui/page.js")
@@ -73,7 +73,7 @@ async def test_a_file_that_the_browser_has_is_not_sent_again() -> None:
     "path",
     ["/ui/", "/ui/none.js", "/ui/../debug.py", "/ui/%2e%2e/debug.py", "/ui/vendor", "/ui/vendor/LICENSE.htm"],
 )
-async def test_only_files_of_the_page_are_served(path: str) -> None:
+async def test_only_the_files_of_the_page_are_served(path: str) -> None:
     """Files beside or above it are not found."""
     async with serving(app()) as client:
         assert 404 == (await client.get(path)).status_code
@@ -94,8 +94,8 @@ async def test_without_the_api_there_is_no_page() -> None:
         assert 404 == (await client.get("/ui/page.js")).status_code
 
 
-def test_what_others_have_made_is_recorded() -> None:
-    """Each file of vendor/ has its package, version, licence and hash in a list."""
+def test_vendored_files_are_recorded_with_their_licence() -> None:
+    """A list has the package, the version, the licence and the hash of each file in vendor/."""
     recorded = json.loads((VENDOR / "vendored.json").read_text("utf-8"))
     for entry in recorded:
         assert entry["sha256"] == hashlib.sha256((VENDOR / entry["file"]).read_bytes()).hexdigest()
@@ -108,15 +108,15 @@ def test_what_others_have_made_is_recorded() -> None:
     assert {"vendored.json"} | licences | files == {each.name for each in VENDOR.iterdir()}
 
 
-def test_the_page_names_no_other_address() -> None:
-    """Neither its own files nor vendored ones do, except for names of formats."""
+def test_the_page_contains_no_other_address() -> None:
+    """Neither its own files nor vendored ones do, except in names of formats."""
     for path in PAGE.rglob("*.*"):
         if path.suffix in (".js", ".css", ".html", ".svg"):
             addresses = re.findall(r"https?://[^\s\"'`)>]+", path.read_text("utf-8"))
             assert [] == [each for each in addresses if not each.startswith("http://www.w3.org/")], path
 
 
-def test_the_page_makes_no_markup_of_text() -> None:
+def test_the_page_never_turns_text_into_markup() -> None:
     """It does not bypass the escaping of the library, and has no inline script or style."""
     ways = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|dangerouslySet|\beval\(|new Function|localStorage|document\.cookie"
     for path in PAGE.glob("*.js"):

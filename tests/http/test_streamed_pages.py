@@ -47,22 +47,21 @@ async def client(port: Port) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize("number", [1, 999, 1_000, 1_001, 5_000])
-async def test_a_page_has_its_lines(client: httpx.AsyncClient, number: int) -> None:
+async def test_a_page_has_all_its_lines(client: httpx.AsyncClient, number: int) -> None:
     """The page is plain text with all lines, each with a line end."""
     response = await client.get(f"/{number}")
     assert (200, "text/plain; charset=utf-8") == (response.status_code, response.headers["content-type"])
     assert "".join([f"{line}\n" for line in range(number)]) == response.text
 
 
-async def test_a_page_without_lines_is_one_that_is_empty(client: httpx.AsyncClient) -> None:
-    """It is an ordinary empty answer."""
+async def test_a_page_without_lines_is_an_ordinary_empty_response(client: httpx.AsyncClient) -> None:
     assert "\n" == (await client.get("/0")).text
 
 
-async def test_a_page_is_made_by_other_threads_a_thousand_lines_at_a_time(
+async def test_pages_are_made_in_threads_as_far_as_they_are_read(
     client: httpx.AsyncClient, port: Port
 ) -> None:
-    """It is made only as far as the reader has read, so a reader that stops causes no pages of megabytes."""
+    """A thousand lines at a time, so a reader that stops causes no pages of megabytes in memory."""
     async with client.stream("GET", "/1000000") as response:
         await anext(response.aiter_bytes())
         for _ in range(20):
@@ -71,7 +70,7 @@ async def test_a_page_is_made_by_other_threads_a_thousand_lines_at_a_time(
     assert threading.main_thread() not in port.made
 
 
-async def test_one_page_more_than_a_few_is_refused(client: httpx.AsyncClient, port: Port) -> None:
+async def test_the_number_of_concurrent_pages_is_bounded(client: httpx.AsyncClient, port: Port) -> None:
     """There is room again when a reader has read its page, or has disconnected."""
     async with client.stream("GET", "/1000000"), client.stream("GET", "/1000000"):
         refused = await client.get("/1")

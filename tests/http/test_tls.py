@@ -68,7 +68,7 @@ async def test_a_plain_client_is_refused(start: Start, authority: Authority, tmp
             await client.get(f"http://{port.address}/")
 
 
-async def test_a_client_that_trusts_another_ca_does_not_talk(
+async def test_a_client_that_trusts_another_ca_disconnects(
     start: Start, authority: Authority, tmp_path: Path
 ) -> None:
     """It cannot verify the server."""
@@ -90,7 +90,7 @@ async def test_old_versions_of_tls_are_refused(
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_new_versions_of_tls_are_spoken(
+async def test_new_versions_of_tls_are_accepted(
     start: Start, authority: Authority, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
     """The server uses the certificate in the file."""
@@ -101,7 +101,7 @@ async def test_new_versions_of_tls_are_spoken(
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-async def test_certificates_are_renewed_while_requests_go_on(
+async def test_certificates_are_renewed_during_requests(
     start: Start, authority: Authority, tmp_path: Path, host: str, version: ssl.TLSVersion
 ) -> None:
     """Open connections continue, and each new one gets the newest certificate."""

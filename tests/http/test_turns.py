@@ -18,7 +18,7 @@ BUSY = {
 
 
 @pytest.mark.parametrize("sent", BUSY.values(), ids=BUSY)
-async def test_a_connection_with_much_to_do_leaves_time_to_others(
+async def test_a_busy_connection_leaves_time_for_others(
     port: Port, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Calls of gateways use the same event loop, so each event of HTTP takes its own turn once the port has
@@ -44,7 +44,7 @@ async def test_a_connection_with_much_to_do_leaves_time_to_others(
     assert most <= 2
 
 
-async def test_connections_that_wait_for_time_come_one_after_another() -> None:
+async def test_waiting_connections_are_served_in_order() -> None:
     """Each turn of the event loop serves one, in their order, and a closed one delays no other."""
     share, came = turns.Turns(), list[int]()
 
