@@ -16,11 +16,14 @@ import structlog
 from .amending.follower import EVERY, Follower
 from .amending.operations import Operations
 from .amending.secret import SharedSecret, hold_ids
-from .assembly import find_files, make_grpc_server, make_store, make_watch, places_of, shares_of, sources_of
+from .assembly.grpc_server import make_grpc_server, shares_of
+from .assembly.http_ports import HttpPorts
+from .assembly.operators import keep_events, make_events, make_observers, make_views
+from .assembly.rules import find_files, places_of, sources_of
+from .assembly.service import make_service, make_tracing
+from .assembly.stores import make_store, make_watch
 from .core.amendments.index import Amendments
 from .core.errors import StoreError
-from .deciding import make_service, make_tracing
-from .http_ports import HttpPorts
 from .inspection.refusals import Refusals
 from .loading import reloading
 from .loading.rulebook import Rulebook
@@ -38,13 +41,12 @@ from .runtime.threads import StuckError, Thread
 from .service import FORM, RateLimitService
 from .settings.table import Settings
 from .sources import files
-from .steering import keep_events, make_events, make_observers, make_views
 from .stores.layers.layer import without_early_answers
 from .workers.metrics import SharedMetrics
 from .workers.worker_link import Addresses, NoSiblings, Opening, Siblings, WorkerLink
 
 if TYPE_CHECKING:
-    from .control_planes import ControlPlanes
+    from .assembly.control_planes import ControlPlanes
 
 _STORE_CHECK = 1.0
 """Seconds between two health checks of the store."""
@@ -298,7 +300,7 @@ class App:
     def _make_control_planes(self) -> ControlPlanes | None:
         if "GRPC_XDS_SOTW" not in self._settings.config_type:
             return None
-        from .control_planes import ControlPlanes  # imports h2, which nothing else needs
+        from .assembly.control_planes import ControlPlanes  # imports h2, which nothing else needs
 
         control_planes = ControlPlanes(self._settings, self.rulebook, self._in_force)
         self.metrics.show(control_planes.samples)

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from ratelimit_service.amending.secret import hold_ids
-from ratelimit_service.assembly import policy_of, spread_of
+from ratelimit_service.assembly.policy import policy_of, spread_of
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.observe.metrics import Metrics

@@ -77,7 +77,7 @@ async def reset(
 
     `which` selects its windows. `author`, by default the user, and `reason` are for the audit.
     """
-    from ..assembly import make_store
+    from ..assembly.stores import make_store
 
     settings = load_settings(environ)
     if settings.backend_type == "memory":
@@ -143,7 +143,7 @@ def bucket_of(settings: Settings, domain: str, entries: tuple[Entry, ...]) -> tu
 
     The rules, from the files that the settings name, determine which values share a bucket.
     """
-    from ..assembly import find_files, places_of
+    from ..assembly.rules import find_files, places_of
 
     match, doubt = None, ""
     try:

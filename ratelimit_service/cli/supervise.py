@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from ..assembly import find_files, places_of, sources_of
+from ..assembly.rules import find_files, places_of, sources_of
 from ..core.errors import StartError
 from ..listening.addresses import PLAINTEXT, Address, SocketPath, why
 from ..loading import reloading

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ratelimit_service.api.response_types import ControlPlane, ControlPlanes
-from ratelimit_service.steering import most_troubled
+from ratelimit_service.assembly.operators import most_troubled
 
 from .served_api import Desk
 

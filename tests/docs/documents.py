@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ratelimit_service.assembly import policy_of
+from ratelimit_service.assembly.policy import policy_of
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Entry
 from ratelimit_service.core.rules.loaded import Loaded

@@ -5,11 +5,11 @@ from __future__ import annotations
 from inspect import signature
 from typing import Any
 
-from ratelimit_service import control_planes
 from ratelimit_service.amending import operations
 from ratelimit_service.api import changes, endpoint_methods, previews, tokens
 from ratelimit_service.api import handler as api_handler
 from ratelimit_service.api import request_types as api_asked
+from ratelimit_service.assembly import control_planes
 from ratelimit_service.core import bounds, planner, rule_windows, text, trace_context
 from ratelimit_service.core.amendments import index, target
 from ratelimit_service.core.amendments import model as amendments

@@ -15,7 +15,7 @@ BOUND = re.compile(r"_?(MOST|LARGEST)(_|$)").match
 
 LEFT_OUT = {
     "the size of an answer's text, which is cut for people": (
-        "control_planes._MOST_SHOWN",
+        "assembly.control_planes._MOST_SHOWN",
         "core.answers.metadata._MOST_SHOWN",
         "core.plan._MOST_SHOWN",
         "core.planner._MOST_DOMAINS",

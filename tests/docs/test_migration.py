@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ratelimit_service.assembly import policy_of
+from ratelimit_service.assembly.policy import policy_of
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Decision, Descriptor, Entry, Request
 from ratelimit_service.core.rules.reader import load

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from ratelimit_service.assembly.operators import make_prices
 from ratelimit_service.core.errors import StartError
 from ratelimit_service.core.rules.prices import read_model_prices
 from ratelimit_service.inspection.prices import Prices
 from ratelimit_service.runtime.watched_file import LARGEST
 from ratelimit_service.settings.table import load_settings
 from ratelimit_service.sources.yaml_text import read
-from ratelimit_service.steering import make_prices
 
 
 class Seconds:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from ratelimit_service.assembly import make_store
+from ratelimit_service.assembly.stores import make_store
 from ratelimit_service.core.errors import CounterRefused, StoreError
 from ratelimit_service.core.gates import Gate
 from ratelimit_service.core.model import Hit

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ratelimit_service.assembly import make_store
+from ratelimit_service.assembly.stores import make_store
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import CounterStore, Outcome

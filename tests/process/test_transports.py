@@ -10,7 +10,7 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
-from ratelimit_service.assembly import make_grpc_server
+from ratelimit_service.assembly.grpc_server import make_grpc_server
 from ratelimit_service.core.errors import StartError
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.runtime.health import Health

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ratelimit_service.assembly import policy_of, spread_of
+from ratelimit_service.assembly.policy import policy_of, spread_of
 from ratelimit_service.core.errors import InvalidSetting
 from ratelimit_service.settings.table import load_settings
 

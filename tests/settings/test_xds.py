@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ratelimit_service.control_planes import server_of
+from ratelimit_service.assembly.control_planes import server_of
 from ratelimit_service.core.errors import InvalidSetting, StartError
 from ratelimit_service.settings.table import load_settings
 from ratelimit_service.sources.xds.server import Server, Tls

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from ratelimit_service.amending.secret import hold_ids
-from ratelimit_service.assembly import make_store
+from ratelimit_service.assembly.service import make_service
+from ratelimit_service.assembly.stores import make_store
 from ratelimit_service.core.amendments.index import Amendments
 from ratelimit_service.core.errors import InternalError, StoreError
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Decision, Descriptor, Entry, Request
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.core.trace_context import TraceHeaders
-from ratelimit_service.deciding import make_service
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.ports import CounterStore
 from ratelimit_service.service import RateLimitService

@@ -14,12 +14,7 @@ from redis.exceptions import RedisError
 from ...core.errors import StoreError
 from ...ports import PendingEvent
 from ..events import FORGOTTEN_AFTER, MOST_EVENTS, TAKEN_AGAIN
-from .background_scripts import (
-    Evaluation,
-    Run,
-    Script,
-    script,
-)
+from .background_scripts import Evaluation, Run, Script, script
 
 EMIT = script(b"""
 if not redis.call('SET', KEYS[2], 1, 'NX', 'EX', ARGV[2]) then return 0 end

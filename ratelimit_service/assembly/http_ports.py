@@ -6,20 +6,21 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
-from .assembly import http_certificates
-from .http.debug import debug_app
-from .http.main import main_app
-from .http.metrics import metrics_app
-from .http.server import HttpPort
-from .observe.merging import MergedMetrics
-from .observe.metrics import Metrics
-from .settings.table import Settings
-from .steering import make_api
-from .transports import codec
+from ..core.errors import StartError
+from ..http.debug import debug_app
+from ..http.main import main_app
+from ..http.metrics import metrics_app
+from ..http.server import HttpPort
+from ..listening.certificates import Certificates
+from ..observe.merging import MergedMetrics
+from ..observe.metrics import Metrics
+from ..settings.table import Settings
+from ..transports import codec
+from .operators import make_api
 
 if TYPE_CHECKING:
-    from .app import App
-    from .http.messages import Handler
+    from ..app import App
+    from ..http.messages import Handler
 
 Whole = Callable[[], Awaitable[Metrics | MergedMetrics]]
 """Returns the metrics of all workers."""
@@ -27,6 +28,14 @@ Whole = Callable[[], Awaitable[Metrics | MergedMetrics]]
 
 _RESIGNS_WITHIN = 1.0
 """Seconds for requests in flight when another worker takes the ports over."""
+
+
+def http_certificates(settings: Settings) -> Certificates | None:
+    """Return the certificates of the HTTP ports; None without TLS. Raises StartError."""
+    certificate, key = settings.http_tls_cert, settings.http_tls_key
+    if bool(certificate) != bool(key):
+        raise StartError("HTTP_TLS_CERT and HTTP_TLS_KEY belong together: give both, or none")
+    return Certificates("HTTP", certificate, key) if certificate else None
 
 
 class HttpPorts:

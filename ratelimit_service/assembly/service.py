@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from .assembly import jitter_of, patience_of, policy_of, spread_of
-from .core.amendments.index import Amendments
-from .core.holds.ids import HoldIds
-from .observe.metrics import Metrics
-from .ports import CounterStore, Observer
-from .service import RateLimitService
-from .settings.table import Settings
+from ..core.amendments.index import Amendments
+from ..core.holds.ids import HoldIds
+from ..observe.metrics import Metrics
+from ..ports import CounterStore, Observer
+from ..service import RateLimitService
+from ..settings.table import Settings
+from .policy import jitter_of, patience_of, policy_of, spread_of
 
 if TYPE_CHECKING:
-    from .tracing.tracing import Tracing
+    from ..tracing.tracing import Tracing
 
 
 def make_service(
@@ -38,7 +38,7 @@ def make_service(
     )
     if tracing is None:
         return RateLimitService(store, observer, time.time, *others)
-    from .tracing.service import TracedService
+    from ..tracing.service import TracedService
 
     return TracedService(tracing.tracer, store, observer, time.time, *others)
 
@@ -51,7 +51,7 @@ def make_tracing(settings: Settings, metrics: Metrics) -> Tracing | None:
     if not settings.tracing_enabled or settings.otel_sdk_disabled:
         return None
     try:
-        from .tracing.tracing import Tracing  # imports OpenTelemetry, which nothing else needs
+        from ..tracing.tracing import Tracing  # imports OpenTelemetry, which nothing else needs
 
         tracing = Tracing(settings)
     except ModuleNotFoundError as error:

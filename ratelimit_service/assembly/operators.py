@@ -7,39 +7,39 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from .amending.follower import Follower
-from .api.changes import Changes
-from .api.endpoint_methods import Api, ApiParts, no_control_planes
-from .api.guard import Guard
-from .api.handler import ApiHandler
-from .api.previews import Previews
-from .api.response_types import ControlPlane, ControlPlanes, StoreStatus
-from .api.tokens import Token, Tokens
-from .core.amendments.index import Amendments
-from .core.errors import StartError
-from .core.matching.tree import RuleTree
-from .http.messages import Handler
-from .inspection.listing import Lister
-from .inspection.prices import Prices
-from .inspection.refusals import Refusals
-from .inspection.replicas import Registry
-from .inspection.views import Views
-from .loading.rulebook import Rulebook
-from .observe.decision_log import DecisionLog
-from .observe.metrics import Metrics
-from .observe.observers import Observers
-from .observe.tables import Sample
-from .observe.thresholds import Thresholds
-from .observe.tracking import Tracker
-from .ports import CounterStore, InForce
-from .runtime.tasks import Background
-from .service import RateLimitService
-from .settings.table import Settings
-from .workers.worker_link import Siblings
+from ..amending.follower import Follower
+from ..api.changes import Changes
+from ..api.endpoint_methods import Api, ApiParts, no_control_planes
+from ..api.guard import Guard
+from ..api.handler import ApiHandler
+from ..api.previews import Previews
+from ..api.response_types import ControlPlane, ControlPlanes, StoreStatus
+from ..api.tokens import Token, Tokens
+from ..core.amendments.index import Amendments
+from ..core.errors import StartError
+from ..core.matching.tree import RuleTree
+from ..http.messages import Handler
+from ..inspection.listing import Lister
+from ..inspection.prices import Prices
+from ..inspection.refusals import Refusals
+from ..inspection.replicas import Registry
+from ..inspection.views import Views
+from ..loading.rulebook import Rulebook
+from ..observe.decision_log import DecisionLog
+from ..observe.metrics import Metrics
+from ..observe.observers import Observers
+from ..observe.tables import Sample
+from ..observe.thresholds import Thresholds
+from ..observe.tracking import Tracker
+from ..ports import CounterStore, InForce
+from ..runtime.tasks import Background
+from ..service import RateLimitService
+from ..settings.table import Settings
+from ..workers.worker_link import Siblings
 
 if TYPE_CHECKING:
-    from .app import App
-    from .events.events import Events
+    from ..app import App
+    from ..events.events import Events
 
 
 def make_views(
@@ -78,8 +78,8 @@ def make_prices(settings: Settings) -> Prices:
     """Return the prices by model that the settings name. Raises StartError for an unusable file."""
     if not settings.prices_file:
         return Prices()
-    from .core.rules.prices import read_model_prices
-    from .sources.yaml_text import read  # imports yaml, which nothing else needs in this process
+    from ..core.rules.prices import read_model_prices
+    from ..sources.yaml_text import read  # imports yaml, which nothing else needs in this process
 
     return Prices(settings.prices_file, lambda file, text: read_model_prices(read(file, text)))
 
@@ -173,10 +173,8 @@ def make_events(app: App, settings: Settings, store: CounterStore) -> Events | N
     """Return the events, or None if there is no receiver. Raises StartError."""
     if not settings.events_webhook_url and not settings.events_webhooks:
         return None
-    from .events.current_receivers import (
-        CurrentReceivers,  # imports YAML, which only a service with receivers needs
-    )
-    from .events.events import Events
+    from ..events.current_receivers import CurrentReceivers
+    from ..events.events import Events
 
     events = Events(
         CurrentReceivers(

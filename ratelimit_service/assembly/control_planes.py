@@ -9,31 +9,31 @@ from pathlib import Path
 
 import structlog
 
-from .api.response_types import ControlPlane
-from .api.response_types import ControlPlanes as Shown
-from .api.serializers import moment_or_null
-from .assembly import source_of
-from .core.errors import InvalidRules, Problem, StartError
-from .core.text import printable
-from .loading import reloading
-from .loading.rulebook import Rulebook
-from .observe.tables import Sample
-from .observe.version import version
-from .ports import ChangeOutcome, RuleChange
-from .runtime.tasks import Background
-from .runtime.threads import Thread
-from .settings.table import Settings
-from .settings.types import host_port, read_bool
-from .settings.xds import ServerUrl
-from .sources import files
-from .sources.xds.backoff import Backoff
-from .sources.xds.cache import Cache
-from .sources.xds.clock import SystemClock
-from .sources.xds.follower import Follower, Options
-from .sources.xds.link import connect
-from .sources.xds.overlays import Overlays, by_domain
-from .sources.xds.server import Server, Tls
-from .sources.xds.status import ControlPlaneStatus
+from ..api.response_types import ControlPlane
+from ..api.response_types import ControlPlanes as Shown
+from ..api.serializers import moment_or_null
+from ..core.errors import InvalidRules, Problem, StartError
+from ..core.text import printable
+from ..loading import reloading
+from ..loading.rulebook import Rulebook
+from ..observe.tables import Sample
+from ..observe.version import version
+from ..ports import ChangeOutcome, RuleChange
+from ..runtime.tasks import Background
+from ..runtime.threads import Thread
+from ..settings.table import Settings
+from ..settings.types import host_port, read_bool
+from ..settings.xds import ServerUrl
+from ..sources import files
+from ..sources.xds.backoff import Backoff
+from ..sources.xds.cache import Cache
+from ..sources.xds.clock import SystemClock
+from ..sources.xds.follower import Follower, Options
+from ..sources.xds.link import connect
+from ..sources.xds.overlays import Overlays, by_domain
+from ..sources.xds.server import Server, Tls
+from ..sources.xds.status import ControlPlaneStatus
+from .rules import source_of
 
 _LARGEST = 64 << 20
 """The most bytes of a set if XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES is 0."""
