@@ -49,7 +49,7 @@ def code(caller: Caller) -> int:
 
 
 @pytest.mark.parametrize("transport", ["native", "grpcio"])
-def test_two_replicas_follow_and_a_third_blocks_from_its_first_call_on(
+def test_amendments_reach_all_replicas_and_new_ones_before_their_first_call(
     transport: str, config: str, redis_url: str
 ) -> None:
     """Metrics and /rlconfig show what is in force."""
@@ -72,10 +72,10 @@ def test_two_replicas_follow_and_a_third_blocks_from_its_first_call_on(
             wait_for("let in again", lambda caller=caller: code(caller) == 1)  # type: ignore[misc]
 
 
-def test_a_replica_that_starts_without_its_store_is_not_ready_before_it_has_read_the_amendments(
+def test_a_replica_is_not_ready_before_it_has_read_the_amendments(
     config: str, redis_server: RedisServer
 ) -> None:
-    """Otherwise, it would let calls pass that an unread amendment blocks."""
+    """It starts while its store is down. Otherwise, it would let calls pass that an unread amendment blocks."""
     redis_server.cli("FLUSHALL")
     apply(redis_server.url, Put(BLOCK), key="block")
     redis_server.cli("CONFIG", "SET", "requirepass", "x")
@@ -90,7 +90,7 @@ def test_a_replica_that_starts_without_its_store_is_not_ready_before_it_has_read
 
 
 def test_limits_as_data_are_reloaded_like_rules(tmp_path: Path) -> None:
-    """A table that cannot be read leaves the previous one in force, and the log has the line of the mistake."""
+    """An invalid table leaves the previous one in force, and the log has the line of the mistake."""
     write(tmp_path / "d.yaml", rules("d"))
     table = write(tmp_path / "limits.csv", "domain,descriptor,limit\nd,team=dba,7\n")
     with replicas({"BACKEND_TYPE": "memory", "CONFIG_PATH": str(tmp_path)}) as ((service, caller),):
@@ -107,7 +107,7 @@ def test_limits_as_data_are_reloaded_like_rules(tmp_path: Path) -> None:
         assert "# domain d: limits as data: 2" in page
 
 
-def test_ten_thousand_limits_are_reloaded_while_calls_go_on(tmp_path: Path) -> None:
+def test_ten_thousand_limits_are_reloaded_without_delaying_calls(tmp_path: Path) -> None:
     """No call fails or waits for long."""
     write(tmp_path / "d.yaml", rules("d"))
     lines = [f"d,team=t{number},{number + 1}\n" for number in range(10_000)]
@@ -119,7 +119,7 @@ def test_ten_thousand_limits_are_reloaded_while_calls_go_on(tmp_path: Path) -> N
         assert 2 == len(service.events("configuration loaded"))
 
 
-def test_amendments_outlast_a_process_that_counts_in_memory(tmp_path: Path, config: str) -> None:
+def test_amendments_of_the_memory_store_outlast_the_process(tmp_path: Path, config: str) -> None:
     """They are in the snapshot of the counters."""
     file = tmp_path / "counters"
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "MEMORY_SNAPSHOT_PATH": str(file)}

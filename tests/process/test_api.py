@@ -1,6 +1,4 @@
-"""The API of processes as they are deployed: two replicas over each store, a store that fails, TLS and tokens
-in files.
-"""
+"""The API of deployed processes: two replicas over each store, a store that fails, TLS and tokens in files."""
 
 from __future__ import annotations
 
@@ -46,7 +44,7 @@ class Operator:
         )
 
     def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
-        """Send a request, and again where the API asks for a pause: tests that wait for something ask often."""
+        """Send a request, and repeat it if the API responds with a pause, because tests poll often."""
         while True:
             answer = self.client.request(method, path, **more)
             if answer.status_code != 429:
@@ -73,7 +71,7 @@ class Operator:
         return found
 
     def used(self, descriptor: str = "team=dba") -> list[int]:
-        """Return what is used in each window of a bucket."""
+        """Return the used amount in each window of a bucket."""
         answer = self._ask("POST", "/bucket", json={"domain": "d", "descriptor": descriptor})
         return [window["used"] for window in answer.json()["windows"]]
 
@@ -114,9 +112,11 @@ def wait_for_code(caller: Caller, wanted: int, team: str = "dba") -> None:
     wait_for(f"the code {wanted}", lambda: code(caller, team) == wanted)
 
 
-def test_two_operators_at_two_replicas_of_each_store(tmp_path: Path, store: dict[str, str]) -> None:
-    """A change at one replica is in force at the other, a preview of one is confirmed at the other, and no
-    charge is lost or counted twice under traffic.
+def test_changes_and_previews_work_across_replicas_of_each_store(
+    tmp_path: Path, store: dict[str, str]
+) -> None:
+    """A change on one replica is in force on the other, and a preview of one is confirmed on the other. Under
+    traffic, no charge is lost or counted twice.
     """
     config = str(write(tmp_path / "d.yaml", RULES))
     with replicas({**store, "CONFIG_PATH": config}) as ((ana, first), (bob, second)):
@@ -208,7 +208,7 @@ def test_a_failing_store_is_reported_and_a_change_is_made_once(tmp_path: Path) -
             wait_for("70", lambda: caller.limit("d", "team", "dba") == 70)
 
 
-def test_a_change_is_made_once_through_a_failover(tmp_path: Path) -> None:
+def test_a_change_is_made_once_despite_a_failover(tmp_path: Path) -> None:
     """The same request is repeated until it is answered.
 
     Both replicas then have the change and all earlier ones in force.
@@ -241,7 +241,7 @@ def _if_made(answer: httpx.Response) -> dict[str, Any]:
     return answer.json() if answer.status_code == 200 else {}
 
 
-def test_refusals_of_all_workers_are_listed(tmp_path: Path) -> None:
+def test_the_refusals_of_all_workers_are_listed(tmp_path: Path) -> None:
     """One worker answers the API, and queries the others."""
     config = str(write(tmp_path / "d.yaml", RULES))
     with RedisServer() as redis, ExitStack() as stack:
@@ -267,8 +267,8 @@ def test_refusals_of_all_workers_are_listed(tmp_path: Path) -> None:
             assert f"ratelimit_service_api_requests{{{labels}}} 1" in scrape
 
 
-def test_tokens_are_in_files_and_the_port_has_tls(tmp_path: Path) -> None:
-    """A token that is replaced in its file is replaced within a second, without a restart."""
+def test_tokens_come_from_files_and_the_port_uses_tls(tmp_path: Path) -> None:
+    """A changed file is used within a second, without a restart."""
     config = str(write(tmp_path / "d.yaml", RULES))
     authority = Authority()
     certificate, key = authority.server().write(tmp_path)
@@ -312,7 +312,7 @@ def test_tokens_are_in_files_and_the_port_has_tls(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_token_that_cannot_be_used_stops_the_start(environment: dict[str, str], said: str) -> None:
+def test_an_invalid_token_stops_the_start(environment: dict[str, str], said: str) -> None:
     """One line reports it, and does not show the token."""
     ended = run("serve", environment={"BACKEND_TYPE": "memory", "LOG_LEVEL": "error", **environment})
     assert (1, True) == (ended.code, ended.err.startswith(said)), ended.err

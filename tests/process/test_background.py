@@ -39,7 +39,7 @@ def no_descriptors(pid: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
-def test_rules_are_reloaded_once_there_are_descriptors_again(config: str, transport: str) -> None:
+def test_rules_are_reloaded_after_a_shortage_of_file_descriptors(config: str, transport: str) -> None:
     """A change during the shortage is in force soon after it, and calls are answered all the time."""
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "GRPC_TRANSPORT": transport}
     with Service(environment) as service, calling(service.grpc) as caller:
@@ -56,7 +56,7 @@ def test_rules_are_reloaded_once_there_are_descriptors_again(config: str, transp
 
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
-def test_ports_accept_connections_once_there_are_descriptors_again(config: str, transport: str) -> None:
+def test_ports_accept_connections_after_a_shortage_of_file_descriptors(config: str, transport: str) -> None:
     """Connections made during the shortage may have been closed, but every port accepts new ones."""
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "GRPC_TRANSPORT": transport}
     with Service(environment) as service, contextlib.ExitStack() as opened:
@@ -116,7 +116,7 @@ class _Answer(socketserver.BaseRequestHandler):
                 self.request.sendall(data)
 
 
-def test_a_redis_whose_answers_cannot_be_parsed_is_unhealthy_until_they_can(config: str) -> None:
+def test_the_service_is_unhealthy_while_replies_of_redis_cannot_be_parsed(config: str) -> None:
     """The checks continue whatever the driver raises, and the failure is counted and logged."""
     with (
         RedisServer() as behind,
@@ -132,7 +132,7 @@ def test_a_redis_whose_answers_cannot_be_parsed_is_unhealthy_until_they_can(conf
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_service_whose_first_rules_are_yet_to_be_read(
+def test_a_signal_ends_a_service_that_waits_for_its_first_rules(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     """The file does not answer. The process that reads it ends too, and no port is opened."""

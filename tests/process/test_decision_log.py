@@ -42,7 +42,7 @@ def ask(service: Service, times: int, hits: int = 1) -> None:
             caller.ask("d", "team", "dba", hits=hits)
 
 
-def test_decisions_are_on_stdout_and_nothing_else_is(environment: dict[str, str], tmp_path: Path) -> None:
+def test_stdout_has_only_decisions(environment: dict[str, str], tmp_path: Path) -> None:
     """The log of the service goes to stderr.
 
     Decisions that are still queued at a stop are written before the process ends.
@@ -57,7 +57,7 @@ def test_decisions_are_on_stdout_and_nothing_else_is(environment: dict[str, str]
     ]
 
 
-def test_of_all_requests_the_refused_can_be_logged(environment: dict[str, str], tmp_path: Path) -> None:
+def test_only_refused_requests_can_be_logged(environment: dict[str, str], tmp_path: Path) -> None:
     """By default, no request is logged."""
     found = []
     for mode in ("refused", "off"):
@@ -72,7 +72,7 @@ def test_of_all_requests_the_refused_can_be_logged(environment: dict[str, str], 
     assert [["OVER_LIMIT", "OVER_LIMIT"], []] == found
 
 
-def test_a_reader_that_has_gone_does_no_harm(environment: dict[str, str], pipe: tuple[int, int]) -> None:
+def test_a_closed_decision_log_affects_no_call(environment: dict[str, str], pipe: tuple[int, int]) -> None:
     """Callers get answers, and the log reports it."""
     read_end, write_end = pipe
     os.close(read_end)
@@ -83,7 +83,7 @@ def test_a_reader_that_has_gone_does_no_harm(environment: dict[str, str], pipe: 
         assert 0 == service.stop()
 
 
-def test_a_reader_that_is_stuck_delays_neither_callers_nor_the_end(
+def test_a_reader_that_hangs_delays_neither_calls_nor_the_end_of_the_process(
     environment: dict[str, str], pipe: tuple[int, int]
 ) -> None:
     """A full pipe blocks only the thread that writes. The process still ends."""

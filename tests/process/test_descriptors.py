@@ -42,7 +42,7 @@ def silent(address: str, count: int) -> Iterator[None]:
 
 @TRANSPORTS
 @pytest.mark.parametrize(("files", "count"), [(256, 320), (1_024, 1_200)])
-def test_silent_connections_to_http_ports_block_no_other(
+def test_silent_connections_to_http_ports_do_not_block_other_clients(
     config: str, transport: str, files: int, count: int
 ) -> None:
     """Health, metrics and gRPC answer and a change of the rules is loaded, both during the attack and after
@@ -65,7 +65,7 @@ def test_silent_connections_to_http_ports_block_no_other(
 
 
 @TRANSPORTS
-def test_silent_connections_to_grpc_leave_descriptors_for_everything_else(
+def test_silent_connections_to_grpc_leave_file_descriptors_for_other_uses(
     config: str, transport: str
 ) -> None:
     """GRPC_MAX_CONNECTIONS is reduced to fit the limit of open files, and a log line says so."""
@@ -76,7 +76,7 @@ def test_silent_connections_to_grpc_leave_descriptors_for_everything_else(
             assert (200, "OK") == service.health()
             write(Path(config), rules("d", 11))
             wait_for("the change", lambda: caller.limit("d", "team", "dba") == 11)
-            # Reading the rules in another process takes some for a moment.
+            # Reading the rules in another process needs some for a moment.
             wait_for("descriptors to spare", lambda: service.metric("process_open_fds") < 512 * 0.95)
         (line,) = [event for event in service.everything() if "does not fit" in event["@message"]]
         assert ("warning", 10_000, 512) == (line["level"], line["wanted"], line["open_files"])

@@ -100,7 +100,7 @@ def test_three_replicas_emit_each_event_once(
         assert data["used"] in (10_001, 10_002)  # each replica has a first refusal
 
 
-def test_a_change_of_a_limit_and_an_outage_of_the_store_are_told(
+def test_a_change_of_a_limit_and_an_outage_of_the_store_are_sent(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, webhook: Webhook
 ) -> None:
     with Service(settings(tmp_path, redis_server, webhook)) as service:
@@ -136,13 +136,13 @@ def test_a_change_of_a_limit_and_an_outage_of_the_store_are_told(
         ]
 
 
-def test_a_receiver_that_cannot_be_is_an_error_at_the_start(tmp_path: Path) -> None:
+def test_an_invalid_receiver_stops_the_start(tmp_path: Path) -> None:
     ended = run("serve", environment={"BACKEND_TYPE": "memory", "EVENTS_WEBHOOK_URL": "hooks.example.com"})
     assert 0 != ended.code
     assert "needs an address such as https://" in ended.err
 
 
-def test_receivers_follow_their_file_and_rules_choose_among_them(
+def test_receivers_follow_their_file_and_rules_select_them(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, webhook: Webhook
 ) -> None:
     """A receiver that is added while the service runs gets the events of the rules that name it."""

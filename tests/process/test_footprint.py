@@ -43,7 +43,7 @@ ELSEWHERE = {
         ("grpcio", "memory", "grpc", "redis hiredis ratelimit_service.transports.native._http2"),
     ],
 )
-def test_serve_does_not_import_what_it_does_not_use(
+def test_serve_imports_no_unused_modules(
     config: str, tmp_path: Path, transport: str, store: str, needed: str, foreign: str
 ) -> None:
     """The other transport, the driver of the other store, YAML, HTTP/2 for control planes, and what libraries use
@@ -68,7 +68,7 @@ def test_serve_does_not_import_what_it_does_not_use(
     assert [] == [name for name in imported if "sources.xds" in name or "control_planes" in name]
 
 
-def test_rules_over_xds_come_without_grpcio_and_yaml(tmp_path: Path) -> None:
+def test_rules_over_xds_do_not_import_grpcio_and_yaml(tmp_path: Path) -> None:
     """A call to a control plane needs only h2, and only overlays need YAML."""
     path = tmp_path / "modules"
     with path.open("w") as stdout:

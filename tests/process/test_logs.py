@@ -86,7 +86,7 @@ def test_requests_are_not_logged(service: Service, caller: Caller, unique: Uniqu
     assert lines + 1 == len(service.everything())
 
 
-def test_every_line_is_json_whatever_strangers_send(service: Service, caller: Caller, unique: Unique) -> None:
+def test_every_line_is_json_whatever_callers_send(service: Service, caller: Caller, unique: Unique) -> None:
     """A value with a newline, a forged event and an escape sequence is one escaped value in one event."""
     before = len(service.events("limit reached"))
     assert [OK, OK, OVER] == spend(caller, unique(HOSTILE), 3)
@@ -97,7 +97,7 @@ def test_every_line_is_json_whatever_strangers_send(service: Service, caller: Ca
     assert service.log.replace("\n", "").isprintable()
 
 
-def test_text_is_one_line_for_an_event_whatever_strangers_send(tmp_path: Path) -> None:
+def test_every_event_is_one_line_of_text_whatever_callers_send(tmp_path: Path) -> None:
     """The text format escapes as the JSON format does."""
     config = write(tmp_path / "d.yaml", rules("d", 2))
     serving = Serving({"BACKEND_TYPE": "memory", "CONFIG_PATH": str(config), "LOG_FORMAT": "text"})
@@ -141,7 +141,7 @@ def test_a_password_is_never_shown(tmp_path: Path, where: str, right: bool) -> N
 
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
-def test_an_unread_log_delays_no_call_and_is_complete_when_it_is_read(config: str, transport: str) -> None:
+def test_an_unread_log_delays_no_call_and_loses_no_line(config: str, transport: str) -> None:
     """A full pipe blocks only the thread that writes the log, neither callers nor /healthcheck."""
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "GRPC_TRANSPORT": transport}
     with Service(environment) as service, calling(service.grpc) as caller:
@@ -177,7 +177,7 @@ def test_a_failed_start_is_reported_although_the_log_is_full(tmp_path: Path) -> 
     assert "cannot listen for gRPC on 192.0.2.1:0: " in err.splitlines()[-1]
 
 
-def test_a_mistake_that_ends_the_process_is_a_line_of_the_log() -> None:
+def test_an_error_that_ends_the_process_is_a_line_of_the_log() -> None:
     """With LOG_FORMAT=json each line is JSON, including the last one."""
     broken = "import ratelimit_service.app as app\napp.make_store = None\n"
     command = (sys.executable, "-c", f"{broken}from ratelimit_service.__main__ import main\nmain()", "serve")

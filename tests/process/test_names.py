@@ -1,4 +1,4 @@
-"""The name of a limit with letters beyond ASCII: unchanged in logs, metrics and JSON, and ASCII in headers."""
+"""Names of limits with letters beyond ASCII: unchanged in logs, metrics and JSON, and as ASCII in headers."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ def get(address: str, path: str) -> str:
     return httpx.get(f"http://{address}{path}", trust_env=False).text
 
 
-def test_logs_have_the_name(service: Service) -> None:
+def test_logs_have_the_name_unchanged(service: Service) -> None:
     """The lines for a refusal and for a threshold have it."""
     events = [service.wait_for_event(message) for message in ("budget threshold crossed", "limit reached")]
     assert [NAME, NAME] == [event["rule"] for event in events]
 
 
-def test_metrics_and_rlconfig_have_the_name(service: Service) -> None:
+def test_metrics_and_rlconfig_have_the_name_unchanged(service: Service) -> None:
     """It is the value of a label, which may be any text."""
     label = NAME.replace('"', '\\"')
     wait_for("a gauge", lambda: f'rule="{label}"' in get(service.metrics, "/metrics"))
     assert f", name: {NAME}, " in get(service.debug, "/rlconfig")
 
 
-def test_json_and_the_body_of_a_refusal_have_the_name(service: Service) -> None:
+def test_json_and_the_body_of_a_refusal_have_the_name_unchanged(service: Service) -> None:
     """Parsing the JSON undoes its escapes."""
     asked = {
         "domain": "names",
@@ -69,7 +69,7 @@ def test_json_and_the_body_of_a_refusal_have_the_name(service: Service) -> None:
     assert NAME == answer["statuses"][0]["currentLimit"]["name"]
 
 
-def test_a_header_and_what_envoy_makes_one_of_have_ascii(service: Service) -> None:
+def test_headers_of_the_service_and_of_envoy_have_the_name_in_ascii(service: Service) -> None:
     """Envoy puts current_limit.name in quotes, and does not escape it."""
     with calling(service.grpc) as caller:
         answer = caller.ask("names", "team", "dba", hits=0)

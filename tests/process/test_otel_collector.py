@@ -32,7 +32,7 @@ protocols = pytest.mark.parametrize("protocol", ["grpc", "http"])
 
 @protocols
 @pytest.mark.parametrize("compression", ["none", "gzip"])
-def test_the_collector_takes_and_forwards_the_spans_of_a_refusal(
+def test_the_collector_accepts_and_forwards_the_spans_of_a_refusal(
     config: str, redis_url: str, receiver: Collector, protocol: str, compression: str
 ) -> None:
     """They have their attributes, and the span of the store links to that of the batch."""
@@ -86,7 +86,7 @@ def test_the_collector_takes_and_forwards_the_spans_of_a_refusal(
 
 
 @protocols
-def test_the_collector_has_the_last_spans_of_a_service_that_stops(
+def test_the_collector_gets_the_last_spans_of_a_stopping_service(
     config: str, receiver: Collector, protocol: str
 ) -> None:
     """After SIGTERM, the process sends them, and does not wait for OTEL_BSP_SCHEDULE_DELAY."""
@@ -107,7 +107,7 @@ def test_the_collector_has_the_last_spans_of_a_service_that_stops(
 
 
 @protocols
-def test_the_reason_of_a_collector_that_cannot_send_on_is_in_the_log(
+def test_the_log_has_the_error_of_a_collector_that_cannot_forward_spans(
     config: str, receiver: Collector, protocol: str
 ) -> None:
     """The collector answers with an error, and the spans count as failed."""

@@ -32,7 +32,7 @@ def runtime(root: Path, **settings: str) -> dict[str, str]:
     [("true", False), ("false", True)],
     ids=["watch-root-missing", "watch-directory-empty"],
 )
-def test_rules_may_come_later_and_stay_when_their_files_go(
+def test_rules_may_arrive_late_and_stay_in_force_without_their_files(
     tmp_path: Path, watch_root: str, there: bool
 ) -> None:
     """It is not ready before the first rules.
@@ -90,7 +90,7 @@ def test_a_service_that_needs_a_domain_is_not_ready_without_one(tmp_path: Path) 
         wait_for("ready", lambda: service.health() == READY)
 
 
-def test_a_path_that_is_named_and_missing_is_not_passed_over(tmp_path: Path) -> None:
+def test_a_missing_path_in_the_configuration_prevents_readiness(tmp_path: Path) -> None:
     """With CONFIG_PATH=a,b, neither is served until both exist: no limit is left out silently."""
     here, gone = write(tmp_path / "here.yaml", rules("here")), tmp_path / "gone"
     environment = {"BACKEND_TYPE": "memory", "CONFIG_PATH": f"{here},{gone}"}

@@ -96,8 +96,8 @@ def test_an_edited_file_is_loaded(live: Live) -> None:
         live.wait_for_limit("edited", 11)
 
 
-def test_a_file_that_is_renamed_over_another_is_loaded(live: Live) -> None:
-    """Such a replacement is atomic: nobody reads half a file."""
+def test_a_file_that_replaces_another_by_a_rename_is_loaded(live: Live) -> None:
+    """A rename is atomic, so no reader sees half a file."""
     with live.going_on():
         write(live.directory.parent / "next", rules("renamed", 11)).rename(live.directory / "renamed.yaml")
         live.wait_for_limit("renamed", 11)
@@ -111,7 +111,7 @@ def test_a_file_that_is_added_is_loaded(live: Live) -> None:
         live.wait_for_limit("added", 11)
 
 
-def test_a_file_that_is_removed_takes_its_rules_along(live: Live) -> None:
+def test_the_rules_of_a_removed_file_are_removed(live: Live) -> None:
     """Other domains stay."""
     assert 10 == live.limit("removed")
     with live.going_on():
@@ -120,14 +120,14 @@ def test_a_file_that_is_removed_takes_its_rules_along(live: Live) -> None:
     assert 10 == live.limit("steady")
 
 
-def test_a_configmap_that_kubelet_swaps_is_loaded(live: Live) -> None:
+def test_an_updated_configmap_is_loaded(live: Live) -> None:
     """`..data` points to another directory, and no file was modified."""
     with live.going_on():
         live.mount.update({"mounted.yaml": rules("mounted", 11)})
         live.wait_for_limit("mounted", 11)
 
 
-def test_a_broken_file_changes_nothing_until_it_is_repaired(live: Live) -> None:
+def test_an_invalid_file_changes_nothing_until_it_is_corrected(live: Live) -> None:
     """The load is counted once, each error is logged once and shown on the debug port, and no call fails."""
     service, path = live.service, live.directory / "broken.yaml"
     errors, logged = service.metric(LOAD_ERRORS), len(service.events("configuration refused"))

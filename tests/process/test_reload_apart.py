@@ -68,7 +68,7 @@ def reloading(
         yield service
 
 
-def test_calls_are_answered_while_rules_are_read_and_no_change_is_lost(reloading: Reloading) -> None:
+def test_calls_are_answered_during_a_load_and_no_change_is_lost(reloading: Reloading) -> None:
     """A change during a load is loaded next. The separate process has no socket, and ends after the load."""
     before, loads = reloading.limit, len(reloading.service.events(LOADED))
     held, child = reloading.hold()
@@ -83,7 +83,7 @@ def test_calls_are_answered_while_rules_are_read_and_no_change_is_lost(reloading
     assert "fork" not in reloading.service.log
 
 
-def test_one_that_is_killed_changes_nothing_and_the_next_change_is_loaded(reloading: Reloading) -> None:
+def test_a_killed_reader_changes_nothing_and_the_next_change_is_loaded(reloading: Reloading) -> None:
     """Without memory, the kernel kills the separate process first, and the service continues."""
     before = reloading.limit
     held, child = reloading.hold()
@@ -98,8 +98,8 @@ def test_one_that_is_killed_changes_nothing_and_the_next_change_is_loaded(reload
 
 
 @pytest.mark.parametrize("transport, number", [("grpcio", signal.SIGTERM), ("native", signal.SIGKILL)])
-def test_it_ends_with_the_service(tmp_path: Path, transport: str, number: signal.Signals) -> None:
-    """It ends however the service ends, in an orderly way if possible."""
+def test_the_reader_ends_with_the_service(tmp_path: Path, transport: str, number: signal.Signals) -> None:
+    """However the service ends."""
     with started(tmp_path, transport) as reloading:
         held, child = reloading.hold()
         reloading.service.signal(number)

@@ -27,7 +27,7 @@ def left(caller: Caller) -> int:
     return caller.ask("d", "team", "dba").statuses[0].limit_remaining
 
 
-def test_a_stop_and_a_start_keep_every_count(environment: dict[str, str]) -> None:
+def test_a_restart_keeps_every_count(environment: dict[str, str]) -> None:
     """This includes counts of the last moment before SIGTERM, long before the next write is due."""
     rarely = {**environment, "MEMORY_SNAPSHOT_INTERVAL": "1h"}
     with Service(rarely) as service, calling(service.grpc) as caller:
@@ -38,7 +38,7 @@ def test_a_stop_and_a_start_keep_every_count(environment: dict[str, str]) -> Non
         assert [1] == [event["counters"] for event in service.events("counters loaded")]
 
 
-def test_kill_loses_at_most_the_last_interval(environment: dict[str, str]) -> None:
+def test_a_kill_loses_at_most_the_last_interval(environment: dict[str, str]) -> None:
     """Written counts are kept, later ones may be lost, and nothing is counted twice."""
     path = Path(environment["MEMORY_SNAPSHOT_PATH"])
     with Service(environment) as service, calling(service.grpc) as caller:
@@ -51,8 +51,8 @@ def test_kill_loses_at_most_the_last_interval(environment: dict[str, str]) -> No
         assert left(caller) in (6, 4)
 
 
-def test_a_file_that_is_no_snapshot_is_set_aside(environment: dict[str, str]) -> None:
-    """The process serves nevertheless."""
+def test_an_invalid_snapshot_is_set_aside(environment: dict[str, str]) -> None:
+    """The process starts nevertheless."""
     path = Path(environment["MEMORY_SNAPSHOT_PATH"])
     path.write_text("hello")
     with Service(environment) as service, calling(service.grpc) as caller:
@@ -62,9 +62,7 @@ def test_a_file_that_is_no_snapshot_is_set_aside(environment: dict[str, str]) ->
         assert 0 == service.metric("ratelimit_service_memory_snapshot_failures")
 
 
-def test_a_place_that_cannot_be_written_to_stops_the_start(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_path_that_is_not_writable_stops_the_start(environment: dict[str, str], tmp_path: Path) -> None:
     """One line reports it."""
     path = tmp_path / "missing" / "counters"
     code, out, err = run(

@@ -18,7 +18,7 @@ from ..listening.test_addresses import needs_ipv6
 from .conftest import probing, serving
 
 
-def test_each_bad_value_is_reported_in_a_line(config: str) -> None:
+def test_each_invalid_value_is_reported_in_a_line(config: str) -> None:
     """All invalid values are reported together, and nothing is started."""
     bad = {"GRPC_PORT": "http", "BACKEND_TYPE": "memcache", "LOG_FORMAT": "xml", "SHADOW_MODE": ""}
     code, out, err = run("serve", environment={"CONFIG_PATH": config, **bad})
@@ -93,7 +93,7 @@ def test_an_unavailable_address_is_reported_with_the_reason(
 
 @needs_ipv6
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
-def test_all_ports_may_be_every_address_of_both_families(config: str, transport: str) -> None:
+def test_all_ports_may_listen_on_both_ip_families(config: str, transport: str) -> None:
     """An IPv6 address, and an empty one, in each of the variables."""
     environment = {
         "BACKEND_TYPE": "memory",
@@ -116,7 +116,7 @@ def test_all_ports_may_be_every_address_of_both_families(config: str, transport:
                 assert 200 == httpx.get(f"http://{host}:{port}/{path}", trust_env=False).status_code
 
 
-def test_options_win_and_what_means_nothing_here_is_named(config: str, tmp_path: Path) -> None:
+def test_options_take_precedence_and_useless_settings_are_named(config: str, tmp_path: Path) -> None:
     """There are warnings for arguments of upstream, for variables without effect, and for counters that end
     with the process.
     """
@@ -167,7 +167,7 @@ def test_options_win_and_what_means_nothing_here_is_named(config: str, tmp_path:
         ]
 
 
-def test_several_places_can_be_given(tmp_path: Path, config: str) -> None:
+def test_several_configuration_paths_can_be_given(tmp_path: Path, config: str) -> None:
     """--config may be repeated. Without a setting, the store is memory."""
     other = tmp_path / "other.yaml"
     other.write_text(Path(config).read_text().replace("domain: d", "domain: e"))
@@ -185,7 +185,7 @@ def away(redis: RedisServer) -> int:
     return redis.port
 
 
-def test_it_starts_without_redis_and_finds_it_by_itself(config: str) -> None:
+def test_the_service_starts_without_redis_and_connects_later(config: str) -> None:
     """A missing Redis is no reason to restart the pod: all ports are open, and report the state."""
     with (
         closing(RedisServer()) as redis,

@@ -65,7 +65,7 @@ def held(config: str, transport: str = "grpcio", **settings: str) -> Iterator[He
 
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
-def test_a_call_in_hand_is_finished_before_the_process_ends(config: str, transport: str) -> None:
+def test_a_call_in_flight_is_finished_before_the_process_ends(config: str, transport: str) -> None:
     """Health is NOT_SERVING at once.
 
     Then the call is answered, its hits are in Redis, and the exit code is 0.
@@ -84,7 +84,7 @@ def test_a_call_in_hand_is_finished_before_the_process_ends(config: str, transpo
 
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
-def test_a_process_that_drains_says_that_it_leaves_and_goes_on_serving(config: str, transport: str) -> None:
+def test_a_draining_process_is_not_serving_for_health_and_still_answers(config: str, transport: str) -> None:
     """Health is NOT_SERVING for every client, and every call is answered, also on a new connection."""
     environment = {
         "BACKEND_TYPE": "memory",
@@ -116,7 +116,7 @@ def end_at_once(service: Service) -> None:
     assert 128 + TERM == service.ended()
 
 
-def test_a_second_signal_ends_it_at_once(config: str) -> None:
+def test_a_second_signal_ends_the_process_at_once(config: str) -> None:
     """An operator may not want to wait for the calls in flight."""
     with held(config) as now:
         now.service.signal(TERM)
@@ -125,7 +125,7 @@ def test_a_second_signal_ends_it_at_once(config: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_other_signals_end_it_in_the_same_order(config: str, number: signal.Signals) -> None:
+def test_other_signals_end_the_process_in_the_same_way(config: str, number: signal.Signals) -> None:
     """SIGINT (Ctrl-C), and SIGHUP (a closed terminal)."""
     with Service({"BACKEND_TYPE": "memory", "CONFIG_PATH": config}) as service:
         service.signal(number)
@@ -133,7 +133,7 @@ def test_other_signals_end_it_in_the_same_order(config: str, number: signal.Sign
 
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
-def test_a_unix_socket_is_served_and_taken_over_from_one_that_was_killed(
+def test_the_unix_socket_of_a_killed_process_is_taken_over(
     config: str, tmp_path: Path, transport: str
 ) -> None:
     """With GRPC_UDS, the socket file of a crashed process does not prevent the next start, but a running

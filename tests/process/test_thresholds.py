@@ -1,4 +1,4 @@
-"""Crossed thresholds with two replicas on one Redis: the reports, and the metrics of each replica."""
+"""Crossed thresholds with two replicas on one Redis: the log lines, and the metrics of each replica."""
 
 from __future__ import annotations
 
@@ -53,8 +53,10 @@ def spend(replicas: list[Service], hits: Iterable[int]) -> None:
             caller.ask("d", "team", "dba", hits=amount)
 
 
-def test_two_replicas_report_a_crossing_once(replicas: list[Service], redis_server: RedisServer) -> None:
-    """Either replica may report it: the markers are in Redis."""
+def test_two_replicas_report_a_crossed_threshold_once(
+    replicas: list[Service], redis_server: RedisServer
+) -> None:
+    """Either replica may report it. The markers are in Redis."""
     spend(replicas, [10] * 84)
     wait_for("two crossings", lambda: crossings(replicas) == [(0.5, 500), (0.8, 800)])
     found = [key.rpartition(":warned-") for key in redis_server.cli("--scan").split() if ":warned-" in key]
@@ -62,7 +64,7 @@ def test_two_replicas_report_a_crossing_once(replicas: list[Service], redis_serv
     assert ["840", "840"] == [redis_server.cli("GET", counter) for counter, _, _ in found]
 
 
-def test_after_a_reset_a_crossing_is_reported_again(replicas: list[Service], redis_url: str) -> None:
+def test_a_threshold_is_reported_again_after_a_reset(replicas: list[Service], redis_url: str) -> None:
     """The reset deletes the markers with the counter."""
     spend(replicas, [500])
     wait_for("a crossing", lambda: crossings(replicas) == [(0.5, 500)])
@@ -72,7 +74,7 @@ def test_after_a_reset_a_crossing_is_reported_again(replicas: list[Service], red
     wait_for("another", lambda: crossings(replicas) == [(0.5, 500), (0.5, 600)])
 
 
-def test_a_bucket_that_a_rule_names_is_right_in_every_replica(replicas: list[Service]) -> None:
+def test_every_replica_has_the_total_of_a_bucket_that_a_rule_names(replicas: list[Service]) -> None:
     """It is 0 before the first call, and then the total of all replicas."""
 
     def used() -> list[float]:
@@ -91,7 +93,7 @@ def scrape(replica: Service) -> str:
     return httpx.get(f"http://{replica.metrics}/metrics", trust_env=False).text
 
 
-def test_each_replica_shows_what_it_has_seen_of_a_bucket(replicas: list[Service]) -> None:
+def test_each_replica_shows_the_last_usage_that_it_saw(replicas: list[Service]) -> None:
     """The largest value of the replicas is correct as long as nothing is refunded."""
     spend(replicas, [10] * 84)
     bucket = {"domain": "d", "rule": "yearly", "path": "d.team", "bucket": "team=dba", "window": "year"}

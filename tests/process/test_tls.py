@@ -1,4 +1,4 @@
-"""The process with TLS on its ports: errors at the start, and requests of a person."""
+"""The process with TLS on its ports: errors at the start, and requests of operators."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def authority() -> Authority:
         ),
     ],
 )
-def test_what_is_missing_stops_the_start(config: str, environment: dict[str, str], said: str) -> None:
+def test_missing_tls_settings_stop_the_start(config: str, environment: dict[str, str], said: str) -> None:
     """One line reports it, and nothing is served without the requested TLS."""
     ended = run("serve", environment={"CONFIG_PATH": config, "LOG_LEVEL": "error", **environment})
     assert (1, "", f"{said}\n") == ended
 
 
-def test_settings_of_tls_that_is_not_switched_on_are_named(config: str, tmp_path: Path) -> None:
+def test_tls_settings_without_effect_are_named(config: str, tmp_path: Path) -> None:
     """Otherwise, an operator could believe that client certificates are checked."""
     with Service({"CONFIG_PATH": config, "GRPC_CLIENT_TLS_CACERT": str(tmp_path / "ca.crt")}) as service:
         said = (
@@ -63,7 +63,7 @@ def test_settings_of_tls_that_is_not_switched_on_are_named(config: str, tmp_path
         assert ["warning"] == [event["level"] for event in service.events(said)]
 
 
-def test_a_person_with_a_certificate_is_answered(config: str, authority: Authority, tmp_path: Path) -> None:
+def test_ask_works_with_a_client_certificate(config: str, authority: Authority, tmp_path: Path) -> None:
     """`ask` shows the answer, or the reason of a failure."""
     certificate, key = authority.server().write(tmp_path, "server")
     ca = authority.write(tmp_path)

@@ -78,7 +78,7 @@ transports = pytest.mark.parametrize("transport", ["grpcio", "native"])
 
 @transports
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_call_is_a_span_of_the_callers_trace(
+def test_the_span_of_a_call_is_in_the_trace_of_the_caller(
     config: str, redis_url: str, collector: Collector, transport: str, protocol: str
 ) -> None:
     """It has a child for the store, which links to the span of the batch. Both protocols of OTLP carry them."""
@@ -147,7 +147,7 @@ def test_a_call_is_a_span_of_the_callers_trace(
     assert "secret" not in service.log
 
 
-def test_json_is_traced_as_well(config: str, collector: Collector) -> None:
+def test_requests_to_json_have_spans(config: str, collector: Collector) -> None:
     """The HTTP port reads the same headers."""
     environment = {
         **collector.environment(),
@@ -174,7 +174,7 @@ def test_json_is_traced_as_well(config: str, collector: Collector) -> None:
 
 
 @transports
-def test_refusals_and_errors_have_spans_whatever_the_rate(
+def test_refusals_and_errors_have_spans_at_any_sampling_rate(
     config: str, collector: Collector, transport: str
 ) -> None:
     """Allowed calls follow their parents, or the rate if they have none."""
@@ -228,9 +228,7 @@ HOSTILE = [
 
 
 @transports
-def test_a_hostile_trace_context_is_no_trace_context(
-    config: str, collector: Collector, transport: str
-) -> None:
+def test_an_invalid_trace_context_is_ignored(config: str, collector: Collector, transport: str) -> None:
     """The call is answered, and its span is the root of a trace. An invalid tracestate is dropped."""
     environment = {
         **collector.environment(),
@@ -254,7 +252,7 @@ def test_a_hostile_trace_context_is_no_trace_context(
         assert service.running
 
 
-def test_a_collector_that_hangs_costs_callers_nothing(config: str, collector: Collector) -> None:
+def test_a_collector_that_hangs_does_not_delay_calls(config: str, collector: Collector) -> None:
     """Calls are answered while the exporter waits. Spans beyond the bound are dropped and counted."""
     environment = {
         **collector.environment(),
@@ -280,7 +278,7 @@ def test_a_collector_that_hangs_costs_callers_nothing(config: str, collector: Co
     assert service.events("spans are lost: the collector does not take them")
 
 
-def test_a_collector_that_refuses_or_is_away_is_named_in_the_log(config: str, collector: Collector) -> None:
+def test_the_log_has_the_error_of_a_failing_collector(config: str, collector: Collector) -> None:
     """It is logged once a minute with the reason, and the lost spans are counted."""
     environment = {**collector.environment(), "CONFIG_PATH": config, "BACKEND_TYPE": "memory"}
     collector.refuses = True
@@ -307,7 +305,7 @@ def test_a_collector_that_refuses_or_is_away_is_named_in_the_log(config: str, co
         assert 0 == service.stop()
 
 
-def test_spans_are_sent_before_the_end(config: str, collector: Collector) -> None:
+def test_waiting_spans_are_sent_before_the_process_ends(config: str, collector: Collector) -> None:
     """After SIGTERM, the process does not wait for OTEL_BSP_SCHEDULE_DELAY."""
     environment = {
         **collector.environment(),
@@ -345,9 +343,7 @@ def test_each_worker_traces_its_calls(config: str, redis_url: str, collector: Co
 
 
 @pytest.mark.parametrize("enabled", ["true", "false"])
-def test_nothing_is_imported_while_it_is_off_and_nothing_needed_to_serve(
-    config: str, tmp_path: Path, enabled: str
-) -> None:
+def test_tracing_imports_nothing_while_off_and_is_optional(config: str, tmp_path: Path, enabled: str) -> None:
     """A stand-in for the package records its import, and then fails it: with tracing on, the service warns
     and serves.
     """
@@ -364,7 +360,7 @@ def test_nothing_is_imported_while_it_is_off_and_nothing_needed_to_serve(
     assert "ratelimit_service_spans" not in text
 
 
-def test_settings_of_the_exporter_that_are_not_valid_end_the_start(config: str) -> None:
+def test_invalid_settings_of_the_exporter_stop_the_start(config: str) -> None:
     """The message names them, and not their values."""
     ended = run(
         "serve",

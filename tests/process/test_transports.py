@@ -88,7 +88,7 @@ def make(environment: Mapping[str, str]) -> GrpcServer:
     )
 
 
-async def test_native_is_the_default_and_says_nothing() -> None:
+async def test_native_is_the_default_without_a_warning() -> None:
     with capture_logs() as logs:
         server = make({})
     assert ("native", []) == (server.TRANSPORT, logs)
@@ -98,7 +98,7 @@ async def test_native_is_the_default_and_says_nothing() -> None:
     ("installation", "why"),
     [("not_built", "it is not built"), ("old_library", "it needs libnghttp2 1.52 or newer")],
 )
-async def test_grpcio_takes_its_place_where_it_cannot_be_used(
+async def test_grpcio_replaces_an_unusable_native_transport_with_a_warning(
     installation: str, why: str, request: pytest.FixtureRequest
 ) -> None:
     """One line reports what is lost, why, and how to install it."""
@@ -113,7 +113,7 @@ async def test_grpcio_takes_its_place_where_it_cannot_be_used(
 
 
 @pytest.mark.parametrize("installation", ["not_built", "old_library"])
-def test_a_requested_transport_that_cannot_be_used_is_reported_in_a_line(
+def test_a_requested_transport_that_cannot_be_used_stops_the_start(
     installation: str, request: pytest.FixtureRequest
 ) -> None:
     """The line names the command that builds it."""
@@ -126,7 +126,7 @@ def test_a_requested_transport_that_cannot_be_used_is_reported_in_a_line(
     assert "\n" not in said
 
 
-async def test_grpcio_says_nothing_where_it_was_asked_for(not_built: None) -> None:
+async def test_grpcio_is_used_without_a_warning_on_request(not_built: None) -> None:
     with capture_logs() as logs:
         server = make({"GRPC_TRANSPORT": "grpcio"})
     assert ("grpcio", []) == (server.TRANSPORT, logs)

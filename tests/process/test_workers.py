@@ -49,7 +49,7 @@ def replicas(service: Service) -> dict[str, int]:
 
 
 @transports
-def test_every_worker_has_calls_and_the_metrics_are_those_of_all(
+def test_every_worker_gets_calls_and_the_metrics_are_sums(
     transport: str, tmp_path: Path, redis_server: RedisServer
 ) -> None:
     """Counts, gauges and reports are those of the service, however its connections are spread over workers."""
@@ -79,9 +79,7 @@ def test_every_worker_has_calls_and_the_metrics_are_those_of_all(
                 assert {"": MANY} == metrics(service, "grpc_connections")
         with calling(service.grpc) as caller, probing(service) as probe:
             redis_server.cli("SET", counter(redis_server, "dba"), "0")
-            caller.ask(
-                "d", "team", "dba"
-            )  # the gauge shows what a worker has seen last, not the most that one has seen
+            caller.ask("d", "team", "dba")  # the gauge shows the last value of a worker, not the maximum
             used = metrics(service, "budget_used")
             assert [0] == [value for labels, value in used.items() if "team=dba" in labels]
             assert ["SERVING"] * 2 == [serving(probe, name) for name in ("", "ratelimit")]
@@ -121,7 +119,7 @@ def test_new_rules_reach_all_workers(transport: str, tmp_path: Path, redis_serve
         assert {"": 1} == metrics(service, "config_rejected")
 
 
-def test_a_store_that_is_away_makes_every_worker_unhealthy(config: str) -> None:
+def test_an_unreachable_store_makes_every_worker_unhealthy(config: str) -> None:
     """It is reported for each worker."""
     with RedisServer() as redis, workers(config, redis.address, STORE_FAILURE_MODE="allow") as service:
         redis.stop()
@@ -161,7 +159,7 @@ def test_every_worker_follows_amendments_and_control_planes(redis_url: str) -> N
                     wait_for(f"{amount}", lambda c=caller, a=amount: c.limit("d", "team", "dba") == a)  # type: ignore[misc]
             assert {'server="eg"': 1} == metrics(service, "xds_connected")
             assert [True] == [each["connected"] for each in control_planes(service)]
-            # A worker without rules, because they cannot come now, would let everything pass.
+            # A worker without rules would let every request pass, and none can arrive now.
             plane.stop()
             wait_for("away", lambda: metrics(service, "xds_connected") == {'server="eg"': 0})
             os.kill(processes(service)[1], KILL)

@@ -69,7 +69,7 @@ class Load:
 
 
 @transports
-def test_a_worker_that_is_killed_under_load_costs_only_its_own_connections(
+def test_a_killed_worker_breaks_only_its_own_connections(
     transport: str, tmp_path: Path, redis_server: RedisServer
 ) -> None:
     """No acknowledged charge is lost, none is counted twice, and no counter in the metrics decreases."""
@@ -113,7 +113,7 @@ def test_a_worker_that_is_killed_under_load_costs_only_its_own_connections(
 
 
 @transports
-def test_a_call_in_hand_is_finished_before_the_workers_end(config: str, transport: str) -> None:
+def test_a_call_in_flight_is_finished_before_the_workers_end(config: str, transport: str) -> None:
     """After SIGTERM to the supervisor, health is NOT_SERVING on every connection, the call is answered, its
     hits are in Redis, and the exit code is 0.
     """
@@ -146,9 +146,7 @@ def test_a_second_signal_ends_all_workers_at_once(config: str) -> None:
         wait_for("the ends of the workers", lambda: not any(map(alive, pids)))
 
 
-def test_a_worker_that_is_stopped_by_itself_is_started_again_and_none_outlives_the_supervisor(
-    config: str, redis_url: str
-) -> None:
+def test_a_stopped_worker_is_replaced_and_none_outlives_the_supervisor(config: str, redis_url: str) -> None:
     """After SIGTERM to a worker, it drains, and the service stays healthy.
 
     Without the supervisor, all workers drain and end.
@@ -162,9 +160,7 @@ def test_a_worker_that_is_stopped_by_itself_is_started_again_and_none_outlives_t
         os.kill(processes(service)[0], TERM)  # that with the HTTP ports
         wait_for("its drain", lambda: states(service) == {"wanted": 2, "serving": 1})
         assert (200, "OK") == service.health()
-        assert counted == metrics(
-            service, "rule_hits"
-        )  # a counter that falls would be a restart to Prometheus
+        assert counted == metrics(service, "rule_hits")  # Prometheus takes a decreasing counter for a restart
         ended = service.wait_for_event("a worker has ended: it is started again")
         assert (0, 0) == (ended["worker"], ended["code"])
         wait_for("both", lambda: states(service) == {"wanted": 2, "serving": 2})
@@ -183,7 +179,7 @@ def taken_port() -> Iterator[str]:
         yield str(taken.getsockname()[1])
 
 
-def test_a_worker_that_cannot_start_says_why_and_the_service_ends(config: str, redis_url: str) -> None:
+def test_a_worker_that_cannot_start_ends_the_service_with_the_reason(config: str, redis_url: str) -> None:
     """The reason is logged once, not once for each worker."""
     with taken_port() as port:
         ended = refused(config, redis_url, PORT=port, HOST="127.0.0.1", LOG_FORMAT="json")
@@ -196,7 +192,7 @@ def test_a_worker_that_cannot_start_says_why_and_the_service_ends(config: str, r
 
 
 @pytest.mark.parametrize("given", ["2", "auto"])
-def test_the_memory_store_is_that_of_one_process(config: str, given: str) -> None:
+def test_workers_cannot_use_the_memory_store(config: str, given: str) -> None:
     ended = run("serve", environment={"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "WORKERS": given})
     assert (1, 1) == (ended.code, ended.err.count("\n"))
     assert ended.err.startswith(

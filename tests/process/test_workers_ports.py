@@ -14,7 +14,7 @@ from testing.waiting import wait_for
 from .workers import KILL, MANY, connections, processes, refused, shares, states, transports, workers
 
 
-def test_a_port_that_is_taken_stops_the_start(config: str, redis_url: str) -> None:
+def test_a_port_in_use_stops_the_start(config: str, redis_url: str) -> None:
     """This includes another service with workers: a service shares its port only with its own workers."""
     with workers(config, redis_url, GRPC_HOST="127.0.0.1") as first:
         port = first.grpc.rpartition(":")[2]
@@ -56,7 +56,7 @@ def test_workers_share_a_unix_socket(config: str, redis_url: str, tmp_path: Path
 
 
 @transports
-def test_workers_share_the_port_with_tls_and_the_one_without(
+def test_workers_share_the_ports_with_and_without_tls(
     config: str, redis_url: str, tmp_path: Path, transport: str
 ) -> None:
     """The supervisor reserves both ports, although it does not speak TLS."""

@@ -63,7 +63,7 @@ def wait_for_limit(caller: Caller, domain: str, amount: int) -> None:
 
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
-def test_rules_come_change_and_stay_while_the_control_plane_is_away(
+def test_rules_follow_the_control_plane_and_outlast_its_outage(
     plane: ThreadedControlPlane, transport: str
 ) -> None:
     """The service is not ready before the first set.
@@ -128,7 +128,7 @@ def test_rules_come_change_and_stay_while_the_control_plane_is_away(
         assert {'server="eg"': 0} == samples(service, "xds_stale_since_seconds")
 
 
-def test_a_start_without_the_control_plane_has_the_last_good_set(
+def test_a_start_without_the_control_plane_uses_the_last_good_set(
     plane: ThreadedControlPlane, tmp_path: Path
 ) -> None:
     """The set is in force before the ports open, so no call passes without a limit."""
@@ -202,7 +202,7 @@ def test_several_control_planes_and_files_have_their_own_domains(tmp_path: Path)
             wait_for_limit(caller, "a", 5)
 
 
-def test_control_planes_may_come_before_files(tmp_path: Path, plane: ThreadedControlPlane) -> None:
+def test_control_planes_may_take_precedence_over_files(tmp_path: Path, plane: ThreadedControlPlane) -> None:
     """The rules of the files apply until the control plane sends other rules for a domain."""
     path = write(tmp_path / "d.yaml", rules("d", 4))
     environment = over_xds(f"eg={plane.address}", CONFIG_TYPE="grpc_xds_sotw,file", CONFIG_PATH=str(path))
@@ -257,7 +257,7 @@ def test_overlays_are_read_at_the_start_and_when_they_change(
     ],
     ids=["pair", "address"],
 )
-def test_settings_that_cannot_be_end_the_start_with_a_line(settings: dict[str, str], message: str) -> None:
+def test_invalid_settings_stop_the_start_in_one_line(settings: dict[str, str], message: str) -> None:
     """Every other invalid setting does the same."""
     ended = run("serve", environment={**over_xds("127.0.0.1:1"), **settings})
     assert (1, True) == (ended.code, message in ended.err), ended.err

@@ -21,7 +21,7 @@ def names(find: files.Find) -> list[str]:
     return [found.name for found in find().files]
 
 
-def test_a_directory_means_the_yaml_files_directly_in_it(tmp_path: Path) -> None:
+def test_a_directory_stands_for_the_yaml_files_directly_in_it(tmp_path: Path) -> None:
     """Subdirectories, and files with another suffix, are ignored."""
     for name in ("b.yaml", "a.yml", "notes.md", "examples/c.yaml"):
         write(tmp_path / name)
@@ -135,7 +135,7 @@ def test_paths_are_joined_as_go_does(elements: tuple[str, ...], path: str) -> No
         ("x/../ratelimit", "./config"),
     ],
 )
-def test_slashes_and_dots_in_the_variables_lead_to_the_same_files(
+def test_redundant_slashes_and_dots_make_no_difference(
     tmp_path: Path, watch_root: bool, subdirectory: str, app_directory: str
 ) -> None:
     """They do not lead to the root of the machine."""
@@ -159,7 +159,7 @@ def test_a_directory_outside_of_the_root_is_read_if_the_variables_lead_there(
     assert ["a.yaml"] == names(find)
 
 
-def test_the_whole_machine_as_a_root_is_not_searched(tmp_path: Path) -> None:
+def test_the_root_of_the_machine_is_not_searched_completely(tmp_path: Path) -> None:
     """Only directories that can contain a wanted file are opened. Others may hang, or have no end."""
     write(tmp_path / "config" / "a.yaml")
     write(tmp_path / "config.d" / "b.yaml")
@@ -300,7 +300,7 @@ def test_the_name_of_the_reading_thread_is_the_file(tmp_path: Path, monkeypatch:
     assert ([str(tmp_path / "a.yaml")], before) == (busy_with, threading.current_thread().name)
 
 
-def test_links_in_a_circle_end(tmp_path: Path) -> None:
+def test_cyclic_links_are_followed_once(tmp_path: Path) -> None:
     """A directory that links to itself is read once."""
     config = write(tmp_path / "ratelimit" / "config" / "a.yaml").parent
     (config / "again").symlink_to(config)
@@ -315,7 +315,7 @@ def test_all_unreadable_files_are_reported(tmp_path: Path) -> None:
     assert ["a.yaml", "b.yaml"] == [problem.file for problem in files.read(find).problems]
 
 
-def test_no_file_at_all_is_an_error(tmp_path: Path) -> None:
+def test_a_configuration_without_files_is_an_error(tmp_path: Path) -> None:
     """An empty directory must not remove all rules."""
     empty = files.read(files.find_in([tmp_path]), str(tmp_path))
     assert [f"{tmp_path}: there is no configuration file"] == list(map(str, empty.problems))

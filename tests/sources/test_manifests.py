@@ -62,7 +62,7 @@ def verdict_on(file: Path) -> tuple[str, list[str]]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=[f"{file.parent.name}/{file.stem}" for file in FILES])
-def test_a_manifest_of_the_corpus_has_these_messages(file: Path) -> None:
+def test_a_manifest_of_the_corpus_causes_the_expected_messages(file: Path) -> None:
     """Each file is accepted or refused as its directory says, with exactly the messages beside it."""
     beside = file.with_suffix(".txt")
     messages = beside.read_text(encoding="utf-8").splitlines() if beside.exists() else []
@@ -70,14 +70,14 @@ def test_a_manifest_of_the_corpus_has_these_messages(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", OK, ids=[file.stem for file in OK])
-def test_a_manifest_of_the_corpus_means_these_rules(file: Path) -> None:
+def test_a_manifest_of_the_corpus_has_the_expected_rules(file: Path) -> None:
     """The rules are printed as configuration files."""
     documents, _ = manifests.expand(read_all(file.name, file.read_bytes()), "given")
     printed = "---\n".join(map(native.write, documents))
     assert file.with_suffix(".out").read_text(encoding="utf-8") == printed
 
 
-def test_the_corpus_has_both_kinds_and_no_text_without_its_manifest() -> None:
+def test_the_corpus_has_valid_and_invalid_files_and_no_unused_text() -> None:
     """Valid and invalid files exist, and each text belongs to one."""
     assert {"ok", "bad"} == {file.parent.name for file in FILES}
     assert [] == [text for text in CORPUS.glob("*/*") if text.with_suffix(".yaml") not in FILES]
@@ -116,7 +116,7 @@ def test_a_configuration_is_returned_unchanged(text: str) -> None:
     assert (next(read_all("f.yaml", text)), []) == (document, problems)
 
 
-def test_the_manifests_after_an_error_are_read_all_the_same() -> None:
+def test_manifests_after_an_error_are_read() -> None:
     """All problems of a file are reported at once."""
     text = CONFIG_MAP + "data: {a: 'domain: 1.5', b: '['}\n---\n" + RATE_LIMIT_CONFIG + "spec: {}\n"
     assert [
@@ -126,7 +126,7 @@ def test_the_manifests_after_an_error_are_read_all_the_same() -> None:
     ] == refusal(text)
 
 
-def test_a_line_of_a_block_is_the_line_of_the_manifest() -> None:
+def test_lines_in_a_block_are_reported_as_lines_of_the_manifest() -> None:
     """Line ends, blank lines and indentation do not matter, and the text may end too early."""
     head = CONFIG_MAP.replace("\n", "\r\n")
     block = "data:\r\n  a: &x !!str |4-\r\n\r\n      domain: a\r\n      descriptors: 5\r\n"
@@ -147,7 +147,7 @@ def test_aliases_cannot_multiply_a_long_text() -> None:
     assert any(line.endswith(message) for line in lines)
 
 
-def test_any_list_in_lists_ends() -> None:
+def test_nested_lists_are_read_without_recursion() -> None:
     """Lists may be nested as deep as YAML may."""
     text = "{apiVersion: v1, kind: List, items: [" * 140 + "]}" * 140
     assert [
@@ -155,7 +155,7 @@ def test_any_list_in_lists_ends() -> None:
     ] == refusal(text)
 
 
-# Whatever a file says
+# Arbitrary input
 
 names = [
     "apiVersion kind metadata name spec raw descriptors key value rateLimit requestsPerUnit unit type rateLimits actions",

@@ -53,7 +53,7 @@ def without_places(rules: Any) -> Any:
 
 
 @pytest.mark.parametrize("file", FILES, ids=[f"{file.parts[-3]}/{file.stem}" for file in FILES])
-def test_what_is_written_has_the_same_rules(file: Path) -> None:
+def test_a_written_configuration_has_the_same_rules(file: Path) -> None:
     """This holds for every file of the corpora."""
     documents, problems = manifests.expand(read_all(file.name, file.read_bytes()), "given")
     again = [read("again.yaml", native.write(document)) for document in documents]
@@ -73,7 +73,7 @@ def test_what_is_written_has_the_same_rules(file: Path) -> None:
             "'12:30'",
             "'08'",
             "'1.5.2'",
-        ),  # what other readers of YAML take for dates and numbers
+        ),  # dates and numbers to other readers of YAML
         *("''", "' a'", "'a '", "'a: b'", "'a #b'", "'it''s'", "'\"'", "'<<'", "'='", "'---'", "'{{ a }}'"),
         *("'é'", "'日本'", "'100 %'", "'%a'", "'@a'", "'!a'", "'&a'", "'*a'", "'- a'", "'?'", "'a  b'"),
         *(r'"a\nb"', r'"\x00\"\\\x85"', r'"\U0000feff"', r'"\U0010ffff"', r'"\x09"'),
@@ -89,7 +89,7 @@ def test_text_is_quoted_only_if_necessary(written: str) -> None:
 @pytest.mark.parametrize(
     "written", "yes OFF 010 0x1F 1_000 1.5 1e3 -.inf .NaN null ~ 18446744073709551615".split()
 )
-def test_other_kinds_keep_their_text(written: str) -> None:
+def test_numbers_and_truth_values_keep_their_text(written: str) -> None:
     """`010` may be read as text, or as the number 8."""
     assert f"# From f.yaml\n- {written}\n" == native.write(read("f.yaml", f"- {written}"))
 
@@ -178,7 +178,7 @@ nodes = st.recursive(
 
 @pytest.mark.fuzz
 @given(nodes)
-def test_whatever_is_written_is_read_as_it_was(root: Node) -> None:
+def test_any_document_is_read_as_it_was_written(root: Node) -> None:
     """Every kind, text and value, in the same order, with any bytes."""
     again = read("again.yaml", native.write(Document("f.yaml", root)))
     assert (content(root), 0) == (content(again.root), again.extra_documents)

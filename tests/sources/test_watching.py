@@ -12,7 +12,7 @@ from ratelimit_service.sources import files
 from .rule_files import mount, runtime, write
 
 
-def test_files_that_did_not_answer_at_first_have_changed_once_they_do(tmp_path: Path) -> None:
+def test_files_that_become_readable_count_as_changed(tmp_path: Path) -> None:
     """Their previous state is unknown."""
     write(tmp_path / "a.yaml")
     watcher = files.Watcher(files.find_in([tmp_path]), seen=())
@@ -59,7 +59,7 @@ CHANGES = [edit, rename_over, add, remove, forbid]
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("watch_root", [True, False])
-def test_a_change_is_noticed_once_after_it_has_ended(
+def test_a_change_is_reported_once_after_it_has_ended(
     tmp_path: Path, change: Callable[[Path], None], watch_root: bool
 ) -> None:
     """The first poll may be in the middle of it, the second finds its end, the third nothing new."""
@@ -71,7 +71,7 @@ def test_a_change_is_noticed_once_after_it_has_ended(
     assert [False, True, False] == [watcher.changed() for _ in range(3)]
 
 
-def test_a_file_that_goes_on_changing_is_not_loaded(tmp_path: Path) -> None:
+def test_a_file_that_keeps_changing_is_not_loaded(tmp_path: Path) -> None:
     """Half of a file is not a configuration."""
     path = write(tmp_path / "a.yaml")
     watcher = files.Watcher(files.find_in([tmp_path]))
@@ -84,7 +84,7 @@ def test_a_file_that_goes_on_changing_is_not_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("watch_root", [True, False])
-def test_the_swap_of_a_mounted_configmap_is_one_change(tmp_path: Path, watch_root: bool) -> None:
+def test_the_update_of_a_mounted_configmap_is_one_change(tmp_path: Path, watch_root: bool) -> None:
     """All its files change in one step, and are loaded together."""
     directory = tmp_path / "ratelimit" / "config"
     mount(directory, "1", {"a.yaml": "domain: a", "team/b.yaml": "domain: b"})
@@ -93,7 +93,7 @@ def test_the_swap_of_a_mounted_configmap_is_one_change(tmp_path: Path, watch_roo
     assert [False, True, False] == [watcher.changed() for _ in range(3)]
 
 
-def test_the_swap_of_the_root_itself_is_a_change(tmp_path: Path) -> None:
+def test_the_replacement_of_the_root_is_a_change(tmp_path: Path) -> None:
     """In upstream's own deployment, RUNTIME_ROOT is a link that is replaced."""
     write(tmp_path / "v1" / "ratelimit" / "config" / "a.yaml")
     write(tmp_path / "v2" / "ratelimit" / "config" / "a.yaml")

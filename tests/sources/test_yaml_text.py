@@ -61,7 +61,7 @@ def refusal(text: bytes | str) -> Problem:
         ("-.inf", Kind.FLOAT, -math.inf),
     ],
 )
-def test_a_plain_scalar_is_of_this_kind(texts: str, kind: Kind, value: Any) -> None:
+def test_a_plain_scalar_has_the_kind_of_upstreams_parser(texts: str, kind: Kind, value: Any) -> None:
     """Each spelling has the kind and value of upstream's parser."""
     for text in texts.split():
         assert (text, kind, value) == (text, *resolve(text))
@@ -130,7 +130,7 @@ def test_not_a_number_is_a_number() -> None:
         ("!!binary /w==", (Kind.STRING, "\udcff", "\udcff")),
     ],
 )
-def test_quotes_and_tags_determine_the_kind(text: str, expected: tuple[Kind, str, Any]) -> None:
+def test_quotes_and_tags_determine_the_kind_of_a_scalar(text: str, expected: tuple[Kind, str, Any]) -> None:
     """Quoted scalars are text, and a tag takes precedence. The raw text is kept."""
     scalar = root(text)
     assert isinstance(scalar, ScalarNode)
@@ -189,7 +189,7 @@ def test_only_the_first_document_is_read(text: str, line: int) -> None:
         ("{a: {x: 1}, a: [2]}", {"a": ["2"]}, ["a"]),
     ],
 )
-def test_of_a_repeated_key_the_last_counts(text: str, expected: Any, repeated: list[str]) -> None:
+def test_the_last_value_of_a_repeated_key_counts(text: str, expected: Any, repeated: list[str]) -> None:
     """As with upstream's parser, the last value wins, and mappings are merged. The others are kept."""
     mapping = root(text)
     assert isinstance(mapping, MappingNode)
@@ -201,7 +201,11 @@ def test_of_a_repeated_key_the_last_counts(text: str, expected: Any, repeated: l
     ("text", "expected", "repeated"),
     [
         ("{x: &x {a: 1, b: 2}, y: {<<: *x, b: 3}}", {"a": "1", "b": "3"}, []),
-        ("{x: &x {a: 1, b: 2}, y: {b: 3, <<: *x}}", {"a": "1", "b": "2"}, ["b"]),  # counts where it stands
+        (
+            "{x: &x {a: 1, b: 2}, y: {b: 3, <<: *x}}",
+            {"a": "1", "b": "2"},
+            ["b"],
+        ),  # counts at its own position
         ("{x: [&x {a: 1}, &z {a: 2, c: 3}], y: {<<: [*x, *z]}}", {"a": "1", "c": "3"}, []),  # the first wins
         ("{x: &x {a: {p: 1}}, y: {<<: *x, a: {q: 2}}}", {"a": {"p": "1", "q": "2"}}, []),
         ("{y: {<<: {a: 1}}}", {"a": "1"}, []),
@@ -245,7 +249,7 @@ def test_a_merge_does_not_change_the_merged_mapping() -> None:
         "very many",
     ],
 )
-def test_empty_documents_do_not_count(text: str, lines: list[int], read: list[Any]) -> None:
+def test_empty_documents_are_skipped(text: str, lines: list[int], read: list[Any]) -> None:
     """A `---` at the end of a file, as templates write it, begins no further document."""
     documents = list(read_all("f.yaml", text))
     assert (lines, read) == (
@@ -268,7 +272,7 @@ def test_nesting_has_a_limit() -> None:
     assert f"{expected} by this alias" == refusal(f"[&a {deepest[1:-1]}, [*a]]").message
 
 
-def test_aliases_cannot_make_a_file_explode() -> None:
+def test_the_expansion_of_aliases_is_bounded() -> None:
     """Ten lines that mean more than a million nodes are refused."""
     lines = ["a0: &a0 [x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
     assert (
@@ -283,6 +287,6 @@ def test_aliases_may_repeat_a_small_node() -> None:
 
 
 @pytest.mark.parametrize("text", ["a: \udcff", b"\xed\xa0\x80: a"])
-def test_half_a_character_is_refused(text: bytes | str) -> None:
-    """Lone surrogates are not text, however they are written."""
+def test_lone_surrogates_are_refused(text: bytes | str) -> None:
+    """They are not text, however they are written."""
     assert refusal(text).message.startswith("a character that YAML does not allow (U+D")

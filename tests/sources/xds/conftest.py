@@ -21,7 +21,7 @@ from testing.control_plane import ControlPlane
 from tests.sources.xds.rule_sets import Book
 
 PATIENCE = 60.0
-"""Seconds until a condition is given up; only a failing test ever waits for so long."""
+"""The timeout for a condition in seconds; only a failing test waits so long."""
 
 START = 1_795_000_000.0
 

@@ -22,7 +22,7 @@ def cache(tmp_path: Path) -> Cache:
     return made
 
 
-def test_a_set_comes_back_as_it_was(cache: Cache) -> None:
+def test_a_saved_set_is_loaded_unchanged(cache: Cache) -> None:
     """Its time is kept too. A missing directory is created."""
     kept = cache.load()
     assert kept is not None
@@ -32,7 +32,7 @@ def test_a_set_comes_back_as_it_was(cache: Cache) -> None:
     }
 
 
-def test_another_set_takes_its_place_in_one_step(cache: Cache) -> None:
+def test_a_save_replaces_the_set_in_one_step(cache: Cache) -> None:
     """No other file is left in the directory, and only the user of the service may read the set."""
     other = received(resource("z", limit("team", 1)))
     cache.save(other.groups, 2.0)
@@ -42,7 +42,7 @@ def test_another_set_takes_its_place_in_one_step(cache: Cache) -> None:
     assert 0o600 == cache.path.stat().st_mode & 0o777
 
 
-def test_a_set_of_megabytes_comes_back(cache: Cache) -> None:
+def test_a_set_of_megabytes_is_loaded_unchanged(cache: Cache) -> None:
     """It is copied in pieces."""
     big = received(*(resource(f"d{place}", {"key": "k" * 2**20}) for place in range(3)), resource("e"))
     cache.save(big.groups, 1.0)
@@ -63,7 +63,7 @@ def test_a_set_of_megabytes_comes_back(cache: Cache) -> None:
     ],
     ids=["cut", "cut in the head", "empty", "another head", "a list", "a byte", "another format"],
 )
-def test_a_damaged_file_is_passed_over_with_a_warning(cache: Cache, damage: Any) -> None:
+def test_a_damaged_file_is_ignored_with_a_warning(cache: Cache, damage: Any) -> None:
     """The control plane sends its set anyway."""
     cache.path.write_bytes(damage(cache.path.read_bytes()))
     with structlog.testing.capture_logs() as logged:
@@ -71,7 +71,7 @@ def test_a_damaged_file_is_passed_over_with_a_warning(cache: Cache, damage: Any)
     assert [("warning", str(cache.path))] == [(line["log_level"], line["file"]) for line in logged]
 
 
-def test_the_file_of_another_control_plane_or_node_is_passed_over(cache: Cache, tmp_path: Path) -> None:
+def test_the_file_of_another_control_plane_or_node_is_ignored(cache: Cache, tmp_path: Path) -> None:
     """A set for another node may have other rules."""
     other = Cache(cache.path.parent, "envoy-gateway:18001", "another-node")
     with structlog.testing.capture_logs() as logged:
@@ -82,7 +82,7 @@ def test_the_file_of_another_control_plane_or_node_is_passed_over(cache: Cache, 
     assert [] == logged
 
 
-def test_names_that_are_written_alike_have_files_of_their_own(tmp_path: Path) -> None:
+def test_similar_names_have_separate_files(tmp_path: Path) -> None:
     """A name may contain characters that a file name cannot."""
     names = ["a:1", "a_1", "unix:/a/../b", "x" * 300]
     paths = {Cache(tmp_path, name, "n").path for name in names}

@@ -24,7 +24,9 @@ def events(logged: list[Any]) -> list[str]:
     return [line["event"] for line in logged]
 
 
-async def test_a_set_is_taken_and_accepted(plane: ControlPlane, follow: Follow, logged: list[Any]) -> None:
+async def test_a_set_comes_into_force_and_is_accepted(
+    plane: ControlPlane, follow: Follow, logged: list[Any]
+) -> None:
     """The request has the configured node, and the answer has the version and the nonce of the response."""
     plane.send(A, B)
     following = await follow()
@@ -45,7 +47,7 @@ async def test_a_set_is_taken_and_accepted(plane: ControlPlane, follow: Follow, 
     assert ["the control plane is connected"] == events(logged)
 
 
-async def test_a_change_is_taken_when_it_comes(plane: ControlPlane, follow: Follow) -> None:
+async def test_a_changed_set_comes_into_force(plane: ControlPlane, follow: Follow) -> None:
     """Only the changed domain is read."""
     plane.send(A, B)
     following = await follow()
@@ -57,9 +59,7 @@ async def test_a_change_is_taken_when_it_comes(plane: ControlPlane, follow: Foll
     assert ({"accepted": 2}, 2) == (following.standing.responses, following.standing.generation)
 
 
-async def test_a_version_is_shown_short_and_escaped_and_sent_back_as_it_came(
-    plane: ControlPlane, follow: Follow
-) -> None:
+async def test_a_version_is_shown_escaped_and_returned_unchanged(plane: ControlPlane, follow: Follow) -> None:
     """Unescaped, a newline in it would begin another line in /rlconfig."""
     version = "1\n# xds eg: connected\x1b[2K" + "9" * 1_000_000
     plane.send(A, version=version)
@@ -70,7 +70,7 @@ async def test_a_version_is_shown_short_and_escaped_and_sent_back_as_it_came(
     assert (True, True) == (shown.isprintable(), len(shown) < 150)
 
 
-async def test_the_same_set_under_another_version_is_accepted_and_costs_nothing(
+async def test_an_unchanged_set_with_another_version_is_accepted_without_a_load(
     plane: ControlPlane, follow: Follow
 ) -> None:
     """A control plane makes a new version for every change of its sources, also if the translation is the
@@ -86,7 +86,7 @@ async def test_the_same_set_under_another_version_is_accepted_and_costs_nothing(
     assert {"accepted": 1, "unchanged": 3} == following.standing.responses
 
 
-async def test_one_bad_domain_holds_up_no_other(plane: ControlPlane, follow: Follow) -> None:
+async def test_an_invalid_domain_does_not_affect_the_others(plane: ControlPlane, follow: Follow) -> None:
     """It keeps its last good rules. The rejection, /rlconfig and the metrics report its mistake."""
     plane.send(A, B)
     following = await follow()
@@ -109,7 +109,7 @@ async def test_one_bad_domain_holds_up_no_other(plane: ControlPlane, follow: Fol
     assert [f"xds cp: {problem}"] == list(map(str, following.book.blamed[-1]))
 
 
-async def test_every_bad_resource_is_named_in_one_rejection(plane: ControlPlane, follow: Follow) -> None:
+async def test_one_rejection_names_every_invalid_resource(plane: ControlPlane, follow: Follow) -> None:
     """This includes resources that cannot be parsed. The good ones come into force."""
     damaged = Resource(type_url=TYPE_URL, value=b"\x0a\x01x\x12\x01y\x1a\x01\xff")
     foreign = Resource(type_url="type.googleapis.com/x.Y", value=A.SerializeToString())
@@ -125,9 +125,7 @@ async def test_every_bad_resource_is_named_in_one_rejection(plane: ControlPlane,
     assert {"c": [5]} == following.book.amounts()
 
 
-async def test_in_strict_mode_nothing_is_taken_where_anything_is_wrong(
-    plane: ControlPlane, follow: Follow
-) -> None:
+async def test_strict_mode_rejects_a_set_as_a_whole(plane: ControlPlane, follow: Follow) -> None:
     """envoyproxy/ratelimit does the same. A domain that is absent from such a set does not count as missing."""
     plane.send(A, B)
     following = await follow(strict=True)
@@ -151,7 +149,7 @@ async def test_in_strict_mode_nothing_is_taken_where_anything_is_wrong(
 
 
 @pytest.mark.parametrize("strict", [False, True])
-async def test_a_rejected_set_is_not_a_busy_loop(plane: ControlPlane, follow: Follow, strict: bool) -> None:
+async def test_repeated_rejections_are_delayed(plane: ControlPlane, follow: Follow, strict: bool) -> None:
     """The control plane sends it again at once, so the next rejections are delayed by 1, 2, 5 and then 10 s.
 
     A repeated set is not read again.
@@ -174,7 +172,9 @@ async def test_a_rejected_set_is_not_a_busy_loop(plane: ControlPlane, follow: Fo
     )
 
 
-async def test_a_correction_is_taken_as_soon_as_it_can_be_sent(plane: ControlPlane, follow: Follow) -> None:
+async def test_a_correction_comes_into_force_as_soon_as_it_can_be_sent(
+    plane: ControlPlane, follow: Follow
+) -> None:
     """Some control planes send the next set only after an answer, so it waits for the delayed rejection.
     Others send it at once.
     """
@@ -191,7 +191,7 @@ async def test_a_correction_is_taken_as_soon_as_it_can_be_sent(plane: ControlPla
     assert {"a": [5], "b": [5]} == following.book.amounts()
 
 
-async def test_a_domain_that_is_missing_for_a_moment_never_stops_being_limited(
+async def test_a_domain_that_is_missing_for_a_moment_stays_limited(
     plane: ControlPlane, follow: Follow, logged: list[Any]
 ) -> None:
     """A control plane that has just started sends an incomplete set."""
@@ -215,7 +215,7 @@ async def test_a_domain_that_is_missing_for_a_moment_never_stops_being_limited(
     assert ("warning", "b, c") == (line["log_level"], line["domains"])
 
 
-async def test_a_domain_that_stays_missing_ends_after_its_time_of_grace(
+async def test_a_domain_that_stays_missing_ends_after_its_grace_period(
     plane: ControlPlane, follow: Follow, logged: list[Any]
 ) -> None:
     """No other set is needed for that. The log names the domain."""
@@ -235,7 +235,7 @@ async def test_a_domain_that_stays_missing_ends_after_its_time_of_grace(
     assert ((), 2) == (following.standing.missing, following.standing.generation)
 
 
-async def test_an_empty_set_ends_all_rules_after_their_time_of_grace(
+async def test_an_empty_set_ends_all_rules_after_their_grace_period(
     plane: ControlPlane, follow: Follow
 ) -> None:
     """The set may have a version or none."""
@@ -259,7 +259,7 @@ async def test_without_grace_a_missing_domain_ends_at_once(plane: ControlPlane, 
     await following.until(lambda: following.book.domains.keys() == {"a"})
 
 
-async def test_an_empty_first_set_is_a_set(plane: ControlPlane, follow: Follow) -> None:
+async def test_an_empty_first_set_makes_the_service_ready(plane: ControlPlane, follow: Follow) -> None:
     """The service is ready after it, although it has no rules."""
     plane.send(version="1")
     following = await follow()
@@ -274,7 +274,9 @@ async def test_an_empty_first_set_is_a_set(plane: ControlPlane, follow: Follow) 
     )
 
 
-async def test_an_invalid_first_set_counts_as_none(plane: ControlPlane, follow: Follow) -> None:
+async def test_an_invalid_first_set_does_not_make_the_service_ready(
+    plane: ControlPlane, follow: Follow
+) -> None:
     """The service is not ready without rules, also after the set is sent again."""
     plane.send(BAD)
     following = await follow()
@@ -285,9 +287,7 @@ async def test_an_invalid_first_set_counts_as_none(plane: ControlPlane, follow: 
     assert [frozenset({"b"})] == [change.domains for change in following.book.wanted]
 
 
-async def test_what_could_not_be_read_for_a_reason_that_passes_is_read_again(
-    plane: ControlPlane, follow: Follow
-) -> None:
+async def test_a_set_is_read_again_after_a_temporary_error(plane: ControlPlane, follow: Follow) -> None:
     """Until then, the set is neither accepted nor rejected."""
     book = Book()
     book.again = True
@@ -329,7 +329,7 @@ async def overlay(following: Following, text: str) -> None:
     assert await following.follower.overlaid()
 
 
-async def test_other_overlays_are_laid_over_what_is_there(plane: ControlPlane, follow: Follow) -> None:
+async def test_changed_overlays_apply_to_the_current_set(plane: ControlPlane, follow: Follow) -> None:
     """This needs no new set, and works while the control plane is away."""
     plane.send(A, B)
     following = await follow()
@@ -342,7 +342,7 @@ async def test_other_overlays_are_laid_over_what_is_there(plane: ControlPlane, f
     assert {"a": [5], "b": [50]} == following.book.amounts()
 
 
-async def test_a_mistake_in_an_overlay_leaves_the_domain_as_it_was(
+async def test_a_mistake_in_an_overlay_keeps_the_previous_rules_of_the_domain(
     plane: ControlPlane, follow: Follow
 ) -> None:
     """The rejection names the line of the overlay. After the repair, the same set is accepted."""

@@ -70,7 +70,7 @@ async def test_requests_and_responses_go_both_ways(plane: ControlPlane) -> None:
     )
 
 
-async def test_a_message_may_come_in_any_pieces(plane: ControlPlane) -> None:
+async def test_a_message_may_arrive_in_any_pieces(plane: ControlPlane) -> None:
     """The boundaries of frames and of messages are independent."""
     async with linked(plane) as link:
         peer = await peer_of(plane)
@@ -84,7 +84,7 @@ async def test_a_message_may_come_in_any_pieces(plane: ControlPlane) -> None:
         assert "8" == (await received(link)).version_info
 
 
-async def test_of_several_sets_that_have_come_the_last_one_counts(plane: ControlPlane) -> None:
+async def test_only_the_last_of_several_received_sets_counts(plane: ControlPlane) -> None:
     """Each response is a complete set."""
     async with linked(plane) as link:
         peer = await peer_of(plane)
@@ -121,7 +121,7 @@ def test_a_set_of_many_megabytes_delays_no_call() -> None:
     assert most < 1 << 20
 
 
-async def test_a_set_that_is_too_large_ends_the_call_and_says_how_large(plane: ControlPlane) -> None:
+async def test_a_set_that_is_too_large_ends_the_call_with_its_size(plane: ControlPlane) -> None:
     """The length prefix of the message is enough: the call ends before the set has arrived."""
     async with linked(plane) as link:
         (await peer_of(plane)).send(b"x" * (LARGEST + 1))
@@ -166,7 +166,7 @@ ENDS: dict[str, tuple[Callable[[Peer], None], tuple[str, str]]] = {
 
 
 @pytest.mark.parametrize("what", ENDS)
-async def test_however_a_call_ends_it_is_over_with_a_reason(plane: ControlPlane, what: str) -> None:
+async def test_every_end_of_a_call_has_a_reason(plane: ControlPlane, what: str) -> None:
     """The link closes at once: after a GOAWAY, a server waits for its clients to leave."""
     async with linked(plane) as link:
         peer = await peer_of(plane)
@@ -178,7 +178,7 @@ async def test_however_a_call_ends_it_is_over_with_a_reason(plane: ControlPlane,
         assert (end_code, end_why) == await ended(link)
 
 
-async def test_a_peer_that_answers_no_ping_is_given_up(
+async def test_a_peer_that_answers_no_ping_is_disconnected(
     plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel of a stuck process acknowledges all data, as does a proxy with a half-open connection."""
@@ -191,7 +191,7 @@ async def test_a_peer_that_answers_no_ping_is_given_up(
         assert ("UNAVAILABLE", "it has not answered a ping for 0.05 s") == await ended(link)
 
 
-async def test_the_kernel_finds_out_about_a_peer_that_is_gone_without_a_word(plane: ControlPlane) -> None:
+async def test_the_kernel_detects_a_peer_that_has_disappeared(plane: ControlPlane) -> None:
     """TCP keepalive detects it within a minute, without any HTTP/2 pings that a gRPC server could count."""
     async with linked(plane) as link:
         connection = link._transport.get_extra_info("socket")
@@ -201,7 +201,7 @@ async def test_the_kernel_finds_out_about_a_peer_that_is_gone_without_a_word(pla
         assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
-async def test_a_connection_that_is_refused_says_so(plane: ControlPlane) -> None:
+async def test_a_refused_connection_is_reported_as_such(plane: ControlPlane) -> None:
     """A name that does not exist has its own error too."""
     await plane.stop()
     with pytest.raises(Unreachable, match=r"Connect call failed|Connection refused"):
@@ -210,7 +210,7 @@ async def test_a_connection_that_is_refused_says_so(plane: ControlPlane) -> None
         await connect(Server("cp", "control-plane.invalid", 18000), LARGEST, 0)
 
 
-async def test_a_peer_that_accepts_and_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_peer_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     """An HTTP/2 server sends SETTINGS at once."""
     monkeypatch.setattr(link_module, "_CONNECTS_WITHIN", 0.1)
     with (
@@ -220,7 +220,7 @@ async def test_a_peer_that_accepts_and_says_nothing_is_given_up(monkeypatch: pyt
         await connect(Server("cp", "127.0.0.1", silent.getsockname()[1]), LARGEST, 0)
 
 
-async def test_a_peer_that_speaks_something_else_is_no_control_plane() -> None:
+async def test_a_peer_with_another_protocol_is_refused() -> None:
     """A web server, for example, would wait for the rest of a request."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -255,7 +255,7 @@ async def test_every_address_of_the_host_is_tried(
         link.close()
 
 
-async def test_headers_that_are_no_text_end_the_call(plane: ControlPlane) -> None:
+async def test_headers_that_are_not_text_end_the_call(plane: ControlPlane) -> None:
     """A status with other bytes is an example."""
     async with linked(plane) as link:
         peer = await peer_of(plane)
@@ -268,7 +268,7 @@ async def test_headers_that_are_no_text_end_the_call(plane: ControlPlane) -> Non
         assert "INTERNAL" == (await ended(link))[0]
 
 
-async def test_a_socket_of_unix_will_do(tmp_path: Path) -> None:
+async def test_a_unix_socket_can_be_used(tmp_path: Path) -> None:
     """The address has gRPC's syntax."""
     plane = ControlPlane()
     path = str(tmp_path / "xds.sock")

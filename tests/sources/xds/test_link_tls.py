@@ -53,7 +53,7 @@ async def refused(plane: ControlPlane, tls: Tls) -> str:
     return str(error.value)
 
 
-async def test_tls_as_envoy_gateway_has_it(files: Files) -> None:
+async def test_the_tls_settings_of_envoy_gateway_work(files: Files) -> None:
     """It uses TLS 1.3 with certificates on both sides, and a server name that differs from the address."""
     plane = ControlPlane(files.context())
     await plane.start()
@@ -66,7 +66,7 @@ async def test_tls_as_envoy_gateway_has_it(files: Files) -> None:
     await plane.stop()
 
 
-async def test_a_certificate_for_another_name_is_refused_by_us(files: Files) -> None:
+async def test_a_certificate_for_another_name_is_refused(files: Files) -> None:
     """The error has the expected name."""
     plane = ControlPlane(files.context("somebody-else"))
     await plane.start()
@@ -74,7 +74,7 @@ async def test_a_certificate_for_another_name_is_refused_by_us(files: Files) -> 
     await plane.stop()
 
 
-async def test_a_certificate_from_another_ca_is_refused_by_us(files: Files) -> None:
+async def test_a_certificate_from_another_ca_is_refused(files: Files) -> None:
     """It is accepted once its CA is in the file, which is read at each connect and may have several."""
     other = Authority()
     plane = ControlPlane(serving(other.issue("envoy-gateway"), files.authority, files.directory))
@@ -85,7 +85,7 @@ async def test_a_certificate_from_another_ca_is_refused_by_us(files: Files) -> N
     await plane.stop()
 
 
-async def test_our_certificate_that_is_refused_is_an_attempt_that_has_failed(files: Files) -> None:
+async def test_a_refused_client_certificate_is_a_failed_attempt(files: Files) -> None:
     """TLS 1.3 reports the refusal after the handshake. With a renewed certificate, the next attempt succeeds."""
     plane = ControlPlane(files.context())
     await plane.start()
@@ -107,9 +107,7 @@ async def test_our_certificate_that_is_refused_is_an_attempt_that_has_failed(fil
         ("tls.key", b"nothing", "tls.key cannot be used: "),
     ],
 )
-async def test_a_file_that_cannot_be_used_is_named(
-    files: Files, name: str, content: bytes | None, why: str
-) -> None:
+async def test_an_unusable_file_is_named(files: Files, name: str, content: bytes | None, why: str) -> None:
     """The follower continues, because the file may be valid at the next attempt."""
     path = files.directory / name
     path.unlink()
@@ -121,7 +119,7 @@ async def test_a_file_that_cannot_be_used_is_named(
     await plane.stop()
 
 
-async def test_a_control_plane_without_tls_is_no_control_plane_with_tls(
+async def test_a_control_plane_without_tls_is_refused_if_tls_is_required(
     files: Files, plane: ControlPlane
 ) -> None:
     """The error is that of TLS."""

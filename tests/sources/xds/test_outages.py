@@ -1,4 +1,4 @@
-"""A follower whose control plane is away, ends its calls, or sends something unexpected."""
+"""A follower whose control plane is unreachable, ends its calls, or sends something unexpected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.sources.xds.conftest import START, Follow
 from .follower_state import A2, BAD, A, B, versions
 
 
-async def test_the_rules_hold_while_the_control_plane_is_away(
+async def test_rules_stay_in_force_while_the_control_plane_is_unreachable(
     plane: ControlPlane, follow: Follow, logged: list[Any]
 ) -> None:
     """They hold for any length of time. There is one log line for each reason, with the time since when the
@@ -43,7 +43,7 @@ async def test_the_rules_hold_while_the_control_plane_is_away(
     assert 1 == len(following.book.wanted)
 
 
-async def test_pauses_begin_anew_after_a_set(plane: ControlPlane, follow: Follow) -> None:
+async def test_pauses_start_again_after_a_set(plane: ControlPlane, follow: Follow) -> None:
     """Upstream never resets its pauses."""
     await plane.stop()
     following = await follow()
@@ -59,7 +59,7 @@ async def test_pauses_begin_anew_after_a_set(plane: ControlPlane, follow: Follow
     await following.until(lambda: following.clock.slept[-1:] == [10])
 
 
-async def test_a_call_that_ends_again_and_again_is_not_opened_all_the_time(
+async def test_a_call_that_keeps_ending_is_reopened_with_pauses(
     plane: ControlPlane, follow: Follow, logged: list[Any]
 ) -> None:
     """Upstream retried without a pause after RST_STREAM with NO_ERROR, and logged thousands of lines a
@@ -83,7 +83,7 @@ async def test_a_call_that_ends_again_and_again_is_not_opened_all_the_time(
     assert {"a": [5]} == following.book.amounts()
 
 
-async def test_a_call_that_went_well_is_followed_by_another_soon(plane: ControlPlane, follow: Follow) -> None:
+async def test_a_successful_call_is_soon_followed_by_another(plane: ControlPlane, follow: Follow) -> None:
     """During a rollout, a control plane sends GOAWAY, and another replica continues."""
     plane.send(A)
     following = await follow()
@@ -96,7 +96,9 @@ async def test_a_call_that_went_well_is_followed_by_another_soon(plane: ControlP
     assert {"UNAVAILABLE": 1} == following.standing.ends
 
 
-async def test_a_new_call_begins_without_what_the_old_one_knew(plane: ControlPlane, follow: Follow) -> None:
+async def test_a_new_call_starts_without_the_state_of_the_old_one(
+    plane: ControlPlane, follow: Follow
+) -> None:
     """It sends no nonce, and a version that no control plane uses, so that each of them sends its set."""
     plane.send(A, version="7")
     following = await follow()
@@ -124,7 +126,7 @@ async def test_a_set_that_is_too_large_is_reported_and_the_rules_stay_in_force(
     assert "raise XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES" in line["why"]
 
 
-async def test_another_type_is_rejected_and_the_rules_hold(
+async def test_resources_of_another_type_are_rejected_and_the_rules_stay(
     plane: ControlPlane, follow: Follow, logged: list[Any]
 ) -> None:
     """The rejection is paced like any other, and logged once."""
@@ -140,7 +142,7 @@ async def test_another_type_is_rejected_and_the_rules_hold(
     assert 1 == len([line for line in logged if "of another type" in line["event"]])
 
 
-async def test_bytes_that_are_no_response_end_the_call(plane: ControlPlane, follow: Follow) -> None:
+async def test_an_invalid_response_ends_the_call(plane: ControlPlane, follow: Follow) -> None:
     """There is no nonce to answer. The rules hold, and the follower connects again."""
     plane.send(A)
     following = await follow()
@@ -151,7 +153,7 @@ async def test_bytes_that_are_no_response_end_the_call(plane: ControlPlane, foll
     await following.until(lambda: following.clock.slept[-1:] == [10])
 
 
-async def test_a_control_plane_that_says_nothing_is_worth_a_line(
+async def test_a_silent_control_plane_is_logged(
     plane: ControlPlane, follow: Follow, logged: list[Any]
 ) -> None:
     """A control plane does not answer an unknown node: Envoy Gateway only knows envoy-ratelimit."""
@@ -169,7 +171,7 @@ async def test_a_control_plane_that_says_nothing_is_worth_a_line(
 # The last good set in a file
 
 
-async def test_a_start_without_the_control_plane_has_the_last_good_set(
+async def test_a_start_without_the_control_plane_uses_the_last_good_set(
     plane: ControlPlane, follow: Follow, tmp_path: Path, logged: list[Any]
 ) -> None:
     """The cached set includes the last good rules of bad domains.
@@ -201,7 +203,7 @@ async def test_a_start_without_the_control_plane_has_the_last_good_set(
     assert (0.0, 1) == (second.standing.stale_since, len(second.book.wanted))
 
 
-async def test_a_directory_that_cannot_be_written_costs_a_line_and_nothing_else(
+async def test_an_unwritable_directory_only_causes_a_log_line(
     plane: ControlPlane, follow: Follow, tmp_path: Path, logged: list[Any]
 ) -> None:
     """There is one line for each set, not for each answer."""

@@ -42,7 +42,7 @@ def laid(text: str, *, merge_domains: bool = False, sent: tuple[object, ...] = (
 
 
 KEPT: list[object] = []
-"""What tasks read by its descriptor, and does not stay open by itself."""
+"""The content that tasks read by its file descriptor; the fixture keeps it open."""
 
 ROUTE = "{key: route, value: route, descriptors: [%s]}"
 
@@ -77,7 +77,7 @@ ROUTE = "{key: route, value: route, descriptors: [%s]}"
     ],
     ids=["tokens", "calendar", "several windows", "ledger", "signal", "unlimited"],
 )
-def test_an_overlay_says_what_a_control_plane_cannot(over: str, means: str) -> None:
+def test_an_overlay_adds_keys_that_the_protocol_lacks(over: str, means: str) -> None:
     """Its keys replace those of the resource, and the other keys stay."""
     rest = ROUTE % (
         "{key: rule-0-match-0, rate_limit: {unit: hour, requests_per_unit: 100}},"
@@ -89,7 +89,7 @@ def test_an_overlay_says_what_a_control_plane_cannot(over: str, means: str) -> N
     assert placeless(expected) == placeless(loaded.domains[0])
 
 
-def test_an_overlay_reaches_descriptors_in_descriptors_and_the_domain() -> None:
+def test_an_overlay_applies_to_nested_descriptors_and_to_the_domain() -> None:
     """Descriptors are found by key and value, as in the resource. The same key with another value is another
     descriptor.
     """
@@ -111,7 +111,7 @@ descriptors:
     ]
 
 
-def test_what_lies_over_nothing_is_a_warning_with_its_line() -> None:
+def test_an_overlay_without_a_matching_descriptor_causes_a_warning() -> None:
     """A gateway renumbers its rules when one is inserted, and without a warning the overlay would have no
     effect.
     """
@@ -145,12 +145,12 @@ descriptors:
     )
 
 
-def test_an_overlay_lies_over_all_resources_of_its_domain() -> None:
+def test_an_overlay_applies_to_all_resources_of_its_domain() -> None:
     """With MERGE_DOMAIN_CONFIG, a descriptor of the overlay may belong to any of the resources."""
     sent = (resource("d", limit("a", 1), name="1"), resource("d", limit("b", 2), name="2"))
     text = "{domain: d, descriptors: [{key: a, rate_limit: {tokens_per_unit: 5}}, {key: b, track: true}, {key: c}]}"
     task = laid(text, merge_domains=True, sent=sent)
-    for _ in range(2):  # in this process the overlay is there again for the next read
+    for _ in range(2):  # in this process, the next read gets the overlay again
         loaded = task.rules()
         (domain,) = loaded.domains
         assert [(5, False), (2, True)] == [
@@ -176,7 +176,7 @@ def test_an_overlay_lies_over_all_resources_of_its_domain() -> None:
         ),
     ],
 )
-def test_what_is_no_overlay_is_a_problem(texts: list[str], problem: str) -> None:
+def test_an_invalid_overlay_is_a_problem(texts: list[str], problem: str) -> None:
     """It is reported before any overlay is applied."""
     _, problems = by_domain([read(f"over{place}.yaml", text) for place, text in enumerate(texts)])
     assert [problem] == list(map(str, problems))

@@ -26,7 +26,7 @@ def test_resources_are_found_by_domain() -> None:
     assert (B.SerializeToString(), "b") == (only.spool.read(only.start, only.length), only.name)
 
 
-def test_the_order_the_version_and_the_nonce_do_not_matter() -> None:
+def test_the_digest_ignores_the_order_the_version_and_the_nonce() -> None:
     """SnapshotCache sends resources in a random order, and counts versions from 1 again when it starts."""
     assert received(A, B).digest == received(B, A, version="2", nonce="m").digest
 
@@ -41,19 +41,19 @@ def test_the_order_the_version_and_the_nonce_do_not_matter() -> None:
         (),
     ],
 )
-def test_any_other_content_has_another_digest(configs: tuple[RateLimitConfig, ...]) -> None:
+def test_other_content_has_another_digest(configs: tuple[RateLimitConfig, ...]) -> None:
     """The digest does not depend on the version."""
     assert received(A, B).digest != received(*configs).digest
 
 
-def test_one_domain_that_has_changed_leaves_the_others_as_they_are() -> None:
+def test_a_changed_domain_does_not_affect_the_digests_of_others() -> None:
     """Each domain has its own digest."""
     before, after = received(A, B), received(A, resource("b", limit("user", 8)))
     same = [domain for domain in "ab" if before.groups[domain].digest == after.groups[domain].digest]
     assert ["a"] == same
 
 
-def test_several_resources_of_one_domain_are_one_group_in_the_order_of_their_names() -> None:
+def test_resources_of_one_domain_are_a_group_sorted_by_name() -> None:
     """Their order in the response is random, and the order of rules must not be."""
     one, two = resource("a", limit("x", 1), name="1"), resource("a", limit("y", 2), name="2")
     groups = received(two, one).groups
@@ -61,7 +61,7 @@ def test_several_resources_of_one_domain_are_one_group_in_the_order_of_their_nam
     assert groups["a"].digest == received(one, two).groups["a"].digest
 
 
-def test_a_resource_of_another_type_is_known_as_that() -> None:
+def test_a_resource_of_another_type_is_recognized() -> None:
     """It belongs to no domain, whatever its bytes are."""
     found = received(Resource(type_url="type.googleapis.com/envoy.Cluster", value=A.SerializeToString()), B)
     foreign, good = found.groups.values()
@@ -74,7 +74,7 @@ def test_a_resource_of_another_type_is_known_as_that() -> None:
 @pytest.mark.parametrize(
     "value", [b"\x12\x7f", b"\x0f", b"\xff" * 20, b"\x0a" + b"\xff" * 9 + b"\x01", b"\x0a\x81\x80\x04"]
 )
-def test_a_damaged_resource_is_known_as_that(value: bytes) -> None:
+def test_a_damaged_resource_is_recognized(value: bytes) -> None:
     """The other resources are found."""
     found = received(Resource(type_url=TYPE_URL, value=value), B)
     wrong = [each.resources[0].wrong for each in found.groups.values()]
@@ -90,13 +90,13 @@ def test_a_resource_without_a_domain_is_a_group_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("data", [b"\x12\x7fabc", b"\xff\xff\xff", b"\x0b", b"hello, world"])
-def test_what_is_no_response_is_not_taken_for_an_empty_one(data: bytes) -> None:
+def test_an_invalid_response_is_not_taken_for_an_empty_set(data: bytes) -> None:
     """An empty set would end all limits."""
     with pytest.raises(Malformed):
         open_response(spooled(data))
 
 
-def test_fields_that_are_not_known_are_passed_over() -> None:
+def test_unknown_fields_are_skipped() -> None:
     """Later versions of the protocol may add numbers, fixed numbers and texts."""
     more = b"\x18\x01" + b"\x45abcd" + b"\x49abcdefgh" + b"\x32\x02ok"
     assert received(A).groups.keys() == open_response(spooled(more + response(A) + more)).groups.keys()

@@ -89,7 +89,7 @@ def test_the_first_request_of_a_stream_has_the_node_and_no_nonce(plane: Plane) -
     )
 
 
-def test_a_later_stream_begins_with_a_version_that_no_control_plane_has_given(plane: Plane) -> None:
+def test_a_later_stream_begins_with_a_version_that_no_control_plane_uses(plane: Plane) -> None:
     """So a control plane sends its set even if it counts versions from the beginning again, or has none."""
     plane.sends(A, version="7")
     request = DiscoveryRequest.FromString(plane.subscription.begin())
@@ -104,20 +104,20 @@ def test_a_good_set_is_accepted_with_its_version_and_nonce(plane: Plane) -> None
     assert {"a", "b"} == plane.subscription.held.keys()
 
 
-def test_nothing_is_read_for_a_set_that_is_the_same(plane: Plane) -> None:
+def test_an_unchanged_set_is_not_read_again(plane: Plane) -> None:
     """It is accepted with any version and in any order."""
     plane.sends(A, B)
     assert (("x", "n2", 0, ""), []) == (said(plane.sends(B, A, version="x")), plane.read)
 
 
-def test_only_what_has_changed_is_read(plane: Plane) -> None:
+def test_only_changed_domains_are_read(plane: Plane) -> None:
     """One changed domain of a thousand costs as much as one domain."""
     plane.sends(A, B)
     plane.sends(A2, B, C)
     assert ["a", "c"] == plane.read
 
 
-def test_a_bad_domain_keeps_its_last_good_rules_and_the_others_are_taken(plane: Plane) -> None:
+def test_an_invalid_domain_keeps_its_last_good_rules_and_others_are_accepted(plane: Plane) -> None:
     """One rejection names it, with a code and the version that was accepted last."""
     plane.sends(A, B, version="7")
     plane.is_bad(B2)
@@ -129,14 +129,14 @@ def test_a_bad_domain_keeps_its_last_good_rules_and_the_others_are_taken(plane: 
     }
 
 
-def test_a_repaired_domain_is_taken_and_the_set_accepted(plane: Plane) -> None:
+def test_a_corrected_domain_comes_into_force_and_the_set_is_accepted(plane: Plane) -> None:
     """No other domain is read again."""
     plane.is_bad(B2)
     plane.sends(A, B2)
     assert (("2", "n2", 0, ""), ["b"]) == (said(plane.sends(A, B)), plane.read)
 
 
-def test_a_bad_domain_that_goes_back_to_what_it_was_is_not_read(plane: Plane) -> None:
+def test_a_domain_that_returns_to_its_last_good_content_is_not_read(plane: Plane) -> None:
     """Its rules are already in force."""
     plane.sends(A, B)
     plane.is_bad(B2)
@@ -144,7 +144,7 @@ def test_a_bad_domain_that_goes_back_to_what_it_was_is_not_read(plane: Plane) ->
     assert (("3", "n3", 0, ""), [], {}) == (said(plane.sends(A, B)), plane.read, plane.subscription.refused)
 
 
-def test_a_bad_domain_that_is_not_sent_any_more_is_not_held_against_the_set(plane: Plane) -> None:
+def test_a_set_without_its_invalid_domain_is_accepted(plane: Plane) -> None:
     """Its last good rules expire like those of any other missing domain."""
     plane.sends(A, B)
     plane.is_bad(B2)
@@ -153,7 +153,7 @@ def test_a_bad_domain_that_is_not_sent_any_more_is_not_held_against_the_set(plan
     assert {"b": 0.0} == plane.subscription.missing
 
 
-def test_the_same_rejection_is_held_back_for_longer_and_longer(plane: Plane) -> None:
+def test_the_same_rejection_is_delayed_longer_each_time(plane: Plane) -> None:
     """Control planes send a rejected set again at once. It is not read again, and the delay is at most 10 s."""
     plane.is_bad(B2)
     pauses = [plane.sends(A, B2, version="7").pause for _ in range(7)]
@@ -185,7 +185,7 @@ def test_another_type_is_rejected_and_changes_nothing(plane: Plane) -> None:
     assert {"a"} == plane.subscription.held.keys()
 
 
-def test_a_domain_that_is_in_force_from_elsewhere_is_rejected(plane: Plane) -> None:
+def test_a_domain_that_is_in_force_from_another_source_is_rejected(plane: Plane) -> None:
     """The rejection names the source of its rules."""
     problem = Problem("xds cp: a", 0, "domain", "'a' has its rules at config.yaml:1, which hold")
     assert (
@@ -194,7 +194,7 @@ def test_a_domain_that_is_in_force_from_elsewhere_is_rejected(plane: Plane) -> N
     )
 
 
-def test_a_domain_that_is_missing_holds_for_the_time_of_grace(plane: Plane) -> None:
+def test_a_missing_domain_stays_in_force_for_the_grace_period(plane: Plane) -> None:
     """The time starts with the first set without it."""
     plane.sends(A, B)
     plane.now = 5.0
@@ -207,7 +207,7 @@ def test_a_domain_that_is_missing_holds_for_the_time_of_grace(plane: Plane) -> N
     assert (["a"], None) == (list(plane.subscription.held), plane.subscription.next_end())
 
 
-def test_a_domain_that_comes_back_holds_on_and_is_not_read(plane: Plane) -> None:
+def test_a_domain_that_returns_stays_in_force_and_is_not_read(plane: Plane) -> None:
     """A control plane that has just started sends an incomplete set first."""
     plane.sends(A, B)
     plane.sends(B)
@@ -215,14 +215,14 @@ def test_a_domain_that_comes_back_holds_on_and_is_not_read(plane: Plane) -> None
     assert ({}, []) == (plane.subscription.missing, plane.read)
 
 
-def test_an_empty_set_is_accepted_and_ends_rules_after_the_time_of_grace(plane: Plane) -> None:
+def test_an_empty_set_is_accepted_and_ends_rules_after_the_grace_period(plane: Plane) -> None:
     """Envoy Gateway sends it in two forms, with a version and without."""
     plane.sends(A, B)
     assert ("", "n2", 0, "") == said(plane.sends(version=""))
     assert {"a", "b"} == plane.subscription.gone(GRACE)
 
 
-def test_without_grace_a_missing_domain_is_gone_at_once() -> None:
+def test_without_a_grace_period_a_missing_domain_ends_at_once() -> None:
     """This is the behaviour of envoyproxy/ratelimit."""
     plane = Plane(grace=0)
     plane.sends(A, B)
@@ -230,7 +230,7 @@ def test_without_grace_a_missing_domain_is_gone_at_once() -> None:
     assert {"b"} == plane.subscription.gone(0.0)
 
 
-def test_the_time_of_grace_begins_anew_with_each_stream(plane: Plane) -> None:
+def test_the_grace_period_starts_again_with_each_stream(plane: Plane) -> None:
     """A control plane that ends may have sent only incomplete sets."""
     plane.sends(A, B)
     plane.sends(A)
@@ -241,7 +241,7 @@ def test_the_time_of_grace_begins_anew_with_each_stream(plane: Plane) -> None:
     assert {"b": 60.0} == plane.subscription.missing
 
 
-def test_a_rejection_has_as_much_as_there_is_room_for() -> None:
+def test_the_text_of_a_rejection_is_bounded() -> None:
     """It says how much was omitted. It is never empty, and has no text that would break a line."""
     problems = [Problem(f"xds cp: shop/gw/{place}", 0, "descriptors[0]", "x" * 100) for place in range(1_000)]
     text = rejection(problems, "cp")

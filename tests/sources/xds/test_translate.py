@@ -127,14 +127,14 @@ TWINS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize("said, text", TWINS, ids=range(len(TWINS)))
-def test_a_resource_means_what_the_same_file_means(said: dict[str, Any], text: str) -> None:
+def test_a_resource_has_the_same_rules_as_the_same_file(said: dict[str, Any], text: str) -> None:
     """Every field of the rules is the same, except for the place."""
     domain, problems, _ = rules(resource("d", said))
     assert [] == problems
     assert of_file(f"{{domain: d, descriptors: [{text}]}}") == placeless(domain)
 
 
-def test_a_place_in_a_resource_is_a_path() -> None:
+def test_the_place_in_a_resource_is_a_path() -> None:
     """A resource has no lines, and /rlconfig shows the place of each rule."""
     domain, _, _ = rules(resource("d", {"key": "a", "descriptors": [limit("b", 1)]}, name="shop/gw"))
     assert domain is not None
@@ -189,7 +189,7 @@ def test_a_mistake_is_named_with_resource_and_path(said: dict[str, Any], problem
     assert (None, [f"xds cp: d: {problem}"]) == (domain, problems)
 
 
-def test_siblings_that_are_the_same_are_named_with_both_paths() -> None:
+def test_equal_siblings_are_reported_with_both_paths() -> None:
     """Envoy Gateway sends such siblings for two rules of a route with the same CIDR (docs/xds.md)."""
     cidr = limit("masked_remote_address", 5, value="10.0.0.0/8")
     _, problems, _ = rules(resource("d", {"key": "route", "descriptors": [cidr, cidr]}))
@@ -209,7 +209,7 @@ def test_a_domain_must_be_utf_8_and_keys_need_not_be() -> None:
     assert (None, ["xds cp: d: domain: must be valid UTF-8"]) == rules(config)[:2]
 
 
-def test_a_resource_without_a_domain_says_so() -> None:
+def test_a_resource_without_a_domain_is_reported() -> None:
     """The message is the same as for a file."""
     _, problems, _ = rules(RateLimitConfig(name=b"x"))
     assert [
@@ -217,7 +217,7 @@ def test_a_resource_without_a_domain_says_so() -> None:
     ] == problems
 
 
-def test_two_resources_of_one_domain_are_wrong_both_or_merged() -> None:
+def test_two_resources_of_one_domain_are_rejected_or_merged() -> None:
     """Their order is random, so neither takes precedence. MERGE_DOMAIN_CONFIG merges them."""
     groups = list(
         received(
@@ -234,7 +234,7 @@ def test_two_resources_of_one_domain_are_wrong_both_or_merged() -> None:
     assert [b"a", b"b"] == [each.key for each in domain.descriptors]
 
 
-def test_budget_domains_are_budgets() -> None:
+def test_limits_of_budget_domains_are_budgets() -> None:
     """So the limits of a gateway that only knows requests can count tokens."""
     groups = list(received(resource("d", limit("a", 1)), resource("e", limit("a", 1))).groups.values())
     loaded = Task(
