@@ -24,6 +24,7 @@ from .assembly.service import make_service, make_tracing
 from .assembly.stores import make_store, make_watch
 from .core.amendments.index import Amendments
 from .core.errors import StoreError
+from .inspection.profiles import Profiles
 from .inspection.refusals import Refusals
 from .loading import reloading
 from .loading.rulebook import Rulebook
@@ -104,6 +105,8 @@ class App:
         self._writers = [writer for writer in (log, self._tracing) if writer is not None]
         patient = without_early_answers(self.store)
         tracker = Tracker(time.time, settings.track_max_buckets)
+        self._profiles = Profiles(patient)
+        tracker.find_profile = self._profiles.of
         refusals = Refusals()
         self._events = make_events(self, settings, patient)
         observers = make_observers(self.metrics, patient, tracker, log, refusals, self._events)
@@ -141,6 +144,7 @@ class App:
             self._unobserved,
             refusals,
             self.siblings,
+            self._profiles,
             member.hello.name if member is not None else "",
         )
         self.control_planes = self._make_control_planes()
@@ -216,6 +220,7 @@ class App:
             await self._lead(opening.addresses)
         await self.grpc.start()
         self.background.keep("replicas", self.views.registry.run)
+        self.background.keep("forecasts", self._profiles.run)
         keep_events(self._events, self.background)
         if watcher is not None:
             self.background.keep(

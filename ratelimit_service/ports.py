@@ -152,10 +152,11 @@ class CounterStore(Protocol):
         """Return the tokens that are held at `now` under these keys of holds (docs/keys.md). Raises StoreError."""
         ...
 
-    async def read_books(self, keys: Sequence[str]) -> dict[str, dict[str, int]]:
+    async def read_books(self, keys: Sequence[str], names: Sequence[str] = ()) -> dict[str, dict[str, int]]:
         """Return the entries in these books of ledgers (core/ledger/entries.py), in short steps. Raises StoreError.
 
-        `keys` are those that `walk` has returned. The key and the name of an entry are put together to read it.
+        Without `names`, `keys` are those that `walk` has returned; the key and the name of an entry are put together to read
+        it. With `names`, `keys` are keys of books, and entries with other names may be missing.
         """
         ...
 

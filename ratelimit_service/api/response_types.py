@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypedDict
 
+from ..core.budgets.forecasting import Basis
 from .schema import Doc
 
 _NEXT = Doc("The cursor of the next page; null at the end.")
@@ -205,7 +206,13 @@ class Window(TypedDict):
     held: Annotated[int | None, Doc("Tokens set aside for requests in flight; null: not known.")]
     burn_per_second: Annotated[float | None, Doc("The current rate of use; null: not known yet.", 1.25)]
     runs_out_at: Annotated[
-        str | None, Doc("When nothing is left at that rate; null: not before it resets.", format="date-time")
+        str | None, Doc("When nothing will be left; null: not before it resets.", format="date-time")
+    ]
+    forecast_by: Annotated[
+        Basis | None,
+        Doc(
+            "What `runs_out_at` is computed by: the present rate, or the profile of earlier weeks; null: not known yet."
+        ),
     ]
     starts_at: Annotated[str | None, Doc("When it began.", format="date-time")]
     resets_at: Annotated[str | None, Doc("When it ends.", format="date-time")]

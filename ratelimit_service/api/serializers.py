@@ -88,6 +88,7 @@ def _window(one: BudgetWindow) -> response_types.Window:
         "held": one.held,
         "burn_per_second": None if one.burn is None else round(one.burn, 6),
         "runs_out_at": moment_or_null(one.runs_out),
+        "forecast_by": one.forecast_by,
         "starts_at": moment_or_null(one.start),
         "resets_at": moment_or_null(one.end),
         "counter": one.key,

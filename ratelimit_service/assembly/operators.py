@@ -21,6 +21,7 @@ from ..core.matching.tree import RuleTree
 from ..http.messages import Handler
 from ..inspection.listing import Lister
 from ..inspection.prices import Prices
+from ..inspection.profiles import Profiles
 from ..inspection.refusals import Refusals
 from ..inspection.replicas import Registry
 from ..inspection.views import Views
@@ -51,6 +52,7 @@ def make_views(
     service: RateLimitService,
     refusals: Refusals,
     siblings: Siblings,
+    profiles: Profiles,
     name: str = "",
 ) -> Views:
     """Return the views of a service that counts in `store`. `service` decides, and observes nothing.
@@ -66,7 +68,9 @@ def make_views(
     def standing() -> InForce:
         return InForce(rulebook.digest, follower.version, release)
 
-    lister = Lister(store, amendments, tree, settings.cache_key_prefix, settings.near_limit_ratio)
+    lister = Lister(
+        store, amendments, tree, settings.cache_key_prefix, settings.near_limit_ratio, profiles=profiles
+    )
     registry = Registry(store.replicas, standing, name)
     prices = make_prices(settings)
     return Views(

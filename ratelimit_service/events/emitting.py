@@ -92,6 +92,7 @@ class Emitter:
         more: dict[str, float | str] = {
             "runs_out_at": moment(int(found.at)),
             "burn_per_second": round(found.burn, 6),
+            "forecast_by": found.by,
         }
         self._note(FORECAST, rule, use, now, "", more)
 

@@ -18,13 +18,16 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ..core.amendments.index import Amendments
-from ..core.budgets.bucket import Budget
-from ..core.budgets.burning import BYTES, Meter, runs_out
+from ..core.budgets.bucket import Budget, BudgetWindow
+from ..core.budgets.burning import BYTES, Meter
+from ..core.budgets.forecasting import has_profile, outlook
+from ..core.budgets.profile import Profile
 from ..core.cache import MIB, BoundedCache
 from ..core.model import Entry
 from ..loading.slices import Pace
 from ..ports import Clock, CounterStore
 from .joining import Joiner, KnownBucket, Tree
+from .profiles import Profiles
 from .query import Cursor, Query, Row, read_cursor
 from .sweep import MOST_ROWS, Sweep
 
@@ -88,7 +91,9 @@ class Lister:
         now: Clock = time.time,
         clock: Clock = time.monotonic,
         first_answer: float = FIRST_ANSWER,
+        profiles: Profiles | None = None,
     ) -> None:
+        self.profiles = profiles
         self._first_answer = first_answer
         self._store = store
         self._amendments = amendments
@@ -182,12 +187,18 @@ class Lister:
                 if meter is None:
                     meter = Meter(window.start, window.end)
                     self._meters.put(window.key, meter)
-                burn = meter.burn(now, window.used)
+                profile = self._profile(budget, window)
+                found = outlook(meter, now, window.used, window.effective, window.end, profile)
                 meter.note(now, window.used)
-                out = runs_out(now, window.used, window.effective, window.end, burn)
-                window = window._replace(burn=burn, runs_out=out)
+                window = window._replace(burn=found.burn, runs_out=found.runs_out, forecast_by=found.by)
             windows.append(window)
         return budget._replace(windows=tuple(windows))
+
+    def _profile(self, budget: Budget, window: BudgetWindow) -> Profile | None:
+        ledger = budget.rule.ledger if budget.rule is not None else None
+        if self.profiles is None or ledger is None or not has_profile(window.start, window.end):
+            return None
+        return self.profiles.of(budget.bucket, ledger)
 
     def _sweep(self, query: Query, position: str) -> Sweep:
         """Return the sweep for the filter of a query; begin one if there is none."""

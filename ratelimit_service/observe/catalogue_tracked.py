@@ -42,14 +42,14 @@ TRACKED_METRICS: tuple[MetricInfo, ...] = (
         "ratelimit_service_budget_burn_per_second",
         Kind.GAUGE,
         _TRACKED,
-        "The current rate of its use per second (docs/budgets.md). For windows of ten minutes or longer; not for `other`.",
+        "The current rate of its use per second (docs/forecasts.md). For windows of ten minutes or longer; not for `other`.",
         join=Join.MOST,
     ),
     MetricInfo(
         "ratelimit_service_budget_seconds_to_exhaustion",
         Kind.GAUGE,
         _TRACKED,
-        "Seconds until nothing is left at that rate; absent if that is not before the window ends.",
+        "Seconds until nothing will be left (docs/forecasts.md); absent if that is not before the window ends.",
         join=Join.LEAST,
     ),
 )

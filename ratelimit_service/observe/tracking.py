@@ -7,12 +7,14 @@ largest of them is the current one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from math import inf
 from typing import NamedTuple
 
-from ..core.budgets.burning import runs_out
-from ..core.budgets.forecasting import Forecast, Foreseen
+from ..core.budgets.forecasting import Forecast, Foreseen, ProfileOf, has_profile
+from ..core.budgets.profile import Profile
 from ..core.holds.planning import hold_key
+from ..core.ledger.rule import LedgerRule
 from ..core.matching import keys
 from ..core.model import Descriptor, Limit, Rule, Tally, Use
 from ..core.ordering import in_order
@@ -44,6 +46,10 @@ Noticed = Callable[[Rule, Use, Foreseen, int], None]
 """A callback for a window that runs out before it ends: the rule, the use, the forecast, and the time."""
 
 
+FindProfile = Callable[[str, LedgerRule], Profile | None]
+"""Returns the profile of a bucket with a ledger; None where there is none, or not yet."""
+
+
 class _Labels(NamedTuple):
     domain: str
     rule: str
@@ -68,6 +74,8 @@ class TrackedCounter(NamedTuple):
     held: int = -1
     burn: float | None = None
     """The present use per second; None if it is not known."""
+    runs_out: float = 0.0
+    """When nothing is left, in seconds since 1970; 0 if that is not before the window ends."""
 
     @property
     def share(self) -> float:
@@ -100,6 +108,23 @@ class _Row:
     def share(self) -> float:
         return self.used / self.limit.amount if self.limit.amount else inf
 
+    def tracked(self, key: str, now: float) -> TrackedCounter:
+        """Return it as it was last seen, with its outlook at `now`."""
+        used, limit = self.used, self.limit.amount
+        found = self.forecast.outlook(now, used, limit) if self.forecast is not None else None
+        return TrackedCounter(
+            key,
+            tuple(self.labels),
+            limit,
+            used,
+            self.start,
+            self.end,
+            self.seen,
+            self.held,
+            found.burn if found is not None else None,
+            found.runs_out if found is not None else 0.0,
+        )
+
 
 class Tracker:
     """Remembers the last counts of at most 2 × `most` counters, those with the largest shares used.
@@ -119,6 +144,8 @@ class Tracker:
         """Evict below the share `_line`, and at it all but `_ties` counters."""
         self.foreseen: Noticed | None = None
         """Called once for each window that runs out before it ends."""
+        self.find_profile: FindProfile | None = None
+        """Called some hundred times in a window."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -155,7 +182,14 @@ class Tracker:
             row.holds, row.held = hold_key(bucket_of(use.key)), 0
         if before is not None:
             row.forecast = before.forecast
+        if row.forecast is not None:
+            row.forecast.profile = self._profile_of(use.key, tally.rule, start, use.end)
         return row
+
+    def _profile_of(self, key: str, rule: Rule, start: int, end: int) -> ProfileOf | None:
+        if self.find_profile is None or rule.ledger is None or not has_profile(start, end):
+            return None
+        return partial(self.find_profile, bucket_of(key), rule.ledger)
 
     def _evict(self) -> None:
         """Evict counters without a running window, and those with the smaller shares; a part of them in each
@@ -201,21 +235,7 @@ class Tracker:
         """Return the counters with a running window."""
         now = self._clock()
         # dict.copy() is atomic, iteration is not.
-        return [
-            TrackedCounter(
-                key,
-                tuple(row.labels),
-                row.limit.amount,
-                row.used,
-                row.start,
-                row.end,
-                row.seen,
-                row.held,
-                row.forecast.meter.burn(now, row.used) if row.forecast is not None else None,
-            )
-            for key, row in self._rows.copy().items()
-            if row.is_running(now)
-        ]
+        return [row.tracked(key, now) for key, row in self._rows.copy().items() if row.is_running(now)]
 
     def samples(self) -> Iterator[Sample]:
         """Yield the gauges of the `most` largest shares, and the sums of the others."""
@@ -242,8 +262,8 @@ def gauges(rows: Iterable[TrackedCounter], most: int, now: float) -> Iterator[Sa
             yield Sample(_LENGTH, labels, row.end - row.start)
             if row.burn is not None:
                 yield Sample(_BURN, labels, round(row.burn, 6))
-                if at := runs_out(now, row.used, row.limit, row.end, row.burn):
-                    yield Sample(_RUNS_OUT, labels, round(at - now, 3))
+            if row.runs_out > now:
+                yield Sample(_RUNS_OUT, labels, round(row.runs_out - now, 3))
         else:
             sums = others.setdefault(_Labels._make(row.labels)._replace(bucket=OTHER), [0, 0])
             sums[0] += row.used

@@ -325,8 +325,14 @@ class MemoryStore:
         found = [(key, self.holds.find(key)) for key in keys]
         return {key: holds.held(now) for key, holds in found if holds is not None}
 
-    async def read_books(self, keys: Sequence[str]) -> dict[str, dict[str, int]]:
+    async def read_books(self, keys: Sequence[str], names: Sequence[str] = ()) -> dict[str, dict[str, int]]:
         """Return these entries: each is a counter, whose key has its name."""
+        if names:
+            get = self._counters.get
+            books = {
+                key: {name: value for name in names if (value := get(key + name)) is not None} for key in keys
+            }
+            return {key: book for key, book in books.items() if book}
         return {key: {"": value} for key in keys if (value := self._counters.get(key)) is not None}
 
     async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:

@@ -36,7 +36,7 @@ from ratelimit_service.events import events as event_tasks
 from ratelimit_service.events import model as events
 from ratelimit_service.http import connection as http_connection
 from ratelimit_service.http import json, streamed_pages, turns
-from ratelimit_service.inspection import listing, series, sweep, usage
+from ratelimit_service.inspection import listing, profiles, series, sweep, usage
 from ratelimit_service.inspection import refusals as last_refusals
 from ratelimit_service.loading import process, slices
 from ratelimit_service.observe import (
@@ -204,6 +204,7 @@ BOUNDS = {
     "refusals that are kept": f"{last_refusals.KEPT}",
     "refusals that are kept in a second": f"{last_refusals.MOST_A_SECOND}",
     "buckets with a chart": f"{series.MOST}",
+    "buckets with a profile of earlier weeks": f"{profiles.MOST}",
     "points of a chart": f"{series.POINTS}",
     "entries of a page of ledgers": f"{usage.MOST_ENTRIES}",
     "lines of the audit that are read at once": f"{operations.MOST_AUDITED}",

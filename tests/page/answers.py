@@ -70,6 +70,7 @@ def window(used: int | None, limit: int | None, *, effective: int | None = None,
         "resets_at": moment(1_800),
         "burn_per_second": 1.25,
         "runs_out_at": moment(600) if share is not None and 0.8 <= share < 1 else None,
+        "forecast_by": "rate",
         "counter": f"counter:{name}",
         "state": "blocked"
         if effective == 0

@@ -14,6 +14,7 @@ from ..amendments.index import Stack
 from ..amendments.model import Amendment
 from ..model import Entry, Limit, Rule
 from ..windows.blocks import Spans, name, span_at
+from .forecasting import Basis
 from .state import URGENCY, State, state_of
 
 
@@ -67,7 +68,9 @@ class BudgetWindow(NamedTuple):
     held: int | None = None
     """The tokens that are set aside for requests in flight; None if the rule has no holds."""
     runs_out: float = 0.0
-    """When nothing is left at that rate, in seconds since 1970; 0 if that is not before the window ends."""
+    """When nothing is left, in seconds since 1970; 0 if that is not before the window ends."""
+    forecast_by: Basis | None = None
+    """What that is known by (forecasting.py); None where nothing is known yet."""
 
     @property
     def share(self) -> float:

@@ -18,6 +18,11 @@ The fence is Tukey's: an upper quantile and 1.5 times its distance from the firs
 blocks 0.7: two of seven days may have a burst. In windows of some days, a few busy hours are not a burst, so the fence
 is FENCE_BY_MEAN times the mean at least. Where so much of the time used nothing that the quantile is 0, there is no rate to tell
 a burst from, and the mean is as it is. Before a meter, there is the mean since the window began.
+
+With a profile of earlier weeks (profile.py), the meter also knows the level of the window: the use between two readings, by what
+the earlier weeks used in that time, over the same time before now. There the fence has two sides, because a pause of a
+busy hour would count for as much as a burst. AS_BEFORE of the window's usual use counts as a reading of level 1: without it, the
+few tokens of the first night would decide.
 """
 
 from __future__ import annotations
@@ -25,7 +30,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final
+from math import sqrt
+from typing import Final, NamedTuple
+
+from .profile import Profile
 
 SLICES: Final = 120
 """The slices of a window: two readings are at least one slice apart, or more where a meter looks further back."""
@@ -40,6 +48,8 @@ FENCE_BY_MEAN: Final = 4.0
 
 FEWEST_BLOCKS: Final = 5
 
+AS_BEFORE: Final = 0.01
+
 _DAY, _WEEK = 86_400.0, 7 * 86_400.0
 _FENCE = 1.5
 _LOW, _HIGH, _HIGH_OF_BLOCKS = 0.25, 0.75, 0.7
@@ -48,12 +58,20 @@ BYTES: Final = 4_200
 """About the memory of a meter."""
 
 
+class Level(NamedTuple):
+    """How fast a window is used, by the profile of earlier weeks: 1 is as fast as they were. `error` is its standard error."""
+
+    level: float
+    error: float
+
+
 class Meter:
     """What one window has used, noted from time to time. Times are in seconds since 1970."""
 
-    __slots__ = ("_back", "_block", "_floor", "_points", "_slice")
+    __slots__ = ("_back", "_block", "_end", "_floor", "_points", "_slice", "_start")
 
     def __init__(self, start: float, end: float) -> None:
+        self._start, self._end = start, end
         span = end - start
         self._back, self._block, self._floor = _rhythm(span)
         # The readings kept have to reach as far back, so they are further apart where that is more of the window.
@@ -100,6 +118,28 @@ class Meter:
         horizon = last - (blocks * self._block or self._back)
         return _fenced_mean(sorted(_as_noted(points, horizon)), _HIGH, self._floor)
 
+    def level(self, now: float, used: int, profile: Profile) -> Level:
+        """Return the level of the window by a profile."""
+        points = list(self._points)
+        if now > points[-1][0]:
+            points.append((now, used))
+        rates = sorted(_by_profile(points, points[-1][0] - self._back, profile))
+        before = AS_BEFORE * profile.use(self._start, self._end)
+        if not rates:
+            return Level(1.0, 1.0)
+        time = sum([weight for _, weight in rates])
+        low, high = _quantile(rates, time * _LOW), _quantile(rates, time * _HIGH)
+        if high:
+            reach = _FENCE * (high - low)
+            rates = [(min(max(rate, low - reach), high + reach), weight) for rate, weight in rates]
+        mean = sum([rate * weight for rate, weight in rates]) / time
+        # The variance of a mean of so many equal readings; the last term is for a few that agree by chance.
+        number = time * time / sum([weight * weight for _, weight in rates])
+        spread = sum([weight * (rate - mean) ** 2 for rate, weight in rates]) / time
+        error = sqrt((spread + mean * mean / number) / number)
+        share = time / (time + before)
+        return Level(mean * share + 1 - share, error * share)
+
 
 def runs_out(now: float, used: int, limit: int, end: float, burn: float | None) -> float:
     """Return when nothing is left of a limit, in seconds since 1970; 0 if that is not before the window ends."""
@@ -128,6 +168,21 @@ def _as_noted(points: Sequence[tuple[float, int]], horizon: float) -> list[tuple
         if seconds > 0:
             rates.append((max(0, after - before) / (last - first), seconds))
     return rates
+
+
+def _by_profile(
+    points: Sequence[tuple[float, int]], horizon: float, profile: Profile
+) -> list[tuple[float, float]]:
+    """Return the level between each two readings after the horizon, with the use of earlier weeks in that time."""
+    found = []
+    (first, before), *rest = points
+    begin, horizon_use = profile.until(first), profile.until(horizon)
+    for last, after in rest:
+        end = profile.until(last)
+        if last > horizon and end > begin:
+            found.append((max(0, after - before) / (end - begin), end - max(begin, horizon_use)))
+        before, begin = after, end
+    return found
 
 
 def _by_blocks(points: Sequence[tuple[float, int]], block: float, blocks: int) -> list[tuple[float, float]]:

@@ -1,59 +1,118 @@
-"""Forecasts once that a window runs out before it ends, when that is certain.
+"""When a window runs out before it ends, for people who look, and once as an event, when that is certain.
 
-The burn (burning.py) is a rate of the present, and what people look at may follow each of its moves. What they are called for should
-not. So a forecast needs all of these, at three kept moments of the meter in a row:
+Without a profile, a window runs out at the rate of the present (burning.py). That follows each of its moves, and does not know the
+night to come. So the event needs all of these, at three kept moments of the meter in a row:
 
-- at this burn, the window runs out before it ends,
-- within four times the time that the meter looks back on, if the use is ahead of its pace: a larger share is used than has passed
-  of the window; or within half of that time, whatever the pace is.
+- at this rate, the window runs out before it ends,
+- within twice the time that the meter looks back on (four times in windows of less than SHORTEST, whose hours are much alike),
+  if the use is ahead of its pace as well: a larger share is used than has passed of the window; or within half of that
+  time, whatever the pace is.
 
-A burst is cut from the burn, and gone from it after a fifth of the window. Without the pace, the busy hours of each day would
-be a forecast for a budget by the day that lasts. tests/core/budgets/test_forecasting.py simulates all of it.
+With a profile of earlier weeks (profile.py), a window runs out when what is left is used at its level. The event needs that to
+be before it ends, at three kept moments in a row, even if the level is ERRORS standard errors lower.
+
+A burst is cut from both, and gone from them after a fifth of the window. `python -m bench.forecasts` compares these with other
+estimates, and tests/core/budgets/test_forecasting.py holds the results.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, Literal, NamedTuple
 
 from .burning import Meter, runs_out
+from .profile import SHORTEST, Profile
 
 IN_A_ROW: Final = 3
-REACH_AHEAD: Final = 4.0
+REACH_AHEAD: Final = 2.0
+REACH_IN_HOURS: Final = 4.0
 REACH_OTHERWISE: Final = 0.5
+ERRORS: Final = 2.0
+
+Basis = Literal["rate", "profile"]
+"""What a forecast is made by: the present rate, or the profile of earlier weeks."""
+
+ProfileOf = Callable[[], Profile | None]
+"""Returns the profile of a bucket; None where there is none, or not yet."""
+
+
+class Outlook(NamedTuple):
+    """The present use per second (None: not known yet), and when nothing is left; 0 if that is not before the window ends."""
+
+    burn: float | None
+    runs_out: float
+    by: Basis | None
+    """None where nothing is known yet."""
+
+
+def outlook(
+    meter: Meter, now: float, used: int, limit: int, end: float, profile: Profile | None = None
+) -> Outlook:
+    """Return the outlook of a window, at the readings of its meter and this one."""
+    burn = meter.burn(now, used)
+    if profile is None:
+        return Outlook(burn, runs_out(now, used, limit, end, burn), None if burn is None else "rate")
+    level = meter.level(now, used, profile).level
+    return Outlook(burn, _at_level(level, profile, now, used, limit, end), "profile")
+
+
+def has_profile(start: float, end: float) -> bool:
+    """Return whether a window is long enough for a profile of hours."""
+    return end - start >= SHORTEST
+
+
+def _at_level(level: float, profile: Profile, now: float, used: int, limit: int, end: float) -> float:
+    """Return when nothing is left at a level; 0 if that is not before the window ends."""
+    if level <= 0 or used >= limit:
+        return 0.0
+    at = profile.moment(now, (limit - used) / level)
+    return at if at < end else 0.0
 
 
 class Foreseen(NamedTuple):
-    """A window that runs out at `at`, in seconds since 1970, at the rate of `burn` a second."""
+    """A window that runs out at `at`, in seconds since 1970. `burn` is the present use per second."""
 
     at: float
     burn: float
+    by: Basis = "rate"
 
 
 class Forecast:
-    """One window from `start` to `end`, in seconds since 1970."""
+    """One window from `start` to `end`, in seconds since 1970. `profile` is called at kept moments only."""
 
-    __slots__ = ("_end", "_in_a_row", "_said", "_start", "meter")
+    __slots__ = ("_end", "_in_a_row", "_said", "_start", "meter", "profile")
 
-    def __init__(self, start: float, end: float) -> None:
+    def __init__(self, start: float, end: float, profile: ProfileOf | None = None) -> None:
         self._start = start
         self._end = end
         self._in_a_row = 0
         self._said = False
         self.meter = Meter(start, end)
+        self.profile = profile
 
     def note(self, now: float, used: int, limit: int) -> Foreseen | None:
         """Note the use of a limit. Return the forecast when it is certain, once in the window."""
         if not self.meter.note(now, used) or self._said:
             return None
-        burn = self.meter.burn(now, used)
-        at = runs_out(now, used, limit, self._end, burn)
-        self._in_a_row = self._in_a_row + 1 if at and at - now <= self._reach(now, used, limit) else 0
-        if self._in_a_row < IN_A_ROW or burn is None:
+        profile = self.profile() if self.profile is not None else None
+        found = outlook(self.meter, now, used, limit, self._end, profile)
+        certain = bool(found.runs_out) and self._is_certain(found, profile, now, used, limit)
+        self._in_a_row = self._in_a_row + 1 if certain else 0
+        if self._in_a_row < IN_A_ROW or found.burn is None or found.by is None:
             return None
         self._said = True
-        return Foreseen(at, burn)
+        return Foreseen(found.runs_out, found.burn, found.by)
 
-    def _reach(self, now: float, used: int, limit: int) -> float:
-        """Return the seconds that a forecast may be ahead."""
-        ahead = used * (self._end - self._start) >= limit * (now - self._start)
-        return self.meter.looks_back(now) * (REACH_AHEAD if ahead else REACH_OTHERWISE)
+    def outlook(self, now: float, used: int, limit: int) -> Outlook:
+        """Return the outlook at a use that is not noted."""
+        profile = self.profile() if self.profile is not None else None
+        return outlook(self.meter, now, used, limit, self._end, profile)
+
+    def _is_certain(self, found: Outlook, profile: Profile | None, now: float, used: int, limit: int) -> bool:
+        if profile is not None:
+            level, error = self.meter.level(now, used, profile)
+            return _at_level(level - ERRORS * error, profile, now, used, limit, self._end) > 0
+        reach = REACH_OTHERWISE
+        if used * (self._end - self._start) >= limit * (now - self._start):
+            reach = REACH_AHEAD if has_profile(self._start, self._end) else REACH_IN_HOURS
+        return found.runs_out - now <= self.meter.looks_back(now) * reach

@@ -67,9 +67,14 @@ export const At = ({ time, seconds }) => html`<time datetime=${time}>${moment(ti
 export const Ago = ({ time }) =>
   html`<time datetime=${time} title=${moment(time, { seconds: true })}>${duration(-secondsUntil(time))} ago</time>`;
 
+const BASIS = {
+  rate: "At the rate of the present. It does not know the hours to come: with a ledger, quiet nights and weekends count.",
+  profile: "At the hours of earlier weeks, as much faster or slower as this window has been so far.",
+};
+
 // When a window starts anew, and when it will be used up before that.
 export const Outlook = ({ window }) => html`<span class="outlook">${window.runs_out_at
-  ? html`<b class="runs-out">runs out ${secondsUntil(window.runs_out_at) < 120 ? html`in <${In} time=${window.runs_out_at} />` : html`at <${At} time=${window.runs_out_at} />`}</b>, `
+  ? html`<b class="runs-out" title=${BASIS[window.forecast_by]}>runs out ${secondsUntil(window.runs_out_at) < 120 ? html`in <${In} time=${window.runs_out_at} />` : html`at <${At} time=${window.runs_out_at} />`}</b>, `
   : ""}${window.resets_at && html`resets in <${In} time=${window.resets_at} />`}</span>`;
 
 export function Failure({ error, stale }) {

@@ -64,9 +64,9 @@ class Layer:
         """Return the held tokens in the store below."""
         return await self._below.read_holds(keys, now)
 
-    async def read_books(self, keys: Sequence[str]) -> dict[str, dict[str, int]]:
+    async def read_books(self, keys: Sequence[str], names: Sequence[str] = ()) -> dict[str, dict[str, int]]:
         """Return the entries in these books of the store below."""
-        return await self._below.read_books(keys)
+        return await self._below.read_books(keys, names)
 
     async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
         """Delete counters of the store below."""

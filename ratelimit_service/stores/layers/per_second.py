@@ -86,9 +86,9 @@ class PerSecondStore:
         """Return the held tokens; no rule with windows of seconds has holds."""
         return await self._others.read_holds(keys, now)
 
-    async def read_books(self, keys: Sequence[str]) -> dict[str, dict[str, int]]:
+    async def read_books(self, keys: Sequence[str], names: Sequence[str] = ()) -> dict[str, dict[str, int]]:
         """Return the entries in these books, from whichever store has them."""
-        return await self._seconds.read_books(keys) | await self._others.read_books(keys)
+        return await self._seconds.read_books(keys, names) | await self._others.read_books(keys, names)
 
     async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
         """Delete counters, each in its store."""

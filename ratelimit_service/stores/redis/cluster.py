@@ -310,7 +310,7 @@ class ClusterStore(ScriptStore):
 
         return await self._redirected(slot_of(key), send)
 
-    async def read_books(self, keys: Sequence[str]) -> dict[str, dict[str, int]]:
+    async def read_books(self, keys: Sequence[str], names: Sequence[str] = ()) -> dict[str, dict[str, int]]:
         """Return the entries in these books."""
         try:
             return entries_in(await self._read_each(keys, "HGETALL"))

@@ -225,7 +225,7 @@ class RedisStore(ScriptStore):
         except (RedisError, OSError) as error:
             raise failure(error) from None
 
-    async def read_books(self, keys: Sequence[str]) -> dict[str, dict[str, int]]:
+    async def read_books(self, keys: Sequence[str], names: Sequence[str] = ()) -> dict[str, dict[str, int]]:
         """Return the entries in these books."""
         try:
             return entries_in(await read_each(self._wire, keys, "HGETALL"))

@@ -5,9 +5,24 @@ from __future__ import annotations
 import pytest
 
 from ratelimit_service.core.budgets.burning import Meter
-from ratelimit_service.core.budgets.forecasting import Forecast, Foreseen
-
-from .simulated import DAY, HOUR, MONDAY, MONTH, WEEK, YEAR, Look, Rhythm, Traffic, by_day, by_week, steady
+from ratelimit_service.core.budgets.forecasting import Forecast, Foreseen, outlook
+from ratelimit_service.core.budgets.profile import Profile, learn
+from testing.spending import (
+    DAY,
+    HOUR,
+    MONDAY,
+    MONTH,
+    SCENES,
+    WEEK,
+    YEAR,
+    Look,
+    Rhythm,
+    Scene,
+    Traffic,
+    by_day,
+    by_week,
+    steady,
+)
 
 SEEDS = range(7)
 LIMIT = 1_000_000
@@ -82,8 +97,14 @@ def forecasts(traffic: Traffic, limit: int = LIMIT) -> tuple[list[tuple[float, F
     return found, ended
 
 
-@pytest.mark.parametrize("span, rhythm", [(HOUR, steady), (DAY, steady), (MONTH, by_week)])
-@pytest.mark.parametrize("overuse, ahead", [(1.2, 0.5), (2.0, 0.3), (5.0, 0.1)])
+@pytest.mark.parametrize(
+    "span, rhythm, overuse, ahead",
+    [
+        (HOUR, steady, 1.2, 0.5), (HOUR, steady, 2.0, 0.3), (HOUR, steady, 5.0, 0.1),
+        (DAY, steady, 1.2, 0.3), (DAY, steady, 2.0, 0.2), (DAY, steady, 5.0, 0.1),
+        (MONTH, by_week, 1.2, 0.3), (MONTH, by_week, 2.0, 0.2), (MONTH, by_week, 5.0, 0.05),
+    ],
+)  # fmt: skip
 def test_a_budget_that_runs_out_is_foreseen_once_and_early(
     span: float, rhythm: Rhythm, overuse: float, ahead: float
 ) -> None:
@@ -152,3 +173,117 @@ def test_a_forecast_is_made_once_in_a_window_even_after_a_top_up() -> None:
         if (foreseen := forecast.note(now, used, limit)) is not None:
             found.append(foreseen)
     assert 1 == len(found)
+
+
+# With a profile of earlier weeks, from a ledger.
+
+CALLS = 20_000
+NAMED = {scene.name: scene for scene in SCENES}
+
+
+def error_with_profile(scene: Scene, span: float, seed: int, after: float) -> float:
+    """Return the error of the time of exhaustion after a part of a window that uses 5/4 of its limit."""
+    traffic = scene.traffic(span, seed, 1.25 * LIMIT, LIMIT, CALLS)
+    meter = Meter(traffic.start, traffic.start + span)
+    profile = learn(traffic.history(), traffic.start)
+    assert profile is not None
+    predicted = None
+    for now, used in traffic.play():
+        if predicted is None and now >= traffic.start + after * span:
+            level = meter.level(now, used, profile).level
+            predicted = profile.moment(now, (LIMIT - used) / level)
+        meter.note(now, used)
+        if used >= LIMIT:
+            assert predicted is not None
+            return abs(predicted - now) / span
+    raise AssertionError("the limit is not reached")
+
+
+@pytest.mark.parametrize(
+    "name, span",
+    [
+        ("steady", DAY), ("steady", WEEK), ("steady", MONTH),
+        ("office hours", DAY), ("office hours", WEEK), ("office hours", MONTH),
+        ("quiet weekends", DAY), ("quiet weekends", MONTH),
+        ("month-end rush", MONTH),
+        ("holiday in the week before", MONTH),
+    ],
+)  # fmt: skip
+def test_with_a_ledger_a_forecast_is_right_within_5_percent_after_a_fifth_of_the_window(
+    name: str, span: float
+) -> None:
+    """The window may begin on any weekday: a month has not seen a whole week by then."""
+    assert max(error_with_profile(NAMED[name], span, seed, 0.2) for seed in SEEDS) < 0.05
+
+
+@pytest.mark.parametrize("name", ["burst at the start", "burst in a night", "growth of 5 % a week"])
+@pytest.mark.parametrize("span", [DAY, MONTH])
+def test_with_a_ledger_neither_a_burst_nor_growth_fools_a_forecast(name: str, span: float) -> None:
+    errors = [error_with_profile(NAMED[name], span, seed, 0.2) for seed in SEEDS]
+    assert max(errors) < 0.11
+    assert sum(errors) / len(errors) < 0.05
+
+
+def foreseen_with_profile(scene: Scene, span: float, use: float, seed: int) -> tuple[list[float], float]:
+    """Return the parts of the window at which events came, and at which a part of the limit was used up."""
+    traffic = scene.traffic(span, seed, use * LIMIT, LIMIT, CALLS)
+    profile = learn(traffic.history(scene.days), traffic.start)
+    forecast = Forecast(traffic.start, traffic.start + span, lambda: profile)
+    found: list[float] = []
+    for now, used in traffic.play():
+        passed = (now - traffic.start) / span
+        if used >= LIMIT:
+            return found, passed
+        if (foreseen := forecast.note(now, used, LIMIT)) is not None:
+            assert foreseen.by == "profile"
+            found.append(passed)
+    return found, 1.0
+
+
+@pytest.mark.parametrize("span", [DAY, WEEK, MONTH])
+@pytest.mark.parametrize("use", [0.6, 0.9])
+@pytest.mark.parametrize("name", ["office hours", "busy from 0 to 9", "quiet weekends", "burst at the start"])
+def test_with_a_ledger_busy_hours_of_a_budget_that_lasts_lead_to_no_event(
+    name: str, use: float, span: float
+) -> None:
+    """Without one, most such days have a false event: half of the budget is used before a third of the day."""
+    for seed in SEEDS:
+        assert ([], 1.0) == foreseen_with_profile(NAMED[name], span, use, seed)
+
+
+@pytest.mark.parametrize("span, ahead", [(DAY, 0.1), (WEEK, 0.2), (MONTH, 0.25)])
+@pytest.mark.parametrize("name", ["office hours", "quiet weekends", "three times the weeks before"])
+def test_with_a_ledger_each_window_that_runs_out_is_foreseen_once_and_early(
+    name: str, span: float, ahead: float
+) -> None:
+    """They use 5/4 of the limit, so they run out after about four fifths of their use."""
+    for seed in SEEDS:
+        (at,), ended = foreseen_with_profile(NAMED[name], span, 1.25, seed)
+        assert at + ahead < ended
+
+
+def test_the_outlook_is_that_of_the_profile_and_the_burn_that_of_the_present() -> None:
+    """At noon of a day with ten busy hours, the rate runs out in the evening, which is quiet."""
+    meter = Meter(MONDAY, MONDAY + DAY)
+    profile = Profile([1.0 if 8 <= hour % 24 < 18 else 0.1 for hour in range(168)])
+    used = 0
+    for hour in range(13):
+        used = round(1_000 * profile.use(MONDAY, MONDAY + hour * HOUR))
+        meter.note(MONDAY + hour * HOUR, used)
+    now = MONDAY + 12 * HOUR
+    limit = round(1_000 * profile.use(MONDAY, MONDAY + DAY)) + 100
+    plain = outlook(meter, now, used, limit, MONDAY + DAY)
+    found = outlook(meter, now, used, limit, MONDAY + DAY, profile)
+    assert plain.burn == found.burn
+    assert ("rate", "profile", 0.0) == (plain.by, found.by, found.runs_out)
+    assert now < plain.runs_out < MONDAY + 20 * HOUR
+    less = outlook(meter, now, used, used + 3_000, MONDAY + DAY, profile)
+    assert less.runs_out == pytest.approx(MONDAY + 15 * HOUR, abs=600)
+
+
+def test_without_a_reading_the_outlook_is_as_the_weeks_before() -> None:
+    """A month that begins is forecast at once, at level 1."""
+    profile = Profile([1.0] * 168)
+    found = outlook(Meter(MONDAY, MONDAY + DAY), MONDAY, 0, 12, MONDAY + DAY, profile)
+    assert (None, MONDAY + 12 * HOUR, "profile") == found
+    assert 0.0 == outlook(Meter(MONDAY, MONDAY + DAY), MONDAY, 0, 25, MONDAY + DAY, profile).runs_out

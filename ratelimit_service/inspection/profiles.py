@@ -1,0 +1,153 @@
+"""The profiles of buckets with a ledger: how much they used in each hour of earlier weeks.
+
+    forecasts ──▶ of(bucket)       a lookup in memory; a bucket without a profile of today is put on a list
+    run()     ──▶ the ledger       reads the list, a bucket at a time: at most 29 books, once a day
+
+The reads of a day are spread: a few books in one step, and a pause after each bucket. The commands are HGETALLs of at most 93
+fields (docs/showback.md). At most MOST buckets have a profile, some 5 MB, so others are forecast by their present rate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import structlog
+
+from ..core.budgets.profile import DAY, KEPT_DAYS, Profile, learn
+from ..core.errors import StoreError
+from ..core.ledger.entries import CHARGED, REFUNDED, Period, period
+from ..core.ledger.rule import LedgerRule
+from ..core.model import Calendar, Unit, Window
+from ..core.windows.blocks import span_at
+from ..ports import Clock, CounterStore
+
+MOST: Final = 2_000
+"""Buckets with a profile, and buckets on the list."""
+
+_EVERY: Final = 1.0
+"""Seconds between two looks at the list."""
+
+_BETWEEN: Final = 0.02
+"""Seconds between two buckets: the entries of one take the event loop about a millisecond."""
+
+_PAUSE: Final = 60.0
+"""Seconds until the next attempt after a failure of the store."""
+
+_BOOKS: Final = 10
+"""Books that are read together."""
+
+_SLICE: Final = 48
+"""Periods that are computed, or entries that are looked at, before others have their turn on the event loop."""
+
+
+class _Known(NamedTuple):
+    day: int
+    profile: Profile | None
+
+
+class _Book(NamedTuple):
+    """A book of every bucket with such a ledger: the end of its key, and where its entries begin by their names."""
+
+    suffix: str
+    starts: Mapping[str, int]
+
+
+class Profiles:
+    """Learns profiles from the ledgers in `store`. `of` may be called from any thread."""
+
+    def __init__(self, store: CounterStore, clock: Clock = time.time, most: int = MOST) -> None:
+        self._store = store
+        self._clock = clock
+        self._most = most
+        self._known: dict[str, _Known] = {}
+        self._wanted: dict[str, LedgerRule] = {}
+        self._books: dict[LedgerRule, tuple[int, Sequence[_Book]]] = {}
+        self._log = structlog.get_logger("ratelimit_service.forecasts")
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def of(self, bucket: str, ledger: LedgerRule) -> Profile | None:
+        """Return the profile of a bucket; None if it has none, or none yet. One of the day before is as good."""
+        known = self._known.get(bucket)
+        if (known is None or known.day != self._today) and len(self._wanted) < self._most:
+            self._wanted[bucket] = ledger
+        return known.profile if known is not None else None
+
+    async def run(self) -> None:
+        """Learn the profiles on the list until cancelled."""
+        while True:
+            try:
+                await self.learn()
+            except StoreError as error:
+                self._log.warning("the ledgers of earlier weeks cannot be read", error=str(error))
+                await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_EVERY)
+
+    async def learn(self) -> None:
+        """Learn the profiles on the list. Raises StoreError."""
+        today = self._today
+        # Those that nobody has asked for since yesterday.
+        for bucket in [bucket for bucket, known in self._known.items() if known.day < today - 1]:
+            del self._known[bucket]
+        for bucket, ledger in self._wanted.copy().items():  # copy() is atomic, iteration is not
+            if bucket in self._known or len(self._known) < self._most:
+                spent = await self._spent(bucket, ledger, today)
+                self._known[bucket] = _Known(today, learn(spent, today * DAY, ledger.by))
+                await asyncio.sleep(_BETWEEN)
+            self._wanted.pop(bucket, None)
+
+    @property
+    def _today(self) -> int:
+        return int(self._clock()) // DAY
+
+    async def _spent(self, bucket: str, ledger: LedgerRule, today: int) -> list[tuple[int, int]]:
+        """Return the net tokens of each hour or day of the bucket's ledger, with their starts."""
+        books = await self._books_of(ledger, today)
+        spent: dict[int, int] = {}
+        for first in range(0, len(books), _BOOKS):
+            some = {f"{bucket}{book.suffix}": book for book in books[first : first + _BOOKS]}
+            names = [
+                f"{name}:{kind}"
+                for book in some.values()
+                for name in book.starts
+                for kind in (CHARGED, REFUNDED)
+            ]
+            found = await self._store.read_books(list(some), tuple(dict.fromkeys(names)))
+            for key, entries in found.items():
+                for text, tokens in entries.items():
+                    name, _, kind = text.rpartition(":")
+                    start = some[key].starts.get(name)
+                    if start is not None and kind in (CHARGED, REFUNDED):
+                        spent[start] = spent.get(start, 0) + (tokens if kind == CHARGED else -tokens)
+            await asyncio.sleep(0)
+        return list(spent.items())
+
+    async def _books_of(self, ledger: LedgerRule, today: int) -> Sequence[_Book]:
+        """Return the books of the last weeks. All buckets with the same ledger have the same."""
+        known = self._books.get(ledger)
+        if known is not None and known[0] == today:
+            return known[1]
+        books: dict[str, dict[str, int]] = {}
+        second = (today - KEPT_DAYS) * DAY
+        number = 0
+        while second < today * DAY:
+            each = _period(ledger, second)
+            books.setdefault(each.book, {})[each.entry] = each.start
+            second = each.end
+            number += 1
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+        found = [_Book(suffix, starts) for suffix, starts in books.items()]
+        if len(self._books) >= 100:
+            self._books.clear()
+        self._books[ledger] = today, found
+        return found
+
+
+def _period(ledger: LedgerRule, second: int) -> Period:
+    unit = Unit.HOUR if ledger.by == "hour" else Unit.DAY
+    return period(ledger.by, *span_at(Window(unit, 1, Calendar(ledger.zone)), second))

@@ -1,0 +1,253 @@
+"""Profiles of buckets, learned from the ledgers of real stores, and the forecasts that are made by them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+
+import pytest
+import structlog
+
+from ratelimit_service.core.amendments.index import Amendments
+from ratelimit_service.core.budgets.forecasting import Foreseen
+from ratelimit_service.core.budgets.profile import KEPT_DAYS, Profile
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.ledger.rule import LedgerRule
+from ratelimit_service.core.model import DescriptorRule, Entry, Limit, Unit, Window
+from ratelimit_service.inspection.listing import Lister
+from ratelimit_service.inspection.profiles import Profiles
+from ratelimit_service.ports import CounterStore
+from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.stores.redis.client import connect
+from ratelimit_service.stores.redis.server import RedisStore
+from testing.redis_servers import RedisServer
+from tests.limiter import MIDNIGHT
+from tests.observe.replica import DAY, Replica, budget
+
+HOUR_LONG, DAY_LONG = 3_600, 86_400
+BUCKET = "{d|team=dba}"
+
+
+class Moved:
+    """A clock that tests move."""
+
+    def __init__(self, now: float = MIDNIGHT) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[CounterStore]:
+    if request.param == "memory":
+        yield MemoryStore(lambda: MIDNIGHT)
+        return
+    server: RedisServer = request.getfixturevalue("redis_server")
+    server.cli("FLUSHALL")
+    redis = RedisStore(connect(server.url))
+    await redis.start()
+    yield redis
+    await redis.close()
+
+
+def team(ledger: LedgerRule | None, limit: int = 1_000_000) -> DescriptorRule:
+    return budget("team", Limit(limit, DAY, "daily"), track=True, ledger=ledger)
+
+
+def is_busy(moment: float) -> bool:
+    """Return whether it is a busy hour: from 0 to 9, as in Tokyo."""
+    return moment % DAY_LONG < 9 * HOUR_LONG
+
+
+async def spend(replica: Replica, days: int, until: float = MIDNIGHT) -> None:
+    """Charge 100 tokens in each busy hour of the days before."""
+    for day in range(days):
+        for hour in range(24):
+            replica.now = until - (days - day) * DAY_LONG + hour * HOUR_LONG + 60
+            if is_busy(replica.now):
+                await replica.ask(hits=110)
+                await replica.ask(hits=-10)
+    replica.now = until
+
+
+async def learned(profiles: Profiles, ledger: LedgerRule) -> Profile | None:
+    profiles.of(BUCKET, ledger)
+    await profiles.learn()
+    return profiles.of(BUCKET, ledger)
+
+
+@pytest.mark.parametrize(
+    "ledger", [LedgerRule(), LedgerRule(zone="Asia/Kathmandu")], ids=["UTC", "Kathmandu"]
+)
+async def test_a_profile_is_learned_from_what_was_charged(store: CounterStore, ledger: LedgerRule) -> None:
+    """Refunds are subtracted. Its hours are those of UTC also if those of the time zone begin a quarter later."""
+    replica = Replica(team(ledger), store=store)
+    await spend(replica, KEPT_DAYS)
+    profiles = Profiles(store, lambda: MIDNIGHT)
+    assert None is profiles.of(BUCKET, ledger)
+    profile = await learned(profiles, ledger)
+    assert profile is not None
+    assert 4 == profile.weeks
+    assert profile.use(MIDNIGHT, MIDNIGHT + DAY_LONG) == pytest.approx(9 * 100, rel=0.06)
+    busy, quiet = MIDNIGHT + 5 * HOUR_LONG, MIDNIGHT + 20 * HOUR_LONG
+    assert profile.use(busy, busy + HOUR_LONG) == pytest.approx(100)
+    assert profile.use(quiet, quiet + HOUR_LONG) < 2
+
+
+async def test_a_ledger_by_the_day_has_a_profile_of_days(store: CounterStore) -> None:
+    ledger = LedgerRule(by="day", zone="Europe/Berlin")
+    replica = Replica(team(ledger), store=store)
+    await spend(replica, KEPT_DAYS)
+    profile = await learned(Profiles(store, lambda: MIDNIGHT), ledger)
+    assert profile is not None
+    assert profile.use(MIDNIGHT, MIDNIGHT + HOUR_LONG) == pytest.approx(900 / 24, rel=0.05)
+
+
+async def test_a_new_bucket_has_no_profile_and_is_read_once_a_day() -> None:
+    clock, read = Moved(), Counted()
+    profiles = Profiles(read, clock)
+    for _ in range(3):
+        assert None is await learned(profiles, LedgerRule())
+    assert KEPT_DAYS == len(read.keys)
+    clock.now += DAY_LONG
+    await learned(profiles, LedgerRule())
+    assert 2 * KEPT_DAYS == len(read.keys)
+
+
+async def test_redis_gets_few_and_small_commands(redis_server: RedisServer) -> None:
+    """One HGETALL for each day, of a hash with the hours of that day."""
+    redis_server.cli("FLUSHALL")
+    redis = RedisStore(connect(redis_server.url))
+    await redis.start()
+    try:
+        await spend(Replica(team(LedgerRule()), store=redis), 3)
+        redis_server.cli("CONFIG", "RESETSTAT")
+        assert None is not await learned(Profiles(redis, lambda: MIDNIGHT), LedgerRule())
+    finally:
+        await redis.close()
+    calls = {
+        line.partition(":")[0]: int(line.partition("calls=")[2].partition(",")[0])
+        for line in redis_server.cli("INFO", "commandstats").splitlines()
+        if line.startswith("cmdstat_")
+    }
+    assert KEPT_DAYS == calls["cmdstat_hgetall"]
+    assert {"cmdstat_hgetall", "cmdstat_info", "cmdstat_config|resetstat"} >= {
+        name for name in calls if name not in ("cmdstat_ping", "cmdstat_client|setinfo", "cmdstat_hello")
+    }
+
+
+async def test_only_so_many_buckets_have_a_profile() -> None:
+    """Those that nobody asks for make room after two days."""
+    clock, read = Moved(), Counted()
+    profiles = Profiles(read, clock, most=3)
+    for number in range(10):
+        profiles.of(f"{{d|team={number}}}", LedgerRule())
+        await profiles.learn()
+    assert (3, 3 * KEPT_DAYS) == (len(profiles), len(read.keys))
+    for number in range(10):
+        profiles.of(f"{{d|other={number}}}", LedgerRule())
+    await profiles.learn()
+    assert (3, 3 * KEPT_DAYS) == (len(profiles), len(read.keys))
+    clock.now += 2 * DAY_LONG
+    profiles.of("{d|team=new}", LedgerRule())
+    await profiles.learn()
+    assert (1, 4 * KEPT_DAYS) == (len(profiles), len(read.keys))
+
+
+async def test_a_store_that_fails_leaves_the_list_as_it_is() -> None:
+    """The task logs it, and tries again later."""
+    read = Counted()
+    profiles = Profiles(read, lambda: MIDNIGHT)
+    read.fails = True
+    profiles.of(BUCKET, LedgerRule())
+    with structlog.testing.capture_logs() as logs:
+        task = asyncio.create_task(profiles.run())
+        while not logs:
+            await asyncio.sleep(0)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    assert ["the ledgers of earlier weeks cannot be read"] == [each["event"] for each in logs]
+    read.fails = False
+    await profiles.learn()
+    assert 1 == len(profiles)
+
+
+class Counted(MemoryStore):
+    """A memory store that remembers which books were read, and can fail."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: MIDNIGHT)
+        self.keys: list[str] = []
+        self.fails = False
+
+    async def read_books(self, keys: Sequence[str], names: Sequence[str] = ()) -> dict[str, dict[str, int]]:
+        if self.fails:
+            raise StoreError("gone")
+        self.keys += keys
+        return await super().read_books(keys, names)
+
+
+async def through_the_day(replica: Replica, until: int) -> list[Foreseen]:
+    """Charge the same as in the weeks before, ten times an hour. Return the forecasts."""
+    found: list[Foreseen] = []
+    replica.tracker.foreseen = lambda rule, use, foreseen, now: found.append(foreseen)
+    for step in range(until * 10):
+        replica.now = MIDNIGHT + step * 360 + 1
+        if is_busy(replica.now):
+            await replica.ask(hits=10)
+    return found
+
+
+@pytest.mark.parametrize("ledger, false", [(LedgerRule(), 0), (None, 1)], ids=["with a ledger", "without"])
+async def test_busy_hours_of_a_day_that_lasts_lead_to_no_event(ledger: LedgerRule | None, false: int) -> None:
+    """900 of 1,000 are used by nine in the morning, and nothing after that. A rate does not know it."""
+    replica = Replica(team(ledger, 1_000))
+    await spend(replica, KEPT_DAYS)
+    profiles = Profiles(replica.store, lambda: replica.now)
+    replica.tracker.find_profile = profiles.of
+    await learned(profiles, ledger or LedgerRule())
+    assert false == len(await through_the_day(replica, 9))
+    gauges = replica.samples("budget_seconds_to_exhaustion", "budget_burn_per_second")
+    assert (["burn_per_second"] + ["seconds_to_exhaustion"] * false) == [
+        each.name.removeprefix("ratelimit_service_budget_") for each in gauges
+    ]
+
+
+async def test_a_day_that_does_not_last_is_foreseen_by_the_profile() -> None:
+    """900 would be used, and there are 700: the event comes before a third of these are used."""
+    replica = Replica(team(LedgerRule(), 700))
+    await spend(replica, KEPT_DAYS)
+    profiles = Profiles(replica.store, lambda: replica.now)
+    replica.tracker.find_profile = profiles.of
+    await learned(profiles, LedgerRule())
+    (found,) = await through_the_day(replica, 3)
+    assert "profile" == found.by
+    assert found.at == pytest.approx(MIDNIGHT + 7 * HOUR_LONG, abs=900)
+
+
+@pytest.mark.parametrize("unit, by", [(Unit.DAY, "profile"), (Unit.HOUR, "rate")])
+async def test_a_budget_that_is_looked_at_is_forecast_by_its_profile(unit: Unit, by: str) -> None:
+    """A window of an hour has no hours."""
+    rule = budget("team", Limit(800, Window(unit), "limit"), ledger=LedgerRule())
+    replica = Replica(rule)
+    await spend(replica, KEPT_DAYS)
+    replica.now = MIDNIGHT + 1_800
+    await replica.ask(hits=50)
+    profiles = Profiles(replica.store, lambda: replica.now)
+    lister = Lister(
+        replica.store, Amendments(), lambda: replica.service.tree, now=lambda: replica.now, profiles=profiles
+    )
+    dba = (Entry(b"team", b"dba"),)
+    first = await lister.budget("d", dba)
+    await profiles.learn()
+    second = await lister.budget("d", dba)
+    await lister.close()
+    assert first is not None
+    assert second is not None
+    assert ["rate", by] == [each.windows[0].forecast_by for each in (first, second)]
+    if by == "profile":
+        assert first.windows[0].runs_out == MIDNIGHT + 8 * HOUR_LONG
+        assert second.windows[0].runs_out == pytest.approx(MIDNIGHT + 8 * HOUR_LONG, abs=900)
