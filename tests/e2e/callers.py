@@ -39,7 +39,7 @@ class Caller(NamedTuple):
 
     @property
     def used(self) -> dict[str, int]:
-        """The counts by unit: {"hour": 40, "day": 40}."""
+        """Return the counts by unit: {"hour": 40, "day": 40}."""
         counters = self.gateway.counters.of(self.bucket)
         return {window.partition(":")[0]: used for window, used in counters.items()}
 
@@ -55,7 +55,7 @@ class Caller(NamedTuple):
         self.gateway.counters.reset(self.bucket, unit)
 
     def fresh(self) -> Caller:
-        """Reset all counters: some names are given by a file."""
+        """Reset all counters, because some names come from a file."""
         self.gateway.counters.reset(self.bucket)
         return self
 

@@ -28,11 +28,11 @@ EXAMPLES = REPOSITORY / "config" / "examples"
 P = ParamSpec("P")
 
 Unique = Callable[[str], str]
-"""Makes names that no other test has."""
+"""Makes unique names."""
 
 
 def this_minute() -> datetime:
-    """The beginning of the current minute."""
+    """Return the beginning of the current minute."""
     return datetime.now(UTC).replace(second=0, microsecond=0)
 
 
@@ -64,7 +64,9 @@ class Counters:
         self.redis = redis
 
     def of(self, bucket: str) -> dict[str, int]:
-        """The counters of a bucket ("domain|key=value"), each by its window ("minute:2026-11-21T01:00Z")."""
+        """Return the counters of a bucket ("domain|key=value"), each by its window
+        ("minute:2026-11-21T01:00Z").
+        """
         start = f"{{{bucket}}}:"
         keys = [key for key in self._keys(bucket) if ":warned-" not in key]
         return {key.removeprefix(start): int(self.redis.cli("GET", key)) for key in keys}
@@ -77,12 +79,11 @@ class Counters:
             self.redis.cli("DEL", *keys)
 
     def _keys(self, bucket: str, window: str = "") -> list[str]:
-        # In a pattern a bucket stands for itself but for the `*` of one that several values share, which `?`
-        # matches.
+        # In a pattern, `?` matches the `*` in the name of a bucket that several values share.
         return self.redis.cli("--scan", "--pattern", f"{{{bucket.replace('*', '?')}}}:{window}*").split()
 
     def wait_until(self, bucket: str, used: int) -> None:
-        """Wait until this much is counted: a charge is sent after the reply."""
+        """Wait until this much is counted, because a charge is sent after the reply."""
         try:
             wait_for(f"{used} counted in {bucket}", lambda: sum(self.of(bucket).values()) == used)
         except AssertionError as failure:
@@ -114,7 +115,9 @@ class Gateway(NamedTuple):
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    """A running redis-server for these tests alone: their services run to the end of the session, and are replicas of each other."""
+    """A redis-server for these tests alone. Their services run to the end of the session, and are replicas of
+    each other.
+    """
     with RedisServer() as server:
         yield server
 
@@ -146,7 +149,7 @@ def llm() -> Iterator[MockLlm]:
 def gateway_before(
     service: Service, redis_server: RedisServer, llm: MockLlm, directory: Path, *, retry_after: bool = False
 ) -> Iterator[Gateway]:
-    """An Envoy in front of the provider, which calls `service`, which counts in `redis_server`."""
+    """An Envoy between callers and the provider; it calls `service`, which counts in `redis_server`."""
     envoy = Envoy(directory, ratelimit_port=port_of(service.grpc), llm_port=llm.port, retry_after=retry_after)
     try:
         with httpx.Client(base_url=envoy.url, timeout=30) as client:

@@ -1,4 +1,4 @@
-"""Envoy Gateway's side of rate limits, from what is known of version 1.9.
+"""Envoy Gateway's side of rate limits, as known from version 1.9.
 
 It translates a policy into resources for the rate-limit service and into descriptors that Envoy makes of
 requests. The first level of a domain is the route, or the rule of a shared policy. Below it, each rule is a
@@ -40,7 +40,7 @@ class Rule:
     matches: tuple[Match, ...] = ()
     methods: tuple[str, ...] = ()
     path: tuple[str, str] | None = None
-    """Its kind (exact, regex) and its value."""
+    """The kind (exact, regex) and the value."""
     cidr: str = ""
     cidr_distinct: bool = False
     cidr_invert: bool = False
@@ -51,7 +51,7 @@ class Rule:
 
 @dataclass
 class Route:
-    """A route of a listener with the rules of its policy; the policy has a name where rules are shared."""
+    """A route of a listener with the rules of its policy. The policy has a name if rules are shared."""
 
     name: str
     rules: Sequence[Rule]
@@ -59,7 +59,7 @@ class Route:
     listener: str = "shop/gw/http"
     policy: str = ""
     gateway: str = "first"
-    """Which port of Envoy it is on."""
+    """The port of Envoy that it is on."""
 
 
 @dataclass
@@ -70,12 +70,12 @@ class Translation:
     limits: dict[str, dict[str, tuple[str, list[Any]]]] = field(default_factory=dict)
 
     def resources(self) -> list[RateLimitConfig]:
-        """One for each domain."""
+        """Return one resource for each domain."""
         return [resource(domain, *descriptors) for domain, descriptors in self.descriptors.items()]
 
 
 def translate(routes: Sequence[Route]) -> Translation:
-    """Resources and rate limits of routes."""
+    """Return the resources and rate limits of routes."""
     result = Translation()
     for route in routes:
         key = f"{route.gateway}{route.path}"
@@ -307,7 +307,7 @@ def _manager(name: str, filters: Sequence[str], entries: Sequence[Any]) -> Any:
         "typed_config": {
             "@type": f"{TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": name,
-            # The address of a client is that in x-forwarded-for, as behind a trusted proxy.
+            # The address of a client is in x-forwarded-for, as behind a trusted proxy.
             "use_remote_address": False,
             "http_filters": [
                 *(

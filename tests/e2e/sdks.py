@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
 
 
 Pause = Callable[[float], None]
-"""What happens in place of a pause that an SDK wants to take."""
+"""Called instead of a pause that an SDK requests."""
 
 
 class Sdk(Protocol):
@@ -110,7 +110,7 @@ def remember_in(statuses: list[int]) -> Callable[[Any], None]:
 
 
 class JavascriptSdk:
-    """A process of Node that asks with one SDK (tests/javascript/ask.mjs)."""
+    """A process of Node that sends requests with one SDK (tests/javascript/ask.mjs)."""
 
     def __init__(self, name: str, url: str) -> None:
         self.process = subprocess.Popen(
@@ -139,7 +139,7 @@ class JavascriptSdk:
 
 
 def why_not_javascript() -> str:
-    """Why the JavaScript SDKs cannot be asked; empty where they can."""
+    """Return why the JavaScript SDKs cannot be used; empty if they can."""
     if shutil.which("node") is None:
         return "needs Node"
     version = subprocess.run(("node", "--version"), capture_output=True, text=True, check=True).stdout.strip()

@@ -24,14 +24,14 @@ PAGE = DOCS / "migrating-from-envoyproxy-ratelimit.md"
 
 
 def access_log(path: Path) -> list[dict[str, Any]]:
-    """The access log of the page, written to a file."""
+    """The access log configuration of the page, written to a file."""
     (shown,) = [block.text for block in section(PAGE, "## Compare before the swap") if block.info == "yaml"]
     found: list[dict[str, Any]] = yaml.safe_load(shown)["access_log"]
     found[0]["typed_config"]["path"] = str(path)
     return found
 
 
-def test_the_calls_in_the_access_log_are_those_that_were_made(llm: MockLlm, tmp_path: Path) -> None:
+def test_the_access_log_has_every_call(llm: MockLlm, tmp_path: Path) -> None:
     """A check and a charge for each request, no charge for a refusal, and no call for a request without the
     header.
     """

@@ -30,7 +30,7 @@ Send = Callable[[str], pb.RateLimitResponse]
 
 @pytest.fixture(scope="module")
 def service(redis_server: RedisServer) -> Iterator[Service]:
-    """One that has config/examples, set up for agentgateway."""
+    """A service that has config/examples, and the settings for agentgateway."""
     environment = {
         "CONFIG_PATH": str(EXAMPLES),
         "REDIS_URL": redis_server.url,
@@ -42,7 +42,7 @@ def service(redis_server: RedisServer) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def call(service: Service) -> Iterator[Call]:
-    """The method, on the one connection that the gateway has."""
+    """Return the method, on the single connection of the gateway."""
     with grpc.insecure_channel(service.grpc) as channel:
         yield channel.unary_unary(
             METHOD,
@@ -53,7 +53,7 @@ def call(service: Service) -> Iterator[Call]:
 
 @pytest.fixture
 def send(call: Call) -> Send:
-    """Makes one call, without a deadline, as the gateway does."""
+    """Make one call, without a deadline, as the gateway does."""
     return lambda text: call(request(text))
 
 
@@ -75,7 +75,7 @@ def tokens(namespace: str, hits: str, *, limit: str = "") -> str:
 
 
 def one_request(user: str, hits: str = "") -> str:
-    """A call about a request of a user, which has no hits_addend unless the descriptor has a cost."""
+    """Return a call about a request of a user, which has no hits_addend unless the descriptor has a cost."""
     return f'domain: "requests-and-tokens" descriptors {{ entries {{ key: "user-requests" value: "{user}" }} {hits} }}'
 
 
@@ -98,17 +98,16 @@ def test_a_check_is_free_and_a_charge_is_counted_in_full(
     assert OK == send(tokens(namespace, "value: 23017")).overall_code
     assert [23017] == list(counters.of(bucket).values())
     assert OVER == send(tokens(namespace, "")).overall_code
-    # A request that was checked before is charged after it: nobody reads the answer, and it counts all the
-    # same.
+    # A request that was checked before is charged after it: the answer is ignored, and the charge is counted.
     assert OVER == send(tokens(namespace, "value: 40")).overall_code
     assert [23057] == list(counters.of(bucket).values())
 
 
 @in_one_minute
-def test_requests_and_tokens_are_asked_for_in_calls_of_their_own(
+def test_requests_and_tokens_are_limited_in_separate_calls(
     send: Send, counters: Counters, unique: Unique
 ) -> None:
-    """A request without a cost counts 1 and is refused alone; the tokens of the same user are another matter."""
+    """A request without a cost counts 1, and is refused independently of the tokens of the user."""
     user = unique("ann")
     seen = []
     for _ in range(5):
@@ -123,7 +122,9 @@ def test_requests_and_tokens_are_asked_for_in_calls_of_their_own(
 
 @in_one_minute
 def test_a_request_may_have_a_cost(send: Send, counters: Counters, unique: Unique) -> None:
-    """With `cost` the descriptor of a request has a hits_addend: three, and three more are one too many."""
+    """With `cost`, the descriptor of a request has a hits_addend: here three, so that the second request
+    exceeds the limit.
+    """
     user = unique("bob")
     codes = [send(one_request(user, "hits_addend { value: 3 }")).overall_code for _ in range(2)]
     assert [OK, OVER] == codes
@@ -137,19 +138,16 @@ def test_an_estimate_is_counted_at_once_and_the_rest_afterwards(
     """With `tokenize`, the check has the tokens of the prompt, and the charge the rest."""
     namespace = unique("team-a")
     assert OK == send(tokens(namespace, "value: 60")).overall_code
-    assert OK == send(tokens(namespace, "value: 50")).overall_code  # it crosses the line, and succeeds
+    assert OK == send(tokens(namespace, "value: 50")).overall_code  # it crosses the limit, and succeeds
     assert OVER == send(tokens(namespace, "value: 8")).overall_code
     assert [118] == list(counters.of(f"token-budgets|client_ns={namespace}").values())
 
 
 @in_one_minute
-def test_a_call_about_nothing_is_an_error_and_no_harm(
+def test_a_call_without_descriptors_is_an_error_without_a_log_line(
     service: Service, send: Send, call: Call, unique: Unique
 ) -> None:
-    """Where no cost could be worked out, a charge comes without descriptors.
-
-    It is not worth a line in the log.
-    """
+    """The gateway sends a charge without descriptors if it cannot compute a cost."""
     logged = len(service.everything())
     with pytest.raises(grpc.RpcError) as raised:
         call(request('domain: "token-budgets"'))
@@ -163,12 +161,10 @@ LIMIT_50_A_MINUTE = "limit { requests_per_unit: 50 unit: MINUTE }"
 
 
 @in_one_minute
-def test_a_limit_that_comes_with_the_call_is_a_budget_on_the_same_counter(
+def test_a_limit_in_a_call_is_a_budget_on_the_same_counter(
     send: Send, counters: Counters, unique: Unique
 ) -> None:
-    """limitOverride is in the check and again in the charge. A caller without it may have more left, and
-    continues.
-    """
+    """limitOverride is in the check and again in the charge. For a caller without it, more may be left."""
     namespace = unique("team-a")
     assert OK == send(tokens(namespace, "", limit=LIMIT_50_A_MINUTE)).overall_code
     assert OK == send(tokens(namespace, "value: 50", limit=LIMIT_50_A_MINUTE)).overall_code
@@ -180,7 +176,7 @@ def test_a_limit_that_comes_with_the_call_is_a_budget_on_the_same_counter(
 
 
 @in_one_minute
-def test_a_refusal_brings_all_its_headers(send: Send, unique: Unique) -> None:
+def test_a_refusal_has_all_its_headers(send: Send, unique: Unique) -> None:
     """The gateway makes no headers of the status of the check of requests, so those of the refusal are kept."""
     user = unique("ann")
     send(tokens_of_user(user, "value: 10000"))
@@ -206,10 +202,10 @@ def test_a_refusal_brings_all_its_headers(send: Send, unique: Unique) -> None:
 
 
 @in_one_minute
-def test_forty_requests_at_once_are_all_charged(
+def test_forty_concurrent_requests_are_all_charged(
     send: Send, call: Call, counters: Counters, unique: Unique
 ) -> None:
-    """They share one connection; each is checked and charged, and not a token is lost or counted twice."""
+    """They share one connection. Each is checked and charged, and no token is lost or counted twice."""
     namespace = unique("team-a")
     checks = [call.future(request(tokens(namespace, ""))) for _ in range(40)]
     assert {OK} == {check.result().overall_code for check in checks}

@@ -38,7 +38,7 @@ Line = dict[str, str]
 
 @pytest.fixture(autouse=True)
 def _installed(redis_server: object) -> None:
-    """Says so, like all others that need it, where redis-server is not installed."""
+    """Skip the tests if redis-server is not installed, as all others that need it."""
 
 
 @contextmanager
@@ -57,12 +57,12 @@ def playing(*options: str, terminal: int | None = None) -> Iterator[subprocess.P
         try:
             yield process
         finally:
-            if somebody_is_left_of(process):
+            if is_anything_left_of(process):
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def somebody_is_left_of(process: subprocess.Popen[str]) -> bool:
-    """Whether it, or anything that it has started, is still running."""
+def is_anything_left_of(process: subprocess.Popen[str]) -> bool:
+    """Return whether the process, or any process that it has started, is still running."""
     try:
         os.killpg(process.pid, 0)
     except ProcessLookupError:
@@ -79,7 +79,7 @@ def scenes_in(output: str) -> dict[int, str]:
 
 
 def requests_in(text: str) -> list[Line]:
-    """The lines that tell of requests, taken apart."""
+    """Return the parsed lines about requests."""
     lines = [
         line for line in text.splitlines() if re.match(r"(team|namespace)=\S+ (user=\S+ )?status=", line)
     ]
@@ -91,7 +91,7 @@ def statuses(lines: list[Line], who: str, name: str) -> list[str]:
 
 
 def added(lines: list[Line], key: str) -> dict[str, int]:
-    """Tokens by the team, or the user, of the lines that have one."""
+    """Return the sums of tokens by team, or by user, for the lines that have one."""
     sums: dict[str, int] = {}
     for line in lines:
         if line["tokens"] != "0" and key in line:
@@ -104,12 +104,12 @@ def timeless(text: str) -> list[str]:
     return re.sub(r"\d{4}-\d\d-\d\d(T[\d:]+Z)?", "…", text).splitlines()
 
 
-def test_every_scene_comes_out_right() -> None:
-    """Without a terminal, each request is a line; and the lines tell the story, with numbers that add up."""
+def test_every_scene_succeeds() -> None:
+    """Without a terminal, each request is a line. The lines follow the scenes, and their numbers add up."""
     with playing("--fast") as demo:
         output, errors = demo.communicate(timeout=LONGEST)
         assert (0, "") == (demo.returncode, errors)
-        assert not somebody_is_left_of(demo)
+        assert not is_anything_left_of(demo)
     scenes = scenes_in(output)
     lines = {number: requests_in(text) for number, text in scenes.items()}
     assert [1, 2, 3, 4, 5, 6] == sorted(scenes)
@@ -183,7 +183,9 @@ def test_every_scene_comes_out_right() -> None:
     ],
 )
 def test_a_wrong_outcome_is_reported(tmp_path: Path, edit: tuple[str, str], sentence: str) -> None:
-    """Other rules for the teams, and the exit code is 1, with the scene that went wrong and why."""
+    """With other rules for the teams, the exit code is 1, and the output has the failed scene with the
+    reason.
+    """
     rules = tmp_path / "teams.yaml"
     text = (REPOSITORY / "demo" / "teams.yaml").read_text("utf-8")
     assert edit[0] in text
@@ -191,21 +193,21 @@ def test_a_wrong_outcome_is_reported(tmp_path: Path, edit: tuple[str, str], sent
     with playing("--fast", "--rules", str(rules)) as demo:
         output, errors = demo.communicate(timeout=LONGEST)
         assert 1 == demo.returncode, output
-        assert not somebody_is_left_of(demo)
+        assert not is_anything_left_of(demo)
     assert re.search(sentence, errors), errors
 
 
 def test_ctrl_c_ends_everything_that_was_started() -> None:
-    """In the middle of a scene; the exit code is that of an interrupted command."""
+    """During a scene. The exit code is that of an interrupted command."""
     with playing() as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
             if line.startswith("team=dba"):
                 break
-        os.killpg(demo.pid, signal.SIGINT)  # as a terminal does: to all that are in the foreground
+        os.killpg(demo.pid, signal.SIGINT)  # as a terminal does: to all foreground processes
         demo.communicate(timeout=LONGEST)
         assert 130 == demo.returncode
-        assert not somebody_is_left_of(demo)
+        assert not is_anything_left_of(demo)
 
 
 def test_a_terminal_gets_a_live_table_and_keep_leaves_it_running() -> None:
@@ -255,7 +257,7 @@ def test_a_terminal_gets_a_live_table_and_keep_leaves_it_running() -> None:
 
         os.killpg(demo.pid, signal.SIGINT)
         assert 0 == wait_for_the_end(demo, ours)
-        assert not somebody_is_left_of(demo)
+        assert not is_anything_left_of(demo)
     os.close(ours)
 
 
@@ -267,7 +269,7 @@ def used_by_support(page: str) -> int:
 
 
 def curl(command: list[str]) -> int:
-    """Return the status of a request, given the arguments of curl, which not every machine has."""
+    """Return the status of a request with these arguments of curl, which is not installed everywhere."""
     url = next(word for word in command if "://" in word)
     options = [(word, command[place + 1]) for place, word in enumerate(command) if word.startswith("-")]
     given = {name: value for name, value in options if name not in ("-is", "-H")}
@@ -310,8 +312,8 @@ def wait_for_the_end(process: subprocess.Popen[str], terminal: int) -> int:
     return process.returncode
 
 
-def test_the_page_has_every_scene() -> None:
-    """docs/demo.md, in the order in which they are played."""
+def test_the_docs_have_every_scene() -> None:
+    """docs/demo.md, in their order."""
     (table,) = tables(REPOSITORY / "docs" / "demo.md", "scene")
     assert list(TITLES) == [row[0] for row in table.rows]
 

@@ -71,7 +71,7 @@ class Deployment:
         return answer
 
     def per_user(self, user: str) -> int:
-        """The limit in force for a user, by a call that counts nothing."""
+        """Return the limit in force for a user, by a call that counts nothing."""
         return self.ask("X-User-ID", user, hits=0).statuses[0].current_limit.requests_per_unit
 
     def update(self, *, per_user: int) -> None:
@@ -79,12 +79,12 @@ class Deployment:
         self.mount.update({"config.yaml": config(self.domain, per_user=per_user)})
 
     def load_errors(self) -> float:
-        """The number of failed loads, as Prometheus would scrape it."""
+        """Return the number of failed loads, as Prometheus would scrape it."""
         lines = httpx.get(f"http://{self.service.metrics}/metrics").text.splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{LOAD_ERRORS} "))
 
     def codes(self, key: str, value: str, *, times: int) -> list[int]:
-        """The overall codes of this many calls, in order."""
+        """Return the overall codes of this many calls, in order."""
         return [self.ask(key, value).overall_code for _ in range(times)]
 
 
@@ -121,7 +121,7 @@ def deployment(
     unique: Unique,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Deployment]:
-    """The ways to run the image: as in agentgateway's tests; with `-config FILE` of its documentation, which
+    """Ways to run the image: as in agentgateway's tests; with `-config FILE` as in its documentation, which
     the image ignores; and with RUNTIME_WATCH_ROOT=false, without which the image does not notice a changed
     ConfigMap.
     """
@@ -143,7 +143,7 @@ def test_every_value_of_a_bare_key_has_a_counter_of_its_own(deployment: Deployme
     assert [OK, OVER] == deployment.codes("remote_address", "10.0.0.2", times=2)
 
 
-def test_each_value_that_is_named_has_its_own_limit(deployment: Deployment) -> None:
+def test_each_listed_value_has_its_own_limit(deployment: Deployment) -> None:
     """/path1 may pass once, /path2 twice, and other paths are not limited."""
     assert [OK, OVER] == deployment.codes("path", "/path1", times=2)
     assert [OK, OK, OVER] == deployment.codes("path", "/path2", times=3)
@@ -165,10 +165,8 @@ def test_tokens_are_checked_before_and_charged_after(deployment: Deployment) -> 
     assert OVER == deployment.ask("model", "gpt-x", hits=0).overall_code
 
 
-def test_an_updated_configmap_is_picked_up_while_callers_go_on(
-    deployment: Deployment, unique: Unique
-) -> None:
-    """kubelet swaps `..data` twice. No call fails, and each is answered by the old or the new limit."""
+def test_an_updated_configmap_is_loaded_during_calls(deployment: Deployment, unique: Unique) -> None:
+    """kubelet updates it twice. No call fails, and each gets the old or the new limit."""
     user = unique("ada")
 
     def swapped(before: int, after: int) -> bool:
@@ -182,8 +180,8 @@ def test_an_updated_configmap_is_picked_up_while_callers_go_on(
         wait_for("the new limit", partial(swapped, before, after))
 
 
-def test_a_broken_configmap_changes_nothing(deployment: Deployment, unique: Unique) -> None:
-    """The failed load is counted, and changes no limit; a repaired file is loaded."""
+def test_an_invalid_configmap_changes_no_limit(deployment: Deployment, unique: Unique) -> None:
+    """The failed load is counted. A corrected file is loaded."""
     user = unique("ada")
     errors = deployment.load_errors()
     broken = config(deployment.domain, per_user=7).replace("year", "fortnight", 1)
@@ -196,15 +194,17 @@ def test_a_broken_configmap_changes_nothing(deployment: Deployment, unique: Uniq
     wait_for("the file as it was", lambda: deployment.per_user(user) == 3)
 
 
-def test_the_health_check_says_ok(deployment: Deployment) -> None:
-    """The path of a Kubernetes probe returns 200 as soon as Redis is reached."""
+def test_the_health_check_is_ok_once_redis_is_reached(deployment: Deployment) -> None:
+    """At the path of a Kubernetes probe."""
     url = f"http://{deployment.service.http}/healthcheck"
     wait_for("a healthy service", lambda: httpx.get(url).status_code == httpx.codes.OK)
     assert "OK" == httpx.get(url).text.strip()
 
 
-def test_sigterm_ends_it_in_good_order(redis_server: RedisServer, unique: Unique, tmp_path: Path) -> None:
-    """A pod that is deleted ends with exit code 0."""
+def test_sigterm_ends_the_process_with_exit_code_0(
+    redis_server: RedisServer, unique: Unique, tmp_path: Path
+) -> None:
+    """As for a pod that is deleted."""
     with deployed(tmp_path / "data", redis_server, unique("llm"), environment={}, arguments=[]) as deployment:
         assert OK == deployment.ask("X-User-ID", "ada").overall_code
         assert 0 == deployment.service.stop()

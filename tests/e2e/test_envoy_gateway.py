@@ -63,8 +63,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_shape_of_envoy_gateway_is_matched_counted_and_answered(running: Running, name: str) -> None:
-    """Each limit refuses the request after the last that it has room for, and no other."""
+def test_each_shape_of_resources_limits_the_requests_of_its_envoy(running: Running, name: str) -> None:
+    """Each limit refuses exactly the requests beyond it."""
     for call in SHAPES[name].calls:
         url = f"http://{running.envoy.listeners[call.gateway]}{call.path}"
         answers = [
@@ -78,7 +78,7 @@ def test_a_shape_of_envoy_gateway_is_matched_counted_and_answered(running: Runni
                 assert "x-envoy-ratelimited" not in answer.headers
 
 
-def test_a_limit_on_trial_is_counted_and_refuses_nothing(running: Running) -> None:
+def test_a_limit_in_shadow_mode_is_counted_and_refuses_nothing(running: Running) -> None:
     """Its metric counts the requests that it would have refused."""
     for _ in range(3):
         httpx.get(
@@ -95,7 +95,7 @@ def test_a_limit_on_trial_is_counted_and_refuses_nothing(running: Running) -> No
     assert float(line.rpartition(" ")[2]) >= 2
 
 
-def test_no_limit_is_out_of_reach_and_nothing_is_wrong(running: Running) -> None:
+def test_every_limit_is_in_force_without_a_problem(running: Running) -> None:
     """Every rule of every shape is in force, with the path of its resource."""
     lines = httpx.get(f"http://{running.service.debug}/rlconfig", trust_env=False).text.splitlines()
     limits = [line for line in lines if not line.startswith("#") and line]
@@ -105,8 +105,8 @@ def test_no_limit_is_out_of_reach_and_nothing_is_wrong(running: Running) -> None
     assert [] == running.service.events("configuration refused")
 
 
-def test_two_rules_with_one_cidr_take_no_other_domain_down() -> None:
-    """They become siblings with the same key and value. The set is rejected, the other domain is limited."""
+def test_two_rules_with_one_cidr_affect_no_other_domain() -> None:
+    """They become siblings with the same key and value. The set is rejected, but the other domain is limited."""
     cidr = limit("masked_remote_address", 5, "year", value="10.0.0.0/8")
     deep = {
         "key": "masked_remote_address",
@@ -133,7 +133,7 @@ def test_two_rules_with_one_cidr_take_no_other_domain_down() -> None:
 
 
 def quota(caller: Caller, backend: str, model: str, hits: int | None) -> tuple[int, int]:
-    """Return the code of a request, and what remains."""
+    """Return the code for a request, and the remaining tokens."""
     request = pb.RateLimitRequest(domain="ai-gateway-quota")
     descriptor = request.descriptors.add()
     for key, value in (("backend_name", backend), ("model_name_override", model)):

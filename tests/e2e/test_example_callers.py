@@ -25,10 +25,10 @@ BERLIN = ZoneInfo("Europe/Berlin")
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
 @in_one_minute
-def test_an_application_is_refused_when_its_minute_is_used_up(
+def test_an_application_is_refused_when_the_budget_of_its_minute_is_exhausted(
     examples: Gateway, unique: Unique, stream: bool
 ) -> None:
-    """All of the 100 tokens can be used, and nothing after them; another application goes on."""
+    """All 100 tokens can be used, and then no request passes. Another application is not affected."""
     namespace, other = unique("payments"), unique("search")
     payments = Caller(
         examples, "/v1", {"x-client-ns": namespace}, bucket=f"token-budgets|client_ns={namespace}"
@@ -48,10 +48,8 @@ def team(examples: Gateway, name: str, *, windows: int = 2) -> Caller:
 
 
 @in_one_minute
-def test_a_team_burns_through_its_hour(examples: Gateway) -> None:
-    """dba is refused after five prompts, with the reason. support continues. An operator resets the budget of
-    dba.
-    """
+def test_a_team_that_exhausts_its_hour_is_refused_until_a_reset(examples: Gateway) -> None:
+    """dba is refused after five prompts, with the reason. support continues. An operator resets dba's budget."""
     dba, support = team(examples, "dba").fresh(), team(examples, "support").fresh()
     assert [200] * 5 == dba.spend(1200, 900, 1500, 600, 1000)
     refusal = dba.refusal()
@@ -66,9 +64,9 @@ def test_a_team_burns_through_its_hour(examples: Gateway) -> None:
 
 
 @in_one_minute
-def test_a_new_hour_does_not_open_the_budget_of_the_day(examples: Gateway) -> None:
-    """With both used up the day refuses, since it takes longer; a new hour does not change that, a new day
-    does.
+def test_a_new_hour_does_not_reset_the_budget_of_the_day(examples: Gateway) -> None:
+    """If both are exhausted, the refusal names the day, which resets later. A new hour changes nothing, a new
+    day does.
     """
     dba = team(examples, "dba").fresh()
     assert [200] == dba.spend(50_001)
@@ -81,14 +79,14 @@ def test_a_new_hour_does_not_open_the_budget_of_the_day(examples: Gateway) -> No
 
 @in_one_minute
 def test_an_unlisted_team_has_a_small_budget(examples: Gateway, unique: Unique) -> None:
-    """Each has its own, of 1,000 tokens an hour."""
+    """Each unlisted team has its own, of 1,000 tokens an hour."""
     ops, sales = (team(examples, unique(name), windows=1) for name in ("ops", "sales"))
     assert [200, 429] == ops.spend(1000, 1)
     assert [200] == sales.spend(999)
 
 
 @in_one_minute
-def test_a_team_that_nears_its_budget_is_seen(examples: Gateway) -> None:
+def test_a_team_near_its_limit_is_logged_and_shown(examples: Gateway) -> None:
     """Each threshold is logged once when it is crossed, and gauges show the use and the limit."""
     support = team(examples, "support").fresh()
 
@@ -131,10 +129,8 @@ def subscriber(examples: Gateway, tier: str, subscription: str, *, windows: int 
 
 
 @in_one_minute
-def test_a_developer_is_refused_where_a_standard_subscription_is_not(
-    examples: Gateway, unique: Unique
-) -> None:
-    """A developer has 2,000 tokens a minute, and the standard tier many more."""
+def test_a_developer_has_less_than_a_standard_subscription(examples: Gateway, unique: Unique) -> None:
+    """A developer has 2,000 tokens a minute, the standard tier many more."""
     developer = subscriber(examples, "developer", unique("s"))
     standard = subscriber(examples, "standard", unique("s"))
     another = subscriber(examples, "developer", unique("s"))
@@ -151,10 +147,8 @@ def test_a_developer_is_refused_where_a_standard_subscription_is_not(
 
 
 @in_one_minute
-def test_a_quota_for_the_month_is_apart_from_the_minute(examples: Gateway, unique: Unique) -> None:
-    """A new minute does not help if the billing month is used up. The month ends on the 15th at midnight in
-    Berlin.
-    """
+def test_a_new_minute_does_not_reset_the_quota_of_the_month(examples: Gateway, unique: Unique) -> None:
+    """The billing month ends on the 15th at midnight in Berlin."""
     developer = subscriber(examples, "developer", unique("s"))
     assert [200] == developer.spend(100_000)
     developer.next_window("minute")
@@ -164,7 +158,7 @@ def test_a_quota_for_the_month_is_apart_from_the_minute(examples: Gateway, uniqu
 
 @in_one_minute
 def test_the_unlimited_tier_is_never_refused(examples: Gateway, unique: Unique) -> None:
-    """Whatever it costs; and nothing is counted in Redis."""
+    """Whatever the cost. Nothing is counted in Redis."""
     unlimited = subscriber(examples, "unlimited", unique("s"), windows=0)
     assert [200] * 3 == unlimited.spend(1_000_000_000, 1_000_000_000, 1)
     assert {} == unlimited.used
@@ -172,7 +166,9 @@ def test_the_unlimited_tier_is_never_refused(examples: Gateway, unique: Unique) 
 
 @in_one_minute
 def test_a_caller_without_a_subscription_is_limited_by_address(examples: Gateway) -> None:
-    """One address uses up its minute and, with a costly reply, the week; its neighbour goes on."""
+    """One address exhausts its minute and, with an expensive reply, its week. Another address is not
+    affected.
+    """
     one, other = (
         Caller(
             examples, "/tiers", {"x-forwarded-for": address}, f"tiers|remote_address={address}", windows=2

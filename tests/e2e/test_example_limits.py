@@ -27,7 +27,7 @@ def model(examples: Gateway, team: str, name: str, *, bucket: str = "") -> Calle
 
 @in_one_minute
 def test_models_of_one_family_share_a_budget(examples: Gateway) -> None:
-    """The use of mini-a and mini-b adds up, and both are refused. Another model of the team has its own
+    """Usage of mini-a and mini-b is summed, and both are refused. Another model of the team has its own
     budget.
     """
     mini_a = model(examples, "research", "mini-a", bucket="mini-*").fresh()
@@ -41,7 +41,7 @@ def test_models_of_one_family_share_a_budget(examples: Gateway) -> None:
 
 @in_one_minute
 def test_each_model_of_another_team_has_a_budget_of_its_own(examples: Gateway, unique: Unique) -> None:
-    """Also where the names look alike."""
+    """Even if the names are similar."""
     ops = unique("ops")
     mini_a, mini_b = model(examples, ops, "mini-a"), model(examples, ops, "mini-b")
     assert [200, 429] == mini_a.spend(50_000, 1)
@@ -52,8 +52,8 @@ def test_each_model_of_another_team_has_a_budget_of_its_own(examples: Gateway, u
 
 
 @in_one_minute
-def test_prompts_and_completions_have_budgets_apart(examples: Gateway, unique: Unique) -> None:
-    """A team that pastes long documents runs out of prompt tokens, one that has novels written of the others."""
+def test_prompts_and_completions_have_separate_budgets(examples: Gateway, unique: Unique) -> None:
+    """A team with long documents exhausts its prompt tokens, a team with long answers its completion tokens."""
     reader, writer = (
         Caller(examples, "/prompt-and-completion", {"x-team-id": name}, f"prompt-and-completion|team={name}")
         for name in (unique("reader"), unique("writer"))
@@ -85,10 +85,8 @@ def user(examples: Gateway, name: str) -> Caller:
 
 
 @in_one_minute
-def test_many_small_requests_are_refused_though_there_are_tokens_left(
-    examples: Gateway, unique: Unique
-) -> None:
-    """The sixth request of a minute is one too many, however little the others have cost."""
+def test_a_limit_of_requests_refuses_even_if_tokens_are_left(examples: Gateway, unique: Unique) -> None:
+    """The sixth request of a minute is refused, however little the others have cost."""
     ann = user(examples, unique("ann"))
     assert [200] * 5 + [429] == ann.spend(1, 1, 1, 1, 1, 1)
     assert "requests" == ann.refusal()["rule"]
@@ -96,8 +94,8 @@ def test_many_small_requests_are_refused_though_there_are_tokens_left(
 
 
 @in_one_minute
-def test_a_request_that_is_refused_for_its_tokens_is_not_counted(examples: Gateway, unique: Unique) -> None:
-    """One costly answer uses up the tokens. The requests refused for that do not count towards the five."""
+def test_a_request_that_the_token_budget_refuses_is_not_counted(examples: Gateway, unique: Unique) -> None:
+    """One expensive answer exhausts the tokens. The refused requests do not count towards the five."""
     name = unique("bob")
     bob = user(examples, name)
     assert [200, 429, 429] == bob.spend(10_000, 1, 1)
@@ -109,8 +107,8 @@ def test_a_request_that_is_refused_for_its_tokens_is_not_counted(examples: Gatew
 
 
 @in_one_minute
-def test_a_request_is_refused_only_where_both_backends_are_used_up(examples: Gateway) -> None:
-    """Reserved capacity is used first, then capacity on demand; after that, callers are refused."""
+def test_a_request_is_refused_only_if_both_quotas_are_exhausted(examples: Gateway) -> None:
+    """Reserved capacity is used first, then capacity on demand. After that, callers are refused."""
     reserved, on_demand = (
         Caller(examples, "/quotas", {}, f"quotas|backend={name}").fresh()
         for name in ("reserved", "on-demand")
@@ -131,10 +129,10 @@ def test_a_request_is_refused_only_where_both_backends_are_used_up(examples: Gat
 
 
 @in_one_minute
-def test_if_budgets_are_required_callers_with_one_continue_until_it_is_exhausted(
+def test_required_budgets_serve_callers_that_have_one(
     examples: Gateway,
 ) -> None:
-    """Teams in the file are served as usual; test_refusal.py has the others."""
+    """Teams in the file are served as usual. test_refusal.py tests the others."""
     dba = Caller(examples, "/closed", {"x-team-id": "dba"}, "closed|team=dba").fresh()
     assert [200, 200, 429] == dba.spend(4_999, 1, 1)
     assert "dba-hourly" == dba.refusal()["rule"]
@@ -158,8 +156,8 @@ def test_a_login_is_limited_and_a_health_check_is_not(examples: Gateway) -> None
 
 
 @in_one_minute
-def test_one_address_is_let_through_and_any_other_limited(examples: Gateway) -> None:
-    """Of the two that have made 600 requests already, the one without a limit goes on."""
+def test_an_exempt_address_is_not_limited(examples: Gateway) -> None:
+    """Two addresses have made 600 requests each. Only the exempt one may continue."""
     monitoring, visitor = (
         Caller(examples, "/edge", {"x-forwarded-for": address}, f"edge|remote_address={address}").fresh()
         for address in ("10.0.0.1", "198.51.100.10")
@@ -173,7 +171,7 @@ def test_one_address_is_let_through_and_any_other_limited(examples: Gateway) -> 
 
 @in_one_minute
 def test_a_limit_in_shadow_mode_refuses_no_request(examples: Gateway, unique: Unique) -> None:
-    """A key that is far over it is served, and counted."""
+    """A key far above the limit is served and counted."""
     name = unique("key")
     key = Caller(examples, "/edge", {"x-api-key": name}, f"edge|api_key={name}")
     with calling(examples.service.grpc) as gateway:

@@ -33,7 +33,7 @@ class Files:
         self.ours = self.authority.issue("*.envoy-gateway-system").write(directory, "tls")
 
     def environment(self, plane: GoControlPlane) -> dict[str, str]:
-        """The variables that Envoy Gateway gives the container, except for addresses and Redis."""
+        """Return the variables that Envoy Gateway sets in the container, except for addresses and Redis."""
         return {
             "BACKEND_TYPE": "memory",
             "CONFIG_TYPE": "GRPC_XDS_SOTW",
@@ -85,7 +85,7 @@ def of(*domains: str, amount: int = 5) -> list[object]:
 
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
-def test_rules_come_with_tls_as_envoy_gateway_has_it(
+def test_rules_arrive_over_tls_as_envoy_gateway_configures_it(
     plane: GoControlPlane, files: Files, transport: str
 ) -> None:
     """With TLS 1.3 and certificates on both sides, the set is accepted.
@@ -108,7 +108,7 @@ def test_rules_come_with_tls_as_envoy_gateway_has_it(
         wait_for_limit(caller, "shop/gw/http", 6)
 
 
-def test_a_rejection_is_no_busy_loop_and_a_correction_ends_it(plane: GoControlPlane, files: Files) -> None:
+def test_repeated_rejections_are_delayed_until_a_correction(plane: GoControlPlane, files: Files) -> None:
     """The cache sends a rejected set again at once.
 
     The other domains are in force, and the bad one keeps its last good rules.
@@ -132,7 +132,7 @@ def test_a_rejection_is_no_busy_loop_and_a_correction_ends_it(plane: GoControlPl
         assert 0 == service.metric("ratelimit_service_config_rejected")
 
 
-def test_another_set_under_the_version_of_before_is_taken(plane: GoControlPlane, files: Files) -> None:
+def test_another_set_with_an_old_version_comes_into_force(plane: GoControlPlane, files: Files) -> None:
     """Envoy Gateway starts with version 1 after a restart. Until then, the last rules stay in force."""
     plane.send(resource("a", limit("team", 5)), version="1")
     with Service(files.environment(plane)) as service, calling(service.grpc) as caller:
@@ -145,7 +145,7 @@ def test_another_set_under_the_version_of_before_is_taken(plane: GoControlPlane,
         wait_for_limit(caller, "a", 6)
 
 
-def test_partial_sets_of_a_control_plane_that_has_just_started_take_no_limit_away(
+def test_partial_sets_after_a_start_of_the_control_plane_remove_no_limit(
     plane: GoControlPlane, files: Files
 ) -> None:
     """It sends a set after each Gateway that it has translated."""
@@ -165,8 +165,10 @@ def test_partial_sets_of_a_control_plane_that_has_just_started_take_no_limit_awa
 
 
 @pytest.mark.parametrize("absent", [False, True], ids=["with a version", "without"])
-def test_an_empty_set_ends_rules_after_their_grace(plane: GoControlPlane, files: Files, absent: bool) -> None:
-    """On a new call, too, where the cache sends nothing if the request has its version, or none."""
+def test_an_empty_set_ends_rules_after_their_grace_period(
+    plane: GoControlPlane, files: Files, absent: bool
+) -> None:
+    """On a new call, too: the cache does not answer a request with its own version, or without one."""
     plane.send(resource("a", limit("team", 5)), version="1")
     environment = {**files.environment(plane), "XDS_DOMAIN_GRACE": "2s"}
     with Service(environment) as service, calling(service.grpc) as caller:
@@ -179,7 +181,7 @@ def test_an_empty_set_ends_rules_after_their_grace(plane: GoControlPlane, files:
         wait_for("the end of the rules", lambda: caller.limit("a", "team", "dba") == 0)
 
 
-def test_a_control_plane_that_leaves_need_not_wait_for_us(plane: GoControlPlane, files: Files) -> None:
+def test_a_stopping_control_plane_does_not_wait_for_the_service(plane: GoControlPlane, files: Files) -> None:
     """GracefulStop waits for every call; ours ends at GOAWAY, and then connects to the next control plane."""
     plane.send(resource("a", limit("team", 5)), version="1")
     with Service(files.environment(plane)) as service, calling(service.grpc) as caller:
@@ -190,12 +192,10 @@ def test_a_control_plane_that_leaves_need_not_wait_for_us(plane: GoControlPlane,
         wait_for_limit(caller, "a", 6)
 
 
-def test_pings_more_often_than_the_servers_want_cost_a_call_and_no_limit(
-    plane: GoControlPlane, files: Files
-) -> None:
+def test_too_frequent_pings_end_a_call_but_remove_no_limit(plane: GoControlPlane, files: Files) -> None:
     """gRPC servers respond with GOAWAY.
 
-    By default, XDS_KEEPALIVE is longer than their limit of five minutes.
+    The default of XDS_KEEPALIVE is above their limit of five minutes.
     """
     plane.send(resource("a", limit("team", 5)), version="1")
     environment = {**files.environment(plane), "XDS_KEEPALIVE": "100ms"}
@@ -224,7 +224,7 @@ def test_certificates_are_renewed_with_a_new_ca_without_a_restart(
         wait_for_limit(caller, "a", 6)
 
 
-def test_a_node_that_is_not_known_is_never_answered_and_the_log_says_so() -> None:
+def test_the_silence_of_a_control_plane_about_an_unknown_node_is_logged() -> None:
     """Envoy Gateway has one snapshot, for one node ID."""
     with GoControlPlane(node="another") as plane:
         plane.send(resource("a", limit("team", 5)), version="1")
@@ -233,8 +233,8 @@ def test_a_node_that_is_not_known_is_never_answered_and_the_log_says_so() -> Non
             assert (500, "unhealthy: config") == service.health()
 
 
-def test_a_set_of_megabytes_is_taken() -> None:
-    """envoyproxy/ratelimit keeps its old rules from 4 MiB on."""
+def test_a_set_of_megabytes_comes_into_force() -> None:
+    """From 4 MiB on, envoyproxy/ratelimit keeps its old rules."""
     with GoControlPlane() as plane:
         configs = [
             resource(

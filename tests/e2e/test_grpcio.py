@@ -32,7 +32,7 @@ def by_grpcio(
         yield gateway
 
 
-def test_a_team_spends_its_budget_and_gets_some_back(by_grpcio: Gateway, unique: Unique) -> None:
+def test_a_budget_is_charged_refused_and_refunded(by_grpcio: Gateway, unique: Unique) -> None:
     """Checks, charges, a refusal with Envoy's headers, and a refund."""
     team = unique("grpcio")
     bucket = f"team-budgets|team={team}"

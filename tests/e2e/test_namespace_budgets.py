@@ -15,7 +15,7 @@ COMPLETIONS = "/v1/chat/completions"
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
 @in_one_minute
-def test_a_namespace_is_refused_when_its_tokens_of_the_minute_are_used(
+def test_a_namespace_is_refused_when_the_tokens_of_its_minute_are_used(
     gateway: Gateway, unique: Unique, stream: bool
 ) -> None:
     """With replies of 40 tokens and a budget of 100, the one that crosses the limit succeeds, and the next is
@@ -37,7 +37,7 @@ def test_a_namespace_is_refused_when_its_tokens_of_the_minute_are_used(
 
 
 @in_one_minute
-def test_a_name_that_is_not_utf8_is_limited_like_any_other(gateway: Gateway, unique: Unique) -> None:
+def test_a_name_that_is_not_utf_8_is_limited_like_any_other(gateway: Gateway, unique: Unique) -> None:
     """Envoy copies any byte of a header into the descriptor; no byte lets a caller exceed its budget."""
     number = unique("").encode()
     headers = {b"x-client-ns": b"te\xffam" + number}

@@ -40,7 +40,7 @@ def ask(client: openai.OpenAI, *, tokens: int = 40, stream: bool = False) -> Non
 
 
 def use_up(gateway: Gateway, namespace: str) -> str:
-    """The bucket of an application that has used its 100 tokens of the minute."""
+    """Let an application use the 100 tokens of its minute, and return its bucket."""
     bucket = f"token-budgets|client_ns={namespace}"
     with client(gateway, namespace) as sdk:
         ask(sdk, tokens=120)
@@ -50,10 +50,10 @@ def use_up(gateway: Gateway, namespace: str) -> str:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
 @in_one_minute
-def test_a_refusal_is_a_rate_limit_error_that_says_why(
+def test_a_refusal_is_a_rate_limit_error_with_the_reason(
     examples: Gateway, unique: Unique, stream: bool
 ) -> None:
-    """Its text has our sentence, its body the budget, and its response the Retry-After."""
+    """The error has our message, the budget in its body, and Retry-After in its response."""
     namespace = unique("app")
     use_up(examples, namespace)
     with (
@@ -74,10 +74,10 @@ def test_a_refusal_is_a_rate_limit_error_that_says_why(
 
 
 @in_one_minute
-def test_it_waits_for_the_given_time_and_then_continues(
+def test_the_sdk_waits_for_the_given_time_and_continues(
     examples: Gateway, unique: Unique, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The application does nothing for it. The minute ends as soon as the SDK sleeps."""
+    """Without any code in the application. The minute ends as soon as the SDK sleeps."""
     namespace = unique("app")
     bucket = use_up(examples, namespace)
     waits: list[str | None] = []

@@ -105,7 +105,7 @@ def envoy(directory: Path, service: ClockedService, llm: MockLlm, routed: Object
 
 
 def play(client: httpx.Client, service: ClockedService, recipe: Recipe) -> list[int]:
-    """The statuses of the requests of the table, each charged before the next one."""
+    """Return the statuses of the requests of the table, each charged before the next one."""
     statuses = []
     body = {"model": "gpt-x", "messages": [{"role": "user", "content": "Hello?"}]}
     for step in recipe.steps:
@@ -116,8 +116,7 @@ def play(client: httpx.Client, service: ClockedService, recipe: Recipe) -> list[
         }
         answer = client.post("/v1/chat/completions", headers={**step.headers, **cost}, json=body)
         statuses.append(answer.status_code)
-        # Where it was checked, the charge comes after the answer. No descriptor that can be made means
-        # neither.
+        # If there was a check, the charge follows the answer. If no descriptor can be made, there is neither.
         if answer.status_code == 200 and service.answered > before:
             wait_for("the charge", partial(_reached, service, before + 2))
     return statuses
@@ -154,15 +153,15 @@ def rules_of(resource: Any, budgets: frozenset[str]) -> Object:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.domain)
-def test_envoy(recipe: Recipe, llm: MockLlm, tmp_path: Path) -> None:
+def test_each_recipe_works_with_envoy(recipe: Recipe, llm: MockLlm, tmp_path: Path) -> None:
     routed = per_route(*yaml.safe_load(recipe.blocks["envoy"]), domain=recipe.domain)
     answered = through_envoy(recipe, recipe.blocks["rules"], routed, llm, tmp_path)
     assert [step.status for step in recipe.steps] == answered
 
 
 @pytest.mark.parametrize("recipe", TRANSLATED, ids=lambda recipe: recipe.domain)
-def test_envoy_gateway(recipe: Recipe, llm: MockLlm, tmp_path: Path) -> None:
-    """Its translation of the policy: rules for the service, and descriptors for Envoy."""
+def test_each_recipe_works_with_envoy_gateway(recipe: Recipe, llm: MockLlm, tmp_path: Path) -> None:
+    """With the translation of the policy: rules for the service, and descriptors for Envoy."""
     rules = yaml.safe_load(recipe.blocks["envoy-gateway"])
     policy = {
         "metadata": {"namespace": "llm", "name": "budgets"},
@@ -178,7 +177,7 @@ def test_envoy_gateway(recipe: Recipe, llm: MockLlm, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.domain)
-def test_agentgateway(recipe: Recipe) -> None:
+def test_each_recipe_works_with_agentgateway(recipe: Recipe) -> None:
     descriptors = tuple(
         Descriptor(
             tuple((entry["name"], entry["expression"]) for entry in each["entries"]),

@@ -60,12 +60,12 @@ def refused(gateway: Gateway, team: str) -> httpx.Response:
 
 
 def times(answer: httpx.Response, *names: str) -> dict[str, int]:
-    """The number of times that an answer has each of these headers."""
+    """Return how many times an answer has each of these headers."""
     return {name: len(answer.headers.get_list(name)) for name in names}
 
 
 def seconds_until(moment: datetime) -> range:
-    """The possible values of a Retry-After until then: an answer is a moment old."""
+    """Return the possible values of a Retry-After for this moment, because the answer is slightly older."""
     left = int((moment - datetime.now(UTC)).total_seconds())
     return range(left, left + 10 + JITTER)
 
@@ -75,10 +75,8 @@ def next_hour() -> datetime:
 
 
 @in_one_minute
-def test_a_refused_caller_learns_which_budget_it_was_and_when_it_is_back(
-    either: Gateway, unique: Unique
-) -> None:
-    """In an error of OpenAI's shape, which SDKs show to users."""
+def test_a_refusal_names_the_budget_and_its_reset(either: Gateway, unique: Unique) -> None:
+    """In an error of OpenAI's format, which SDKs show to users."""
     team = unique("ops")
     answer = refused(either, team)
     assert int(answer.headers["retry-after"]) in seconds_until(next_hour())
@@ -116,7 +114,7 @@ def test_a_refused_caller_learns_which_budget_it_was_and_when_it_is_back(
 
 
 @in_one_minute
-def test_no_header_is_there_twice(either: Gateway, unique: Unique) -> None:
+def test_no_header_occurs_twice(either: Gateway, unique: Unique) -> None:
     """The service's headers and Envoy's each occur once, and agree."""
     answer = refused(either, unique("ops"))
     assert dict.fromkeys(OURS + ENVOYS, 1) == times(answer, *OURS, *ENVOYS)
@@ -128,7 +126,7 @@ def test_no_header_is_there_twice(either: Gateway, unique: Unique) -> None:
     ("stream", "content"), [(False, "application/json"), (True, "text/event-stream; charset=utf-8")]
 )
 @in_one_minute
-def test_a_caller_that_is_served_gets_none_of_it(
+def test_an_answer_to_a_served_caller_is_unchanged(
     either: Gateway, unique: Unique, stream: bool, content: str
 ) -> None:
     """The reply is the provider's, and so is its content type."""
@@ -139,14 +137,14 @@ def test_a_caller_that_is_served_gets_none_of_it(
 
 
 @in_one_minute
-def test_a_refusal_without_a_body(without_body: Gateway, unique: Unique) -> None:
+def test_a_refusal_may_have_no_body(without_body: Gateway, unique: Unique) -> None:
     """With REFUSAL_BODY=none, the caller still gets Retry-After, and no content type of JSON."""
     team = unique("ops")
     answer = refused(without_body, team)
     assert (429, b"") == (answer.status_code, answer.content)
     assert int(answer.headers["retry-after"]) in seconds_until(next_hour())
     assert "content-type" not in answer.headers
-    # Envoy would drop a content type that nothing comes with, other gateways would not.
+    # Envoy would remove a content type without a body, other gateways would not.
     with calling(without_body.service.grpc) as other_gateway:
         response = other_gateway.ask("team-budgets", "team", team)
     assert {"retry-after"} == {header.key for header in response.response_headers_to_add} - {"x-should-retry"}
@@ -171,7 +169,7 @@ def use(gateway: Gateway, name: str, *, requests: int, tokens: int) -> None:
 def test_a_refusal_describes_the_limit_that_refused(
     either: Gateway, unique: Unique, requests: int, tokens: int, rule: str
 ) -> None:
-    """Not the limit that had room, however little. If both refuse, it is the one with the later reset."""
+    """Not the limit that had room, even if it had little. If both refuse, it is the one with the later reset."""
     name = unique("ann")
     use(either, name, requests=requests, tokens=tokens)
     answer = either.complete("/requests-and-tokens", {"x-user-id": name})

@@ -30,7 +30,7 @@ SDKS = {
     "anthropic-python": "anthropic",
     "anthropic-js": "anthropic",
 }
-"""The SDKs, and the dialect that each of them reads."""
+"""The SDKs, and the dialect of each."""
 
 LIMITS = {
     "minute": "{name: minutely, unit: minute, tokens_per_unit: 100}",
@@ -48,7 +48,7 @@ RULES += "".join(
     "hold: 60, hold_max: 100%}\n"
     for dialect in ("openai", "anthropic")
 )
-"""An application is in the namespace <limit>-<dialect>-<name>; one of another name has no rule."""
+"""An application is in the namespace <limit>-<dialect>-<name>; other names match no rule."""
 
 
 class Limited(NamedTuple):
@@ -87,7 +87,7 @@ class Caller(NamedTuple):
 
 @pytest.fixture(scope="module", params=SDKS)
 def caller(request: pytest.FixtureRequest, limited: Limited) -> Iterator[Caller]:
-    """It is already connected: the first request of a process takes longer than others."""
+    """A caller that is already connected, because the first request of a process takes longer."""
     name: str = request.param
     with made(name, limited.url) as sdk:
         caller = Caller(sdk, SDKS[name])
@@ -108,11 +108,11 @@ def never(seconds: float) -> None:
 
 
 def refused_once(outcome: Outcome) -> bool:
-    """One attempt and no pause."""
+    """Return whether there was one attempt without a pause."""
     return ([429], []) == (outcome.statuses, outcome.pauses)
 
 
-def test_a_day_that_is_used_up_is_asked_for_once(caller: Caller, limited: Limited, unique: Unique) -> None:
+def test_a_refusal_by_a_daily_budget_is_not_retried(caller: Caller, limited: Limited, unique: Unique) -> None:
     """The application gets the name of the budget and its reset."""
     limited.service.now = NOON
     namespace = caller.namespace("day", unique)
@@ -130,19 +130,15 @@ def test_a_day_that_is_used_up_is_asked_for_once(caller: Caller, limited: Limite
         ("stranger", "The request is refused: no rule matches client_ns=stranger-"),
     ],
 )
-def test_what_no_waiting_helps_is_asked_for_once(
-    caller: Caller, unique: Unique, kind: str, message: str
-) -> None:
+def test_a_permanent_refusal_is_not_retried(caller: Caller, unique: Unique, kind: str, message: str) -> None:
     """A limit of 0, and `unmatched: deny`."""
     outcome = caller.sdk.ask(caller.namespace(kind, unique), never)
     assert refused_once(outcome), outcome
     assert message in outcome.message
 
 
-def test_a_budget_that_is_new_in_20_seconds_is_waited_for(
-    caller: Caller, limited: Limited, unique: Unique
-) -> None:
-    """The SDK waits by itself; the request is served once the budget has reset, and hardly later."""
+def test_the_sdk_waits_for_a_reset_in_20_seconds(caller: Caller, limited: Limited, unique: Unique) -> None:
+    """By itself. The request is served soon after the reset."""
     limited.service.now = NOON + 40
     namespace = caller.namespace("minute", unique)
     limited.use_up(namespace)
@@ -156,8 +152,8 @@ def test_a_budget_that_is_new_in_20_seconds_is_waited_for(
     assert 20 <= waited <= 25
 
 
-def test_a_minute_that_has_just_begun_is_waited_for(caller: Caller, limited: Limited, unique: Unique) -> None:
-    """These SDKs wait up to 60 s, with or without jitter."""
+def test_the_sdk_waits_for_the_end_of_a_minute(caller: Caller, limited: Limited, unique: Unique) -> None:
+    """Even if the minute has just begun: SDKs wait up to 60 s, with or without jitter."""
     limited.service.now = NOON + 120
     namespace = caller.namespace("minute", unique)
     limited.use_up(namespace)
@@ -165,9 +161,7 @@ def test_a_minute_that_has_just_begun_is_waited_for(caller: Caller, limited: Lim
     assert ([429, 200], [60]) == (outcome.statuses, outcome.pauses)
 
 
-def test_a_budget_that_running_requests_hold_is_waited_for(
-    caller: Caller, limited: Limited, unique: Unique
-) -> None:
+def test_the_sdk_waits_for_a_held_budget(caller: Caller, limited: Limited, unique: Unique) -> None:
     """Two requests of 60 tokens hold a daily budget of 100; both end before the second retry of the SDK."""
     limited.service.now = NOON
     namespace = caller.namespace("held", unique)
@@ -185,10 +179,10 @@ def test_a_budget_that_running_requests_hold_is_waited_for(
     assert 1 <= waited <= 10
 
 
-def test_a_budget_that_is_held_for_longer_is_an_error_that_says_so(
+def test_a_budget_that_stays_held_is_reported_as_held(
     caller: Caller, limited: Limited, unique: Unique
 ) -> None:
-    """After the retries of the SDK, the code of the error says that the budget is held, and not used up."""
+    """After the retries of the SDK, the code of the error shows that the budget is held, and not exhausted."""
     limited.service.now = NOON
     namespace = caller.namespace("held", unique)
     with calling(limited.service.address) as gateway:

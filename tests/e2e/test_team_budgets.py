@@ -22,8 +22,10 @@ def spend(gateway: Gateway, path: str, team: str, tokens: int, *, used: int) -> 
     return status
 
 
-def test_every_answer_says_how_much_is_left(gateway: Gateway, unique: Unique) -> None:
-    """Envoy's x-ratelimit headers come from the check: they have the amount before the charge of the request."""
+def test_every_answer_has_the_remaining_budget(gateway: Gateway, unique: Unique) -> None:
+    """Envoy's x-ratelimit headers come from the check, so they have the amount before the charge of the
+    request.
+    """
     team = unique("dba")
     seen = []
     for used in (40, 80, 120, 120):
@@ -35,8 +37,7 @@ def test_every_answer_says_how_much_is_left(gateway: Gateway, unique: Unique) ->
     assert [(200, "100"), (200, "60"), (200, "20"), (429, "0")] == seen
 
 
-def test_another_team_goes_on(gateway: Gateway, unique: Unique) -> None:
-    """The exhausted budget of a team does not affect that of another."""
+def test_another_team_is_not_affected(gateway: Gateway, unique: Unique) -> None:
     dba, support = unique("dba"), unique("support")
     assert 200 == spend(gateway, "/team", dba, 101, used=101)
     assert 429 == gateway.complete("/team", {"x-team-id": dba}).status_code
@@ -58,7 +59,7 @@ def test_a_charge_far_over_the_limit_is_counted_in_full(gateway: Gateway, unique
     assert 429 == gateway.complete("/team", {"x-team-id": team}).status_code
 
 
-def test_a_refund_opens_the_budget_again(gateway: Gateway, unique: Unique) -> None:
+def test_a_refund_reopens_the_budget(gateway: Gateway, unique: Unique) -> None:
     """Refunded tokens (is_negative_hits) can be spent again, and no refund raises a budget above its limit."""
     team = unique("dba")
     assert 200 == spend(gateway, "/team", team, 120, used=120)

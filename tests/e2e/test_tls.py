@@ -56,7 +56,7 @@ def transport_socket(authority: Authority, tmp_path: Path) -> Callable[[str], An
 
 
 def remaining(envoy: Envoy) -> str:
-    """The remaining budget of a team before a completion; the status if the headers have none."""
+    """Return the remaining budget of a team before a completion, or the status if there are no headers."""
     body = {"model": "gpt-x", "messages": [{"role": "user", "content": "Hello?"}]}
     answer = httpx.post(
         f"{envoy.url}/team", headers={"x-team-id": "tls"}, json=body, timeout=30, trust_env=False
@@ -64,7 +64,7 @@ def remaining(envoy: Envoy) -> str:
     return str(answer.headers.get("x-ratelimit-remaining", answer.status_code))
 
 
-def test_envoy_asks_and_charges_with_its_certificate(
+def test_envoy_checks_and_charges_with_its_certificate(
     secured: dict[str, str],
     transport_socket: Callable[[str], Any],
     authority: Authority,
@@ -88,10 +88,10 @@ def test_envoy_asks_and_charges_with_its_certificate(
             envoy.stop()
 
 
-def test_an_envoy_of_another_name_decides_nothing(
+def test_an_envoy_with_another_name_gets_no_decisions(
     secured: dict[str, str], transport_socket: Callable[[str], Any], llm: MockLlm, tmp_path: Path
 ) -> None:
-    """Envoy's failure mode decides: here, the caller gets 503."""
+    """Its failure mode decides: here, callers get 503."""
     with Service(secured) as service:
         envoy = Envoy(
             tmp_path,

@@ -48,10 +48,11 @@ def traced(bootstrap: dict[str, Any], collector: Collector) -> str:
 
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
-def test_the_span_of_a_call_is_the_child_of_envoys(llm: MockLlm, tmp_path: Path, transport: str) -> None:
-    """A check is in the trace of its request, and so is a refusal of which Envoy records nothing.
+def test_the_span_of_a_call_is_a_child_of_envoys_span(llm: MockLlm, tmp_path: Path, transport: str) -> None:
+    """The span of a check is in the trace of its request. So is that of a refusal, for which Envoy records no
+    span.
 
-    The charge after the response is sent without a trace context, and is the root of a trace.
+    The charge after the response has no trace context, so its span is the root of a trace.
     """
     collector = Collector()
     environment = {
