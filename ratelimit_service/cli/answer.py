@@ -68,7 +68,7 @@ def lines(domain: str, descriptors: Sequence[str], response: RateLimitResponse) 
 
 def _notes(domain: str, explanation: Mapping[str, Any]) -> Iterator[str]:
     if "domains" in explanation:
-        yield f"the service has no rules for the domain '{printable(domain)}'{_hint(domain, explanation['domains'])}"
+        yield f"the service has no rules for the domain '{printable(domain)}'{domain_hint(domain, explanation['domains'])}"
     missing = explanation.get("missing_keys", ())
     if missing:
         keys = either([f"'{printable(key)}'" for key in missing])
@@ -77,7 +77,8 @@ def _notes(domain: str, explanation: Mapping[str, Any]) -> Iterator[str]:
         yield "the request would be refused, and SHADOW_MODE lets it through"
 
 
-def _hint(domain: str, known: Sequence[str]) -> str:
+def domain_hint(domain: str, known: Sequence[str]) -> str:
+    """Return what an unknown domain may mean, to be added to a sentence about it."""
     near = difflib.get_close_matches(domain, known, 1)
     if near:
         return f": did you mean '{printable(near[0])}'?"

@@ -74,7 +74,10 @@ def ask(
             response = method(request, timeout=timeout)
         except grpc.RpcError as error:
             details = printable(error.details() or "")
-            raise StoreError(f"no decision from {server}: {error.code().name}: {details}") from None
+            # A port with TLS closes a connection that begins without it.
+            ended = tls is None and ("closed" in details or "reset" in details)
+            hint = " (if the port has TLS, give --tls or --ca)" if ended else ""
+            raise StoreError(f"no decision from {server}: {error.code().name}: {details}{hint}") from None
     if as_json:
         print(json.dumps(_plain(json_format.MessageToDict(response)), indent=2))
     else:

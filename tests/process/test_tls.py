@@ -97,6 +97,7 @@ def test_ask_works_with_a_client_certificate(config: str, authority: Authority, 
             code, out, err = ask(*options)
             assert (1, "") == (code, out)
             assert err.startswith(f"no decision from {service.grpc}: UNAVAILABLE: ")
+            assert (not options) == err.endswith(" (if the port has TLS, give --tls or --ca)\n")
         assert (1, "", "--cert and --key belong together: give both, or none\n") == ask("--cert", ca)
         assert (1, "", "/nowhere cannot be read: No such file or directory\n") == ask("--ca", "/nowhere")
 

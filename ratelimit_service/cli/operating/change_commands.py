@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ...core.amendments.target import parse
 from ...core.errors import InvalidRequest
 from ...core.text import printable
+from ..answer import domain_hint
 from . import formatting
 from .client import NO, Client
 from .formatting import Json
@@ -46,6 +47,8 @@ def change(
     # A top-up's id follows from the key, so the preview has the key as well.
     key = how.key or uuid.uuid4().hex
     preview = client.post(path, {**body, "dry_run": True}, key)
+    for note in _misspelt(client, preview):
+        print(f"note: {note}", file=sys.stderr)
     if how.dry_run:
         if how.as_json:
             print_json(preview)
@@ -70,6 +73,23 @@ def change(
     if made["replayed"]:
         print("note: this change had been made before, with the same key", file=sys.stderr)
     return 0
+
+
+def _misspelt(client: Client, preview: Json) -> Iterator[str]:
+    """Yield why an amendment that sets a limit finds none to change now.
+
+    Its rules may follow later, so this is no error. More often, its domain or key is misspelt.
+    """
+    put = [edit["after"] for edit in preview["edits"] if edit["after"] is not None]
+    if preview["replayed"] or preview["budgets"] or not put:
+        return
+    domain, descriptor = put[0]["domain"], put[0]["descriptor"]
+    known = client.get("/budgets", domain=domain, limit=1)["domains"]
+    if domain not in known:
+        yield f"the service has no rules for the domain '{formatting.text(domain)}'{domain_hint(domain, known)}"
+    elif parse(domain, descriptor).exact:
+        still = ", and the block refuses it all the same" if put[0]["blocks"] else ""
+        yield f"no rule in force limits {formatting.text(descriptor)}{still}"
 
 
 def is_bulk(body: Mapping[str, Any]) -> bool:

@@ -158,6 +158,29 @@ def test_a_change_of_several_needs_somebody_who_agrees(operate: Operate) -> None
     assert 0 == operate("explain", "budgets", "team=alike").code
 
 
+@pytest.mark.parametrize(
+    ("domain", "descriptor", "note"),
+    [
+        ("budget", "team=x", "the service has no rules for the domain 'budget': did you mean 'budgets'?"),
+        ("budget", "*", "the service has no rules for the domain 'budget': did you mean 'budgets'?"),
+        ("other", "team=x", "the service has no rules for the domain 'other': its domains are budgets"),
+        ("budgets", "tem=x", "no rule in force limits tem=x, and the block refuses it all the same"),
+        ("budgets", "team=never-used", ""),
+        ("budgets", "team=never-used-*", ""),
+    ],
+)
+def test_a_change_that_finds_nothing_to_limit_is_made_with_a_note(
+    operate: Operate, domain: str, descriptor: str, note: str
+) -> None:
+    """The kill switch for a misspelt domain would otherwise seem to work, and stop nothing."""
+    said = f"note: {note}\n" if note else ""
+    for how in (["--dry-run"], ["--yes"]):
+        made = operate("override", domain, descriptor, "0", *how, *BECAUSE)
+        assert (0, said) == (made.code, made.err)
+    undone = operate("unblock", domain, descriptor, "--yes", *BECAUSE)
+    assert (0, "") == (undone.code, undone.err)
+
+
 def test_a_change_with_the_same_key_is_made_once(operate: Operate) -> None:
     asked = ("top-up", "budgets", "team=once", "5", *BECAUSE, "--key", "once")
     assert "" == operate(*asked).err
