@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ratelimit_service.core.answers.dialects import DIALECTS
 from ratelimit_service.core.answers.refusal import Refusals
 from ratelimit_service.core.decision import decide_without_counts
 from ratelimit_service.core.matching.tree import RuleTree
@@ -129,6 +130,12 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
 }
 
 
+def test_every_dialect_has_its_bodies_here() -> None:
+    """A refusal of every outlook, in every dialect but the default one, which the tests of refusals have."""
+    dialects = DIALECTS.keys() - {"openai"}
+    assert {(name, outlook) for name in dialects for outlook in ("soon", "later", "never")} == BODIES.keys()
+
+
 @pytest.mark.parametrize("dialect, outlook", BODIES)
 def test_a_body_has_the_format_of_its_dialect(dialect: str, outlook: str) -> None:
     """The whole body, by dialect and outlook, and its content type."""
@@ -234,7 +241,7 @@ def texts(value: Any) -> list[str]:
     return [text for found in dicts(value) for text in found.values() if isinstance(text, str)]
 
 
-DIALECTS = """
+IN_DIALECTS = """
 domain: d
 error_format: anthropic
 unmatched: deny
@@ -262,7 +269,7 @@ def test_the_dialect_comes_from_the_rule_or_else_from_its_domain(
     asked: Any, key: str, settings: dict[str, Any]
 ) -> None:
     """A rule has its dialect even if REFUSAL_BODY is none."""
-    body = json.loads(limiter(DIALECTS, **settings).ask(asked).body)
+    body = json.loads(limiter(IN_DIALECTS, **settings).ask(asked).body)
     assert key in body
     assert ("error" if key == "error" else "about:blank") == body["type"]
 
@@ -333,9 +340,9 @@ def test_a_message_with_hidden_placeholders_is_replaced_by_the_default() -> None
 
 def test_a_reload_drops_cached_refusals() -> None:
     """This includes those of a rule and those of a domain."""
-    asked = limiter(DIALECTS)
+    asked = limiter(IN_DIALECTS)
     requests = (descriptor("a=x", 0), descriptor("c=x", 0))
     assert ["error"] * 2 == [json.loads(asked.ask(one).body)["type"] for one in requests]
-    changed = DIALECTS.replace("error_format: anthropic", "error_format: problem+json")
+    changed = IN_DIALECTS.replace("error_format: anthropic", "error_format: problem+json")
     asked.service.use(RuleTree(load([read("rules.yaml", changed)]).domains))
     assert ["about:blank"] * 2 == [json.loads(asked.ask(one).body)["type"] for one in requests]
