@@ -118,12 +118,15 @@ class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: str
+    upstream: Mapping[str, str] = {}
+    """The headers that a passed request has on its way to the upstream: the caller's own, and those of the service."""
 
 
 class AgentGateway:
     """A gateway with `policy` that calls the service over `channel`; `calls` keeps its calls.
 
-    The headers of passed checks are collected and replace those of the response, whatever it is. With
+    The headers of passed checks are collected and replace those of the response, whatever it is. Those for the upstream replace
+    those of the request (`HeaderMap::insert`, read at 195ec487), before the calls that follow. Metadata of an answer is not read. With
     `keeps_refusals`, a refusal is not changed, as since agentgateway's pull request 3386 of 2026-09-08.
     """
 
@@ -137,9 +140,10 @@ class AgentGateway:
         )
         self.calls: list[pb.RateLimitRequest] = []
 
-    def complete(self, before: Facts, after: Facts) -> Answer:
-        """A request of which `before` is known, and after the model has answered, `after`."""
+    def complete(self, before: Facts, after: Facts, sent: Mapping[str, str] | None = None) -> Answer:
+        """A request of which `before` is known, and after the model has answered, `after`. `sent` are its headers."""
         passed: dict[str, str] = {}
+        upstream = {name.lower(): value for name, value in (sent or {}).items()}
         kept: list[tuple[Descriptor, pb.RateLimitDescriptor]] = []
         for unit in (REQUESTS, TOKENS):
             kept = list(self._made(unit, before))
@@ -161,8 +165,9 @@ class AgentGateway:
                 over = {} if self._keeps_refusals else passed
                 return Answer(429, document | over, answer.raw_body.decode())
             passed |= document
+            upstream |= {header.key: header.value for header in answer.request_headers_to_add}
         self._charge(kept, after)
-        return Answer(200, passed, "")
+        return Answer(200, passed, "", upstream)
 
     def _made(self, unit: str, facts: Facts) -> Iterator[tuple[Descriptor, pb.RateLimitDescriptor]]:
         for descriptor in self._policy.descriptors:

@@ -30,16 +30,23 @@ pytestmark = pytest.mark.e2e
 
 PAGE = REPOSITORY / "docs" / "recipes.md"
 NOON = 1_795_867_200.0  # 2026-11-28T12:00Z: no window ends meanwhile
+STATE = "x-tokens-state"
 GATEWAY, ROUTE = "llm/llm/http", "httproute/llm/completions/rule/0/match/0/*"
 
 
 class Step(NamedTuple):
-    """A row of a table: a request with these headers, its cost, and the status of its answer."""
+    """A row of a table: a request with these headers, its cost, the status of its answer, and the state that it signals."""
 
     headers: dict[str, str]
     prompt: int
     completion: int
     status: int
+    state: str | None
+
+    @property
+    def answer(self) -> tuple[int, str | None]:
+        """The status and the state."""
+        return self.status, self.state
 
 
 class Recipe(NamedTuple):
@@ -55,11 +62,12 @@ class Recipe(NamedTuple):
 
 
 def _step(row: str) -> Step:
-    request, tokens, status = (cell.strip(" `") for cell in row.strip("|").split("|"))
+    request, tokens, status, *state = (cell.strip(" `") for cell in row.strip("|").split("|"))
     first, _, second = tokens.partition(" + ")
     prompt, completion = (int(first), int(second)) if second else (0, int(first))
     headers = dict(header.split(": ") for header in request.split(", "))
-    return Step(headers, prompt, completion, int(status))
+    signalled = state[0] if state and state[0] != "–" else None
+    return Step(headers, prompt, completion, int(status), signalled)
 
 
 def recipes() -> Iterator[Recipe]:
@@ -104,30 +112,36 @@ def envoy(directory: Path, service: ClockedService, llm: MockLlm, routed: Object
         process.stop()
 
 
-def play(client: httpx.Client, service: ClockedService, recipe: Recipe) -> list[int]:
-    """Return the statuses of the requests of the table, each charged before the next one."""
-    statuses = []
+Answers = list[tuple[int, str | None]]
+"""The status of each answer, and the state that it signals."""
+
+
+def play(client: httpx.Client, service: ClockedService, recipe: Recipe) -> Answers:
+    """Return the answers to the requests of the table."""
+    answers = [ask(client, service, step.headers, step.prompt, step.completion) for step in recipe.steps]
+    return [(answer.status_code, answer.headers.get(STATE)) for answer in answers]
+
+
+def ask(
+    client: httpx.Client, service: ClockedService, headers: dict[str, str], prompt: int, completion: int
+) -> httpx.Response:
+    """Return the answer to a request, once it is charged."""
+    before = service.answered
+    cost = {"x-mock-tokens": str(prompt + completion), "x-mock-prompt-tokens": str(prompt)}
     body = {"model": "gpt-x", "messages": [{"role": "user", "content": "Hello?"}]}
-    for step in recipe.steps:
-        before = service.answered
-        cost = {
-            "x-mock-tokens": str(step.prompt + step.completion),
-            "x-mock-prompt-tokens": str(step.prompt),
-        }
-        answer = client.post("/v1/chat/completions", headers={**step.headers, **cost}, json=body)
-        statuses.append(answer.status_code)
-        # If there was a check, the charge follows the answer. If no descriptor can be made, there is neither.
-        if answer.status_code == 200 and service.answered > before:
-            wait_for("the charge", partial(_reached, service, before + 2))
-    return statuses
+    answer = client.post("/v1/chat/completions", headers={**headers, **cost}, json=body)
+    # If there was a check, the charge follows the answer. If no descriptor can be made, there is neither.
+    if answer.status_code == 200 and service.answered > before:
+        wait_for("the charge", partial(_reached, service, before + 2))
+    return answer
 
 
 def _reached(service: ClockedService, answered: int) -> bool:
     return service.answered >= answered
 
 
-def through_envoy(recipe: Recipe, rules: str, routed: Object, llm: MockLlm, directory: Path) -> list[int]:
-    """The statuses of a table, through an Envoy with this configuration of the route, and a service with
+def through_envoy(recipe: Recipe, rules: str, routed: Object, llm: MockLlm, directory: Path) -> Answers:
+    """Return the answers of a table, through an Envoy with this configuration of the route, and a service with
     these rules.
     """
     with (
@@ -156,7 +170,7 @@ def rules_of(resource: Any, budgets: frozenset[str]) -> Object:
 def test_each_recipe_works_with_envoy(recipe: Recipe, llm: MockLlm, tmp_path: Path) -> None:
     routed = per_route(*yaml.safe_load(recipe.blocks["envoy"]), domain=recipe.domain)
     answered = through_envoy(recipe, recipe.blocks["rules"], routed, llm, tmp_path)
-    assert [step.status for step in recipe.steps] == answered
+    assert [step.answer for step in recipe.steps] == answered
 
 
 @pytest.mark.parametrize("recipe", TRANSLATED, ids=lambda recipe: recipe.domain)
@@ -173,7 +187,7 @@ def test_each_recipe_works_with_envoy_gateway(recipe: Recipe, llm: MockLlm, tmp_
     text = yaml.safe_dump(rules_of(resource, budgets))
     routed = translated.per_filter[FILTER]
     answered = through_envoy(recipe, text, routed, llm, tmp_path)
-    assert [step.status for step in recipe.steps] == answered
+    assert [step.answer for step in recipe.steps] == answered
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.domain)
@@ -186,7 +200,7 @@ def test_each_recipe_works_with_agentgateway(recipe: Recipe) -> None:
         )
         for each in yaml.safe_load(recipe.blocks["agentgateway"])
     )
-    statuses = []
+    answers: Answers = []
     with (
         ClockedService(recipe.blocks["rules"], now=NOON) as service,
         grpc.insecure_channel(service.address) as channel,
@@ -195,5 +209,27 @@ def test_each_recipe_works_with_agentgateway(recipe: Recipe) -> None:
         for step in recipe.steps:
             before = {f'request.headers["{name}"]': value for name, value in step.headers.items()}
             after = before | {"llm.inputTokens": step.prompt, "llm.outputTokens": step.completion}
-            statuses.append(gateway.complete(before, after).status)
-    assert [step.status for step in recipe.steps] == statuses
+            answer = gateway.complete(before, after)
+            answers.append((answer.status, answer.headers.get(STATE)))
+    assert [step.answer for step in recipe.steps] == answers
+
+
+def test_an_agent_that_slows_down_is_never_refused(llm: MockLlm, tmp_path: Path) -> None:
+    """It waits as the function on the page returns, and gets an answer to each call until the next day."""
+    (text,) = re.findall(r"^```python agent\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    agent: dict[str, Any] = {}
+    exec(text, agent)  # the page's own code
+    recipe = next(each for each in RECIPES if each.domain == "team-signals")
+    routed = per_route(*yaml.safe_load(recipe.blocks["envoy"]), domain=recipe.domain)
+    cost, midnight = 50, NOON + 43_200
+    statuses: list[int] = []
+    with (
+        ClockedService(recipe.blocks["rules"], now=NOON) as service,
+        envoy(tmp_path, service, llm, routed) as client,
+    ):
+        while service.now < midnight and len(statuses) < 50:
+            answer = ask(client, service, {"x-team-id": "dba"}, 0, cost)
+            statuses.append(answer.status_code)
+            service.now += agent["pause"](answer.headers, cost)
+    assert {200} == set(statuses)
+    assert 17 < len(statuses) <= 20  # it slows down after 800 tokens, and uses most of the rest
