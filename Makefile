@@ -31,7 +31,7 @@ run: .venv/run.stamp ## Serve config/ with counters in memory, until Ctrl-C.
 	@sh tools/try_next.sh
 	@BACKEND_TYPE=memory CONFIG_PATH=config exec .venv/bin/ratelimit-service serve
 
-demo: .venv/dev.stamp redis ## Demonstrate budgets with a real Envoy and Redis (docs/demo.md). FAST=1: in seconds. KEEP=1: keep it running.
+demo: .venv/dev.stamp .venv/run.stamp redis ## Demonstrate budgets with a real Envoy and Redis (docs/demo.md). FAST=1: in seconds. KEEP=1: keep it running.
 	@.venv/bin/python -m demo $(if $(filter-out 0,$(FAST)),--fast) $(if $(filter-out 0,$(KEEP)),--keep)
 
 native: .venv/native.stamp ## Build the native gRPC transport; as root on Debian, install its build dependencies.

@@ -102,6 +102,15 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [] == lost
 
 
+@each_page
+def test_objects_are_applied_by_the_server(page: Path) -> None:
+    """`kubectl apply` alone warns of objects that were applied with --server-side, and leaves the keys of a ConfigMap that
+    another file replaces, so that the rules of both are loaded.
+    """
+    lines = re.findall(r"^(?:\$ )?kubectl .*\bapply\b.*$", page.read_text("utf-8"), re.MULTILINE)
+    assert [] == [line for line in lines if "--server-side" not in line]
+
+
 def _anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
