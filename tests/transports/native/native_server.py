@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.runtime.health import Health
 from ratelimit_service.service import RateLimitService
@@ -66,3 +68,15 @@ class Limiter:
 
 
 Begin = Callable[..., Awaitable[Limiter]]
+
+
+TOTAL = 20
+"""Streams of a short turn."""
+
+
+def short_turns(limiter: Limiter, monkeypatch: pytest.MonkeyPatch, share: int = 128) -> None:
+    """Limit each turn from now on to TOTAL streams, and to `share` of one connection, whatever their time."""
+    monkeypatch.setattr(limiter.server._calls, "_set_shares", lambda *_: None)
+    turn = limiter.server.turn
+    turn.total, turn.share = TOTAL, share
+    assert [] == turn.begin()  # the last one may have had handshakes, and shares by their time

@@ -31,6 +31,19 @@ def batches_of(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
+def bodies_of(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> list[list[bytes]]:
+    """Return a list that gets the requests of each further batch."""
+    batches: list[list[bytes]] = []
+    submit = limiter.service.submit
+
+    def noted(calls: Sequence[Call]) -> None:
+        batches.append([call.body for call in calls])
+        submit(calls)
+
+    monkeypatch.setattr(limiter.service, "submit", noted)
+    return batches
+
+
 async def test_what_several_connections_bring_in_one_turn_is_one_batch(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:

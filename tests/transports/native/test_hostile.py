@@ -15,8 +15,8 @@ from ratelimit_service.transports.options import GrpcOptions
 from .. import h2
 from ..serving import CHARGE_40, message, until
 from .hostile import OK, RESOURCE_EXHAUSTED, watch
-from .native_server import Begin, Limiter
-from .test_calls import batches_of
+from .native_server import TOTAL, Begin, Limiter, short_turns
+from .test_calls import bodies_of
 from .test_limits import goaway_error, opening
 
 # A frame whose size is wrong, after the abuse budget of the peer is spent in the same read.
@@ -96,14 +96,15 @@ async def test_a_peer_that_sends_much_at_once_is_served_a_share_in_each_turn(
 ) -> None:
     """A later call of another peer is in the first batch, and no call is lost."""
     greedy, modest = await limiter.connections(2)
-    sizes = batches_of(limiter, monkeypatch)
+    batches = bodies_of(limiter, monkeypatch)
+    short_turns(limiter, monkeypatch, share=TOTAL // 2)
     sent = b"".join(h2.call(stream, message("greedy", 1)) for stream in range(1, 1_001, 2))
     greedy.data_received(sent)
     modest.data_received(h2.call(1, message("modest", 1)))
-    await until(lambda: sum(sizes) == 501)
-    assert (True, 1) == (sizes[0] <= 129, await limiter.counted("modest"))
-    assert max(sizes) <= 129
-    assert 500 == await limiter.counted("greedy")
+    await until(lambda: sum(map(len, batches)) == 501)
+    assert [message("greedy", 1)] * (TOTAL // 2) + [message("modest", 1)] == batches[0]
+    assert max(map(len, batches)) == TOTAL // 2 + 1
+    assert (500, 1) == (await limiter.counted("greedy"), await limiter.counted("modest"))
 
 
 async def test_the_busier_the_connections_the_smaller_their_shares(limiter: Limiter) -> None:
@@ -121,21 +122,18 @@ async def test_all_connections_together_have_their_share_of_a_turn(
 ) -> None:
     """Connections that send little are served at once. The rest of the others is served a few at a time."""
     *greedy, modest = await limiter.connections(6)
-    sizes = batches_of(limiter, monkeypatch)
-    calls, turn = limiter.server._calls, limiter.server.turn
-    monkeypatch.setattr(calls, "_set_shares", lambda *_: None)
-    turn.total = 20
+    batches = bodies_of(limiter, monkeypatch)
+    short_turns(limiter, monkeypatch)
     for connection in greedy:
         connection.data_received(
             b"".join(h2.call(stream, message("greedy", 1)) for stream in range(1, 201, 2))
         )
-    await until(lambda: bool(sizes))
+    await until(lambda: bool(batches))
     modest.data_received(h2.call(1, message("modest", 1)))
-    done = len(sizes)
-    await until(lambda: len(sizes) > done)
-    assert 1 == await limiter.counted("modest")
-    await until(lambda: sum(sizes) == 501)
-    assert max(sizes) <= 20 + 5
+    done = len(batches)
+    await until(lambda: sum(map(len, batches)) == 501)
+    assert message("modest", 1) in batches[done]
+    assert max(map(len, batches)) <= TOTAL + 5
 
 
 @pytest.mark.parametrize("how", ["hangs up", "is cut off"])
