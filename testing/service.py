@@ -137,12 +137,25 @@ class Serving:
         return [json.loads(line) for line in tuple(self._lines) if line.startswith("{")]
 
     def events(self, message: str) -> list[dict[str, Any]]:
-        """Return the logged events with this message."""
+        """Return the events with this message that were logged so far (see `wait_for_events`)."""
         return [event for event in self.everything() if event.get("@message") == message]
+
+    def wait_for_events(self, message: str, number: int = 1) -> list[dict[str, Any]]:
+        """Wait for this many events with this message; return all that were logged so far.
+
+        A thread of the service writes the log, so a line may come after any other sign of the same event: expect a line
+        with this function, and look for the absence of a line after `stop`, when the log is complete.
+        """
+
+        def enough() -> list[dict[str, Any]]:
+            found = self.events(message)
+            return found if len(found) >= number else []
+
+        return self._wait_for(f"{number} events {message!r} in the log", enough)
 
     def wait_for_event(self, message: str) -> dict[str, Any]:
         """Wait for and return the first logged event with this message."""
-        return self._wait_for(f"an event {message!r} in the log", lambda: self.events(message))[0]
+        return self.wait_for_events(message)[0]
 
     def wait_for_text(self, pattern: str) -> str:
         """Wait for a pattern in the log, and return its first group."""
@@ -152,6 +165,8 @@ class Serving:
     def _wait_for(self, what: str, look: Callable[[], list[T]]) -> list[T]:
         def probe() -> list[T]:
             ended = self._process.poll()
+            if ended is not None:  # its last lines may still be in the pipe
+                self._reader.join(timeout=PATIENCE)
             found = look()
             assert found or ended is None, f"the service has ended with code {ended}"
             return found
@@ -193,7 +208,7 @@ class Serving:
         self._process.kill()
         self._process.wait()
         self._reading.set()
-        self._reader.join(timeout=5)
+        self._reader.join(timeout=PATIENCE)
 
 
 class Service(Serving):

@@ -103,9 +103,10 @@ def test_rules_arrive_over_tls_as_envoy_gateway_configures_it(
         for version in "234":
             plane.send(resource("shop/gw/http", limit("team", 5)), version=version)
             plane.wait_for(version)
-        assert 1 == len(service.events(LOADED))
         plane.send(resource("shop/gw/http", limit("team", 6)), version="5")
         wait_for_limit(caller, "shop/gw/http", 6)
+        assert 0 == service.stop()
+        assert 2 == len(service.events(LOADED))
 
 
 def test_repeated_rejections_are_delayed_until_a_correction(plane: GoControlPlane, files: Files) -> None:

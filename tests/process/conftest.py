@@ -24,10 +24,14 @@ descriptors:
 
 
 def write(path: Path, text: str) -> Path:
-    """Write a file, and create the directories above it."""
+    """Write a file at once, and create the directories above it.
+
+    The service may read a file at any moment, and would load one that has been emptied and is yet to be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
+    whole = path.with_name(f"..{path.name}")  # no file of rules has such a name
+    whole.write_text(text)
+    return whole.rename(path)
 
 
 @pytest.fixture

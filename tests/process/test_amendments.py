@@ -96,10 +96,10 @@ def test_limits_as_data_are_reloaded_like_rules(tmp_path: Path) -> None:
     with replicas({"BACKEND_TYPE": "memory", "CONFIG_PATH": str(tmp_path)}) as ((service, caller),):
         assert (7, 10) == (caller.limit("d", "team", "dba"), caller.limit("d", "team", "ops"))
         assert 1 == service.wait_for_event("configuration loaded")["limits"]
-        table.write_text("domain,descriptor,limit\nd,team=dba,8\nd,team=d*,9\n")
+        write(table, "domain,descriptor,limit\nd,team=dba,8\nd,team=d*,9\n")
         wait_for("8", lambda: caller.limit("d", "team", "dba") == 8)
         assert 9 == caller.limit("d", "team", "dev")
-        table.write_text("domain,descriptor,limit\nd,team=dba,many\n")
+        write(table, "domain,descriptor,limit\nd,team=dba,many\n")
         refused = service.wait_for_event("configuration refused")
         assert str(refused["problem"]).startswith(f"{table}:2: limit: must be a whole number")
         assert 8 == caller.limit("d", "team", "dba")
@@ -114,9 +114,9 @@ def test_ten_thousand_limits_are_reloaded_without_delaying_calls(tmp_path: Path)
     table = write(tmp_path / "limits.csv", "domain,descriptor,limit\n" + "".join(lines))
     with replicas({"BACKEND_TYPE": "memory", "CONFIG_PATH": str(tmp_path)}) as ((service, caller),):
         assert 10_000 == caller.limit("d", "team", "t9999")
-        table.write_text("domain,descriptor,limit\n" + "".join(lines[:-1]) + "d,team=t9999,5\n")
+        write(table, "domain,descriptor,limit\n" + "".join(lines[:-1]) + "d,team=t9999,5\n")
         wait_for("5", lambda: caller.limit("d", "team", "t9999") == 5)
-        assert 2 == len(service.events("configuration loaded"))
+        assert 2 == len(service.wait_for_events("configuration loaded", 2))
 
 
 def test_amendments_of_the_memory_store_outlast_the_process(tmp_path: Path, config: str) -> None:

@@ -291,7 +291,7 @@ def test_tokens_come_from_files_and_the_port_uses_tls(tmp_path: Path) -> None:
             return answer.json()["you"] if answer.status_code == 200 else str(answer.status_code)
 
         assert ("admin", "401") == (you("first-0123456789"), you("second-0123456789"))
-        token.write_text("second-0123456789\n")
+        write(token, "second-0123456789\n")
         wait_for("the new token", lambda: you("second-0123456789") == "admin")
         assert you("first-0123456789") in ("401", "429")
         assert "0123456789" not in service.log

@@ -79,8 +79,8 @@ def test_a_closed_decision_log_affects_no_call(environment: dict[str, str], pipe
     with Service(environment, stdout=write_end) as service:
         ask(service, 5)
         wait_for("lines that were dropped", lambda: service.metric(DROPPED) == 5)
-        assert 1 == len(service.events("the decision log cannot be written"))
         assert 0 == service.stop()
+        assert 1 == len(service.events("the decision log cannot be written"))
 
 
 def test_a_reader_that_hangs_delays_neither_calls_nor_the_end_of_the_process(

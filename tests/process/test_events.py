@@ -15,6 +15,7 @@ from testing.service import Service, calling, run
 from testing.waiting import PATIENCE, wait_for
 
 from ..events.receiver import Webhook
+from .conftest import write
 
 RULES = """
 domain: llm
@@ -147,15 +148,14 @@ def test_receivers_follow_their_file_and_rules_select_them(
 ) -> None:
     """A receiver that is added while the service runs gets the events of the rules that name it."""
     rules = RULES.replace("  - key: team", "  - key: team\n    notify: [finance]")
-    (tmp_path / "rules").mkdir()
-    (tmp_path / "rules" / "rules.yaml").write_text(rules)
+    write(tmp_path / "rules" / "rules.yaml", rules)
     file = tmp_path / "receivers.yaml"
     with Webhook() as other:
         chat, finance = (
             f"  - {{name: {name}, url: '{hook.url}'}}\n"
             for name, hook in (("chat", other), ("finance", webhook))
         )
-        file.write_text(f"receivers:\n{chat}")
+        write(file, f"receivers:\n{chat}")
         environment = {
             "CONFIG_PATH": str(tmp_path / "rules"),
             "REDIS_URL": redis_server.address,
@@ -163,7 +163,7 @@ def test_receivers_follow_their_file_and_rules_select_them(
         }
         with Service(environment) as service, calling(service.grpc) as caller:
             wait_for("the warning", lambda: "a rule notifies receivers that do not exist" in service.log)
-            file.write_text(f"receivers:\n{chat}{finance}")
+            write(file, f"receivers:\n{chat}{finance}")
             wait_for("the receivers", lambda: "receivers of events have changed" in service.log)
             caller.ask("llm", "team", "dba", hits=6_000, timeout=PATIENCE)
             wait_for("the event", lambda: webhook.got)
@@ -171,7 +171,7 @@ def test_receivers_follow_their_file_and_rules_select_them(
                 webhook.events[0]["type"],
                 "notify" in webhook.events[0],
             )
-            file.write_text("receivers: [")
+            write(file, "receivers: [")
             wait_for("the complaint", lambda: "those before stay in use" in service.log)
             caller.ask("llm", "team", "dba", hits=3_000, timeout=PATIENCE)
             wait_for("the next event", lambda: len(webhook.got) >= 2)

@@ -90,9 +90,10 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_an_edited_file_is_loaded(live: Live) -> None:
-    """The editor writes the file in place."""
+    """The editor writes the file in place, and in one go."""
     with live.going_on():
-        write(live.directory / "edited.yaml", rules("edited", 11))
+        with (live.directory / "edited.yaml").open("r+") as file:
+            file.write(rules("edited", 11))
         live.wait_for_limit("edited", 11)
 
 

@@ -16,7 +16,7 @@ from testing.waiting import wait_for
 from ..loading.blocking_file import HeldFile, children, is_gone
 from .conftest import rules, write
 
-LOADED = "configuration loaded"
+LOADS = "ratelimit_service_config_load_success"
 REFUSED = "configuration refused"
 REJECTED = "ratelimit_service_config_rejected"
 
@@ -70,14 +70,14 @@ def reloading(
 
 def test_calls_are_answered_during_a_load_and_no_change_is_lost(reloading: Reloading) -> None:
     """A change during a load is loaded next. The separate process has no socket, and ends after the load."""
-    before, loads = reloading.limit, len(reloading.service.events(LOADED))
+    before, loads = reloading.limit, reloading.service.metric(LOADS)
     held, child = reloading.hold()
     names = [str(each.readlink()) for each in Path(f"/proc/{child}/fd").iterdir()]
     assert before == reloading.limit
     reloading.change(before + 2)
     held.release(rules("d", before + 1))
     reloading.wait_for_limit(before + 2)
-    wait_for("two loads", lambda: loads + 2 == len(reloading.service.events(LOADED)))
+    wait_for("two loads", lambda: loads + 2 == reloading.service.metric(LOADS))
     wait_for("its end", lambda: set() == children(reloading.service.pid))
     assert [] == [name for name in names if name.startswith("socket:")]
     assert "fork" not in reloading.service.log
@@ -88,6 +88,7 @@ def test_a_killed_reader_changes_nothing_and_the_next_change_is_loaded(reloading
     before = reloading.limit
     held, child = reloading.hold()
     os.kill(child, signal.SIGKILL)
+    wait_for("the refusal", lambda: reloading.service.metric(REJECTED) == 1)
     event = reloading.service.wait_for_event(REFUSED)
     held.close()
     assert "was ended by SIGKILL" in event["problem"]

@@ -35,7 +35,7 @@ def test_a_restart_keeps_every_count(environment: dict[str, str]) -> None:
         assert 0 == service.stop()
     with Service(rarely) as service, calling(service.grpc) as caller:
         assert 3 == left(caller)
-        assert [1] == [event["counters"] for event in service.events("counters loaded")]
+        assert [1] == [event["counters"] for event in service.wait_for_events("counters loaded")]
 
 
 def test_a_kill_loses_at_most_the_last_interval(environment: dict[str, str]) -> None:

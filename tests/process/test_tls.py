@@ -60,7 +60,7 @@ def test_tls_settings_without_effect_are_named(config: str, tmp_path: Path) -> N
             "the gRPC port is served without TLS: "
             "set GRPC_SERVER_USE_TLS=true for GRPC_CLIENT_TLS_CACERT to mean anything"
         )
-        assert ["warning"] == [event["level"] for event in service.events(said)]
+        assert ["warning"] == [event["level"] for event in service.wait_for_events(said)]
 
 
 def test_ask_works_with_a_client_certificate(config: str, authority: Authority, tmp_path: Path) -> None:
@@ -123,4 +123,5 @@ def test_all_http_ports_are_served_with_tls(config: str, authority: Authority, t
         other = Authority()
         other.server().write(tmp_path)
         assert [200] * 3 == statuses(other)
+        assert 0 == service.stop()
         assert 1 == len(service.events("certificate renewed"))

@@ -68,8 +68,8 @@ def test_every_worker_gets_calls_and_the_metrics_are_sums(
             assert {'grpc_method="ShouldRateLimit"': 2 * MANY} == metrics(
                 service, "response_time_seconds_count"
             )
-            assert 1 == sum(metrics(service, "budget_threshold_crossed").values())
-            assert 1 == len(service.events("budget threshold crossed"))
+            wait_for("a crossing", lambda: sum(metrics(service, "budget_threshold_crossed").values()) == 1)
+            assert 1 == len(service.wait_for_events("budget threshold crossed"))
             assert f'total_requests{{grpc_method="ShouldRateLimit"}}: {2 * MANY}\n' in debug(service, "stats")
             callers[0].ask("d", "team", "ops", hits=1_000)
             assert {2} == {caller.ask("d", "team", "ops").overall_code for caller in callers}
@@ -98,20 +98,20 @@ def test_new_rules_reach_all_workers(transport: str, tmp_path: Path, redis_serve
         connections(service) as callers,
     ):
         assert {10} == {caller.limit("d", "team", "dba") for caller in callers}
-        config.write_text(rules("d", 20))
+        write(config, rules("d", 20))
         wait_for("the second load", lambda: set(metrics(service, "worker_generation").values()) == {2.0})
         assert {20} == {caller.limit("d", "team", "dba") for caller in callers}
         assert {"": 2} == metrics(service, "config_load_success")
         wait_for("the register of replicas", lambda: list(replicas(service).values()) == [2, 2])
         assert ["0", "1"] == [name.rpartition("-")[2] for name in replicas(service)]
-        config.write_text("domain: d\ndescriptors: [{key: }]\n")
+        write(config, "domain: d\ndescriptors: [{key: }]\n")
         wait_for("the refused load", lambda: metrics(service, "config_load_error") == {"": 1})
         assert debug(service, "rlconfig").startswith(
             "# last load failed; the rules below, from the load before, are in force"
         )
         # A worker that starts now has the same rules, although the files have none.
         os.kill(processes(service)[0], KILL)
-        wait_for("a new worker", lambda: service.events("a worker has ended: it is started again"))
+        service.wait_for_event("a worker has ended: it is started again")
         wait_for("both", lambda: len(metrics(service, "worker_generation")) == 2)
         assert {2.0} == set(metrics(service, "worker_generation").values())
         with connections(service) as newcomers:

@@ -86,12 +86,7 @@ def test_a_killed_worker_breaks_only_its_own_connections(
                     wait_for("load", lambda load=load: min(load.acknowledged) > 5)  # type: ignore[misc]
                     shown.append(sum(metrics(service, "rule_hits").values()))
                     os.kill(processes(service)[0], KILL)
-                    wait_for(
-                        "the log",
-                        lambda killed=killed: (
-                            len(service.events("a worker has ended: it is started again")) > killed
-                        ),  # type: ignore[misc]
-                    )
+                    service.wait_for_events("a worker has ended: it is started again", killed + 1)
                     at_its_end = list(load.acknowledged)
                     wait_for("both", lambda: states(service) == {"wanted": 2, "serving": 2})
                     shown.append(sum(metrics(service, "rule_hits").values()))
@@ -170,7 +165,7 @@ def test_a_stopped_worker_is_replaced_and_none_outlives_the_supervisor(config: s
         assert 2 == len(pids)
         service.signal(KILL)
         wait_for("the ends of the workers", lambda: not any(map(alive, pids)))
-        assert "the supervisor has ended: its workers end as well" in service.log
+        service.wait_for_text("the supervisor has ended: its workers end as well")
 
 
 @contextmanager

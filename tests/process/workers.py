@@ -17,8 +17,8 @@ from testing.service import Caller, CommandResult, Service, run
 from testing.waiting import wait_for
 
 TERM, KILL = signal.SIGTERM, signal.SIGKILL
-MANY = 12
-"""Connections: the kernel gives all of them to one of two workers once in two thousand times."""
+MANY = 20
+"""Connections: the kernel gives all of them to one of two workers once in half a million times."""
 
 transports = pytest.mark.parametrize("transport", ["grpcio", "native"])
 
