@@ -9,6 +9,7 @@ import pytest
 from ratelimit_service.core.model import Code, Decision
 from ratelimit_service.service import Call
 from ratelimit_service.transports.grpc_method import METHOD
+from ratelimit_service.transports.native import _http2
 from ratelimit_service.transports.options import GrpcOptions
 
 from .. import h2
@@ -37,7 +38,7 @@ def bodies_of(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> list[list[by
     submit = limiter.service.submit
 
     def noted(calls: Sequence[Call]) -> None:
-        batches.append([call.body for call in calls])
+        batches.append([call.body for call in calls if isinstance(call, _http2.Call)])
         submit(calls)
 
     monkeypatch.setattr(limiter.service, "submit", noted)
