@@ -25,8 +25,8 @@ RULES = {file.parent.name: file.with_name("ratelimit-config.yaml") for file in P
 RULES["standalone"] = CONFIG.with_name("rules.yaml")
 
 Facts = Mapping[str, str | int | None]
-"""What each expression comes to; None where it cannot be evaluated. One that is not in here is a mistake of
-the test."""
+"""The value of each expression; None if it cannot be evaluated. A missing expression is a mistake in the
+test."""
 
 Call: TypeAlias = "grpc.UnaryUnaryMultiCallable[pb.RateLimitRequest, pb.RateLimitResponse]"
 
@@ -34,7 +34,7 @@ REQUESTS, TOKENS = "Requests", "Tokens"
 
 
 class Everything(dict[str, str | int | None]):
-    """Facts by which every expression comes to the same."""
+    """Facts that give every expression the same value."""
 
     def __init__(self, value: str) -> None:
         self._value = value
@@ -141,7 +141,7 @@ class AgentGateway:
         self.calls: list[pb.RateLimitRequest] = []
 
     def complete(self, before: Facts, after: Facts, sent: Mapping[str, str] | None = None) -> Answer:
-        """A request of which `before` is known, and after the model has answered, `after`. `sent` are its headers."""
+        """Send a request with the facts `before`, and `after` once the model has answered."""
         passed: dict[str, str] = {}
         upstream = {name.lower(): value for name, value in (sent or {}).items()}
         kept: list[tuple[Descriptor, pb.RateLimitDescriptor]] = []
@@ -190,7 +190,7 @@ class AgentGateway:
         try:
             self._send(charged)
         except grpc.RpcError:
-            return  # nobody looks
+            return  # the gateway ignores the answer
 
     def _send(self, descriptors: list[pb.RateLimitDescriptor]) -> pb.RateLimitResponse:
         request = pb.RateLimitRequest(domain=self._policy.domain, descriptors=descriptors)

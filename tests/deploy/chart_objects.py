@@ -16,12 +16,12 @@ OF_HELM = {
     *("app.kubernetes.io/instance", "app.kubernetes.io/version", "app.kubernetes.io/managed-by"),
     "helm.sh/chart",
 }
-"""Labels that tell releases apart, and which the kustomize files have no need of."""
+"""Labels that distinguish releases, which the kustomize files do not need."""
 
 
 def plain(found: Objects, renamed: Mapping[str, str] = {}) -> dict[str, Object]:
-    """Objects without labels of releases and variables that have their default, and with other names where
-    they have some.
+    """Return objects without labels of releases and without variables that have their default; `names`
+    renames objects.
     """
     known: dict[str, Object] = {}
     for each in copy.deepcopy(list(found)):
@@ -57,7 +57,7 @@ def _name(value: Object) -> str:
 
 
 def _labels(value: Any) -> Iterator[dict[str, str]]:
-    """Everything that is labels, or chooses by them."""
+    """Yield every mapping of labels, and every selector."""
     if isinstance(value, dict):
         for key, below in value.items():
             if key in ("labels", "matchLabels", "selector") and isinstance(below, dict):

@@ -25,7 +25,7 @@ DIRECTORY = REPOSITORY / "build" / "crds"
 
 @cache
 def schemas() -> dict[tuple[str, str], Object]:
-    """The schema of each API version and kind. Skips the test if there are none."""
+    """Return the schema of each API version and kind. Skips the test if there are none."""
     found: dict[tuple[str, str], Object] = {}
     for file in sorted(DIRECTORY.glob("*.yaml")):
         for each in yaml.load_all(file.read_text(), yaml.CSafeLoader):
@@ -55,7 +55,7 @@ def problems(each: Object) -> list[str]:
 
 
 def rules(schema: Any) -> Iterator[str]:
-    """Every rule in a schema."""
+    """Yield every rule in a schema."""
     if isinstance(schema, dict):
         if isinstance(found := schema.get("x-kubernetes-validations"), list):
             yield from (rule["rule"] for rule in found)
@@ -82,7 +82,7 @@ def _fill(schema: Object, value: Any) -> None:
 
 
 def _plain(schema: Any) -> Any:
-    """The schema in the words of JSON Schema."""
+    """Return the schema as JSON Schema."""
     if isinstance(schema, list):
         return [_plain(each) for each in schema]
     if not isinstance(schema, dict):
@@ -99,7 +99,7 @@ def _plain(schema: Any) -> Any:
 
 
 def _walk(schema: Object, value: Any, path: str) -> Iterator[str]:
-    """The problems for which JSON Schema has no words: unknown fields, equal items, and rules."""
+    """Yield the problems that JSON Schema cannot express: unknown fields, equal items, and rules."""
     if isinstance(value, dict):
         known, more = schema.get("properties", {}), schema.get("additionalProperties")
         for name, each in value.items():
@@ -132,7 +132,7 @@ def _doubles(schema: Object, value: list[Any], path: str) -> Iterator[str]:
 
 
 def _holds(rule: str, value: Any) -> bool:
-    """Whether a rule holds; like the API server, an error in it is a violation."""
+    """Return whether a rule holds. As in the API server, an error in it is a violation."""
     try:
         return cel.evaluate(rule, {"self": value}) is True
     except (KeyError, TypeError, ValueError, RuntimeError):

@@ -28,7 +28,9 @@ class Instruction(NamedTuple):
 
     @property
     def words(self) -> list[str]:
-        """Its text, split: by the shell's rules as far as Docker has them, or as the JSON array that it is."""
+        """Return its text as words: split by the rules of the shell, as far as Docker has them, or read as a
+        JSON array.
+        """
         if self.text.startswith("["):
             words: list[str] = json.loads(self.text)
             return words
@@ -36,7 +38,7 @@ class Instruction(NamedTuple):
 
     @property
     def pairs(self) -> dict[str, str]:
-        """A=1 B="two words", as ENV, ARG and LABEL have them."""
+        """Return A=1 B="two words" as a mapping, as in ENV, ARG and LABEL."""
         return dict(word.split("=", 1) for word in self.words)
 
 
@@ -48,7 +50,7 @@ class Stage(NamedTuple):
     instructions: Sequence[Instruction]
 
     def all(self, name: str) -> list[Instruction]:
-        """Its instructions of one kind, in their order."""
+        """Return its instructions of one kind, in order."""
         return [instruction for instruction in self.instructions if instruction.name == name]
 
 
@@ -101,7 +103,7 @@ def _instruction(text: str, line: int) -> Instruction:
 
 
 def filled_in(text: str, variables: Mapping[str, str]) -> str:
-    """Text with ${A} and $A in it replaced. Raises KeyError for one that there is not."""
+    """Return a text in which ${A} and $A are replaced. Raises KeyError for an unknown name."""
     return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda match: variables[match[1] or match[2]], text)
 
 
@@ -117,8 +119,8 @@ class Context:
         ]
 
     def has(self, path: str) -> bool:
-        """Whether a file of this path, relative to the root, would be there: the last line that fits it says
-        so.
+        """Return whether a file with this path, relative to the root, is in the context: the last matching
+        line decides.
         """
         parts = path.split("/")
         above = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
@@ -129,7 +131,7 @@ class Context:
         return kept
 
     def files(self, source: str) -> list[str]:
-        """All files that a COPY of `source` takes, relative to the root."""
+        """Return all files that a COPY of `source` takes, relative to the root."""
         start = self.root / source
         if not start.is_dir():
             return [source] if start.exists() and self.has(source) else []

@@ -1,7 +1,7 @@
 """deploy/envoy/envoy.yaml on free ports, in a real Envoy.
 
-Only the addresses are replaced: where it listens, and where the service and the provider are. Unless a test is about time,
-the service has more of it too, so that a slow machine fails no test.
+Only addresses are replaced: that of the listener, and those of the service and the provider. The timeout for
+the service is also longer, unless a test is about time, so that no test fails on a slow machine.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ RULES = FOLDER / "rules.yaml"
 
 JSON, STREAM = False, True
 ASSUMED = 1_000
-"""What an answer is charged that does not say what it has cost."""
+"""The charge for an answer without usage."""
 
 
 def bootstrap(*, ratelimit: int, llm: int, patient: bool = True) -> dict[str, Any]:
-    """envoy.yaml on free ports, with the service and the provider at these addresses."""
+    """Return envoy.yaml on free ports, with the service and the provider at these addresses."""
     text: dict[str, Any] = yaml.safe_load(FILE.read_text())
     resources = text["static_resources"]
     places = [text["admin"]["address"], *(listener["address"] for listener in resources["listeners"])]
@@ -51,7 +51,7 @@ def bootstrap(*, ratelimit: int, llm: int, patient: bool = True) -> dict[str, An
 
 
 def manager(text: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of the HTTP connection manager."""
+    """Return the configuration of the HTTP connection manager."""
     (chain,) = text["static_resources"]["listeners"][0]["filter_chains"]
     found = chain["filters"][0]["typed_config"]
     assert isinstance(found, dict)
@@ -59,7 +59,7 @@ def manager(text: dict[str, Any]) -> dict[str, Any]:
 
 
 def ratelimit_filter(text: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of the rate limit filter."""
+    """Return the configuration of the rate limit filter."""
     filters = manager(text)["http_filters"]
     (found,) = (each["typed_config"] for each in filters if each["name"] == "envoy.filters.http.ratelimit")
     assert isinstance(found, dict)

@@ -44,7 +44,7 @@ ENVIRONMENT = {
     "PROMETHEUS_ADDR": ":19001",
     "PROMETHEUS_MAPPER_YAML": "/etc/statsd-exporter/conf.yaml",
 }
-"""What Envoy Gateway sets in the container of the rate-limit service."""
+"""The environment that Envoy Gateway sets in the container of the rate-limit service."""
 
 _ADDRESS = "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"
 
@@ -54,7 +54,7 @@ PROBE: Object = {
     "successThreshold": 1,
     "timeoutSeconds": 1,
 }
-"""How it probes it."""
+"""The probes that it sets."""
 
 
 class Part(NamedTuple):
@@ -76,7 +76,9 @@ class Translated(NamedTuple):
 
 
 def translate(policy: Object, *, listener: str, route: str) -> Translated:
-    """A BackendTrafficPolicy for a route of a listener, both by the names that Envoy Gateway gives them."""
+    """Return the translation of a BackendTrafficPolicy for a route of a listener. Both have the names that
+    Envoy Gateway gives them.
+    """
     owner = f"{policy['metadata']['namespace']}/{policy['metadata']['name']}"
     trees: dict[str, dict[str, list[Object]]] = {}
     limits: dict[str, list[Object]] = {}
@@ -171,7 +173,7 @@ def _hits(cost: Object | None) -> Object:
 
 
 def patched(policy: Object, filters: Sequence[Object]) -> list[Object]:
-    """HTTP filters of a listener as an EnvoyPatchPolicy leaves them."""
+    """Return the HTTP filters of a listener after an EnvoyPatchPolicy."""
     patched = list(filters)
     for patch in policy["spec"]["jsonPatches"]:
         operation = patch["operation"]
@@ -236,7 +238,7 @@ def quota_limits(backends: Mapping[str, str]) -> Object:
 
 
 def processed(backend: str, model: str) -> list[Object]:
-    """In place of its external processor: the metadata that it writes, from the usage of an answer."""
+    """Return the metadata that the external processor would write, from the usage of an answer."""
     namespace = "io.envoy.ai_gateway"
     costs = [
         {"metadata_namespace": namespace, "key": key, "type": "NUMBER"}
@@ -263,7 +265,7 @@ def processed(backend: str, model: str) -> list[Object]:
 
 
 def container(environment: Mapping[str, str]) -> Any:
-    """The Deployment that Envoy Gateway makes, as far as an overlay is concerned."""
+    """Return the Deployment that Envoy Gateway creates, as far as an overlay concerns it."""
     env = [{"name": name, "value": value} for name, value in environment.items()]
     return {
         "apiVersion": "apps/v1",

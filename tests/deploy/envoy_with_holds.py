@@ -83,7 +83,7 @@ class Provider(Protocol):
 
 
 def configured(services: list[str], llm: Provider) -> dict[str, Any]:
-    """The file, with these services and this provider."""
+    """Return the configuration in the file, with these services and this provider."""
     text: dict[str, Any] = yaml.safe_load(FILE.read_text())
     resources = text["static_resources"]
     for place in (text["admin"]["address"], resources["listeners"][0]["address"]):
@@ -159,14 +159,14 @@ def aborted(address: str, llm: PatientLlm, times: int) -> None:
 
 
 def charge_of(text: dict[str, Any]) -> dict[str, Any]:
-    """The entry of the charge in the filter."""
+    """Return the entry of the charge in the filter."""
     found = rate_limit(filters(text))["rate_limits"][1]
     assert isinstance(found, dict)
     return found
 
 
 def remaining(service: str, key: bytes = b"team") -> int:
-    """Return what is left of the budget. The call is that of the end of a request, so it holds nothing."""
+    """Return the remaining budget. The call marks the end of a request, so it takes no hold."""
     request = pb.RateLimitRequest(domain="team-budgets")
     descriptor = request.descriptors.add()
     descriptor.entries.add(key=key, value=b"dba")

@@ -1,8 +1,8 @@
-"""Gateways that configure an Envoy: the configuration that each makes of its objects, as far as it concerns
-the rate-limit service.
+"""Gateways that configure an Envoy: the configuration that each creates from its objects, as far as it
+concerns the rate-limit service.
 
 It was read in their sources and in their output (Istio 1.31, kgateway of June 2026, Contour 1.33, Emissary
-3). The Envoy is the real one.
+3). The Envoy is a real one.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _HTTP2 = {
 
 
 def objects(file: Path) -> list[Object]:
-    """The objects in a file."""
+    """Return the objects in a file."""
     return [each for each in yaml.safe_load_all(file.read_text()) if each]
 
 
 def one(file: Path, kind: str) -> Object:
-    """The object of a kind."""
+    """Return the object of a kind."""
     (found,) = [each for each in objects(file) if each["kind"] == kind]
     return found
 
 
 def ratelimit_filter(cluster: str, name: str = FILTER, *, authority: str = "", **config: Any) -> Object:
-    """The filter that calls the service, with `config`.
+    """Return the filter that calls the service, with `config`.
 
     Without `authority`, Envoy sends the name of the cluster.
     """
@@ -121,7 +121,7 @@ def route(prefix: str = "/", **more: Any) -> Object:
 
 @contextmanager
 def running(directory: Path, configuration: Object) -> Iterator[httpx.Client]:
-    """A client of an Envoy with this configuration, which may take its time with the service."""
+    """Yield a client of an Envoy with this configuration; its calls to the service have a long timeout."""
     for each in configuration["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0][
         "typed_config"
     ]["http_filters"]:
@@ -212,7 +212,7 @@ def _of_kgateway(entry: Object) -> Object:
 def contour(
     extension: Object, configuration: Object, proxy: Object
 ) -> tuple[Object, list[Object], Object, str]:
-    """The filter, the routes and the virtual host of an HTTPProxy, and the cluster."""
+    """Return the filter, the routes and the virtual host of an HTTPProxy, and the cluster."""
     fields = configuration["spec"]["rateLimitService"]
     where = fields["extensionService"]
     assert (extension["metadata"]["namespace"], extension["metadata"]["name"]) == (
@@ -277,7 +277,7 @@ def _action(entry: Object) -> Object:
 
 
 def emissary(service: Object, mapping: Object) -> tuple[Object, Object, str]:
-    """The filter of a RateLimitService, the route of a Mapping, and the cluster."""
+    """Return the filter of a RateLimitService, the route of a Mapping, and the cluster."""
     fields = service["spec"]
     assert "v3" == fields["protocol_version"]
     cluster = (

@@ -52,7 +52,7 @@ def templated(
     version: str = OLDEST,
     options: Sequence[str] = (),
 ) -> CommandResult:
-    """`helm template` of a release in the namespace `ratelimit`."""
+    """Return the output of `helm template` for a release in the namespace `ratelimit`."""
     files = [word for file in values for word in ("--values", file)]
     return helm(
         *("template", release, chart, "--namespace", "ratelimit", "--kube-version", version), *files, *options
@@ -66,14 +66,14 @@ def parsed(text: str) -> Objects:
 
 @functools.cache
 def objects(*examples: str, release: str = RELEASE, version: str = OLDEST) -> Objects:
-    """The chart with the values of examples."""
+    """Return the objects of the chart with the values of examples."""
     done = templated(*(EXAMPLES[name] for name in examples), release=release, version=version)
     assert (0, "") == (done.code, done.err)
     return parsed(done.out)
 
 
 def written(values: Any, directory: Path) -> Path:
-    """A file with these values."""
+    """Write these values to a file, and return its path."""
     file = directory / "values.yaml"
     file.write_text(yaml.safe_dump(values))
     return file

@@ -19,7 +19,7 @@ from .envoy_with_holds import FILE, remaining
 
 
 def manager_of(text: dict[str, Any]) -> dict[str, Any]:
-    """The settings of the HTTP connection manager."""
+    """Return the settings of the HTTP connection manager."""
     (chain,) = text["static_resources"]["listeners"][0]["filter_chains"]
     found = chain["filters"][0]["typed_config"]
     assert isinstance(found, dict)
@@ -27,7 +27,7 @@ def manager_of(text: dict[str, Any]) -> dict[str, Any]:
 
 
 def route_of(text: dict[str, Any]) -> dict[str, Any]:
-    """The only route."""
+    """Return the only route."""
     (host,) = manager_of(text)["route_config"]["virtual_hosts"]
     (route,) = host["routes"]
     assert isinstance(route, dict)
@@ -35,18 +35,18 @@ def route_of(text: dict[str, Any]) -> dict[str, Any]:
 
 
 def addition(heading: str) -> Any:
-    """The YAML under a heading of the README."""
+    """Return the YAML under a heading of the README."""
     (text,) = [block.text for block in section(FILE.with_name("README.md"), heading) if block.info == "yaml"]
     return yaml.safe_load(text)
 
 
 def charged(service: ClockedService, tokens: int) -> None:
-    """Wait until so many tokens are charged."""
+    """Wait until this many tokens are charged."""
     wait_for(f"a charge of {tokens}", lambda: 100_000 - tokens == remaining(service.address))
 
 
 class SlowProxy(Proxy):
-    """Passes nothing on until it is `open`."""
+    """A proxy that passes nothing on until it is `open`."""
 
     def __init__(self, target: int) -> None:
         super().__init__(target)
@@ -65,7 +65,7 @@ async def _ended(proxy: Proxy) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    for _ in range(5):  # transports are closed in later rounds of the loop
+    for _ in range(5):  # transports are closed in later turns of the event loop
         await asyncio.sleep(0)
 
 
@@ -74,7 +74,7 @@ P = TypeVar("P", bound=Proxy)
 
 @contextmanager
 def proxied(port: int, kind: type[P]) -> Iterator[P]:
-    """A proxy before a port."""
+    """Yield a proxy in front of a port."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

@@ -19,14 +19,13 @@ from .dockerfile import Context, Instruction, Stage, filled_in
 from .jail import HOST, jailed
 
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-"""What the images of Debian set."""
+"""The variables that Debian's images set."""
 
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-"""What `docker build` passes on, too, so that a build reaches the network as its machine does."""
+"""Variables that `docker build` also passes on, so that a build can use the network of its machine."""
 
 PIP = ("index-url", "extra-index-url", "find-links", "no-index", "cert", "trusted-host", "proxy", "timeout")
-"""Where pip gets packages on this machine, and how. Which ones, and whether they are right, the lock file
-says."""
+"""Variables about the package index of this machine. The lock file determines the packages and their hashes."""
 
 
 class Image(NamedTuple):
@@ -97,7 +96,7 @@ def build(stages: Sequence[Stage], context: Context, base: Path, directory: Path
 
 
 class _Outside:
-    """The settings of this machine that a build needs to reach packages of Debian and Python."""
+    """The settings of this machine with which a build can fetch packages of Debian and Python."""
 
     def __init__(self, directory: Path) -> None:
         self.environment = {name: os.environ[name] for name in PROXIES if name in os.environ}
@@ -119,7 +118,7 @@ class _Outside:
         settings = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
         for name in sorted(
             settings, key=lambda name: name.startswith(":env:")
-        ):  # the environment's come last, and win
+        ):  # those of the environment come last, and take precedence
             option, value = name.rpartition(".")[2], str(ast.literal_eval(settings[name]))
             if option in PIP and (brought := self._brought_if_path(value)):
                 self.environment[f"PIP_{option.upper().replace('-', '_')}"] = brought
@@ -240,7 +239,7 @@ class _Builder:
                     to.chmod(int(mode, 8))
 
     def _inside(self, path: str) -> Path:
-        """Where a path of the image is; symbolic links of it lead nowhere else."""
+        """Return where a path of the image is on this machine; symbolic links of the image lead nowhere else."""
         found = self._root / path.lstrip("/")
         for parent in (found, *found.parents):
             if parent == self._root:

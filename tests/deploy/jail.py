@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 HOST = "/dev/host"
-"""Where files of the outside are while an image is built: on a tmpfs, so that nothing of them stays in it."""
+"""The directory for files of this machine while an image is built: a tmpfs, so that none of them stays in the
+image."""
 
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 

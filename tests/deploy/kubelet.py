@@ -86,6 +86,6 @@ class Kubelet:
         return True
 
     def _address(self, port: int | str) -> str:
-        """The address here of a port of the container."""
+        """Return the address on this machine of a port of the container."""
         number = port if isinstance(port, int) else self._named[port]
         return {8081: self._service.grpc, 8080: self._service.http}[number]

@@ -24,16 +24,16 @@ NAMES = ["redis", "managed-redis", "single", "monitoring"]
 """The overlays."""
 
 WITH_SERVICE = ["base", "redis", "managed-redis", "single"]
-"""What has the service in it."""
+"""The configurations with the service."""
 
 OLDEST = "1.30"
-"""The oldest version of the API that the README promises: ContainerResource metrics are there from it on."""
+"""The oldest supported version of the API, as in the README: the first with ContainerResource metrics."""
 
 Object = dict[str, Any]
 Labels = Mapping[str, str]
 
 _OLDEST_KUSTOMIZE = 4
-"""The major version of kustomize that knows all that is used: before it, `resources` had no directories."""
+"""The required major version of kustomize: in earlier ones, `resources` could have no directories."""
 
 
 class Objects:
@@ -50,15 +50,15 @@ class Objects:
 
     @property
     def by_name(self) -> dict[str, Object]:
-        """Each by "Kind/name"."""
+        """Return each by "Kind/name"."""
         return {f"{each['kind']}/{each['metadata']['name']}": each for each in self}
 
     def of(self, *kinds: str) -> list[Object]:
-        """All of these kinds."""
+        """Return all objects of these kinds."""
         return [each for each in self if each["kind"] in kinds]
 
     def one(self, kind: str, name: str = "ratelimit") -> Object:
-        """The one of this kind and name."""
+        """Return the only object of this kind and name."""
         return self.by_name[f"{kind}/{name}"]
 
     @property
@@ -67,24 +67,24 @@ class Objects:
         return [each["spec"]["template"] for each in self.of("Deployment", "StatefulSet")]
 
     def selected(self, selector: Labels) -> list[Object]:
-        """The pods with these labels."""
+        """Return the pods with these labels."""
         return [pod for pod in self.pods if selector.items() <= pod["metadata"]["labels"].items()]
 
     @property
     def container(self) -> Object:
-        """The container of the service."""
+        """Return the container of the service."""
         (container,) = self.one("Deployment")["spec"]["template"]["spec"]["containers"]
         assert isinstance(container, dict)
         return container
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of the service, as the Deployment gives it."""
+        """Return the environment of the service in the Deployment."""
         return {each["name"]: each["value"] for each in self.container["env"]}
 
 
 def ports(pod: Object) -> dict[str, int]:
-    """The ports of a pod, by their names."""
+    """Return the ports of a pod by name."""
     return {
         port["name"]: port["containerPort"]
         for container in pod["spec"]["containers"]
@@ -128,7 +128,7 @@ def objects_of(name: str) -> Objects:
 
 @functools.cache
 def _renderer() -> tuple[str, ...] | None:
-    """The command that renders a directory, or None."""
+    """Return the command that renders a directory, or None."""
     if shutil.which("kubectl") and _is_new(_kustomize_in_kubectl()):
         return ("kubectl", "kustomize")
     if shutil.which("kustomize") and _is_new(_said("kustomize", "version")):
@@ -141,7 +141,7 @@ def _kustomize_in_kubectl() -> str:
         version = json.loads(_said("kubectl", "version", "--client", "--output=json"))
     except ValueError:
         return ""
-    return str(version.get("kustomizeVersion", ""))  # older ones do not say
+    return str(version.get("kustomizeVersion", ""))  # older versions do not print it
 
 
 def _said(*command: str) -> str:

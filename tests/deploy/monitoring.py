@@ -28,7 +28,7 @@ _ATTEMPTS = 5
 
 
 def command(name: str) -> str:
-    """The path of prometheus or promtool."""
+    """Return the path of prometheus or promtool."""
     found = shutil.which(name) or shutil.which(name, path=REPOSITORY / ".prometheus")
     if found is None:
         pytest.fail(f"{name} not found: `make test` fetches it", pytrace=False)
@@ -51,7 +51,9 @@ def promtool(*arguments: str | Path, cwd: Path = MONITORING) -> str:
 
 
 class Query(NamedTuple):
-    """One query of one panel. `instant` is whether it is about now, and not about the time that is shown."""
+    """One query of one panel. `instant` is true if it is about the present, and not about the displayed
+    period.
+    """
 
     dashboard: str
     panel: str
@@ -96,13 +98,13 @@ class Dashboard:
 
     @property
     def panels(self) -> list[dict[str, Any]]:
-        """All of them, the rows that part them included."""
+        """Return all panels, including the rows between them."""
         panels: list[dict[str, Any]] = self.json["panels"]
         return panels
 
     @property
     def variables(self) -> list[Variable]:
-        """In the order in which they are asked for."""
+        """Return the variables, in the order in which they are evaluated."""
         return [
             Variable(
                 each["name"],
@@ -115,7 +117,7 @@ class Dashboard:
         ]
 
     def queries(self) -> Iterator[Query]:
-        """Of every panel."""
+        """Return the queries of all panels."""
         for panel in self.panels:
             for target in panel.get("targets", ()):
                 yield Query(
@@ -127,16 +129,16 @@ VARIABLE = re.compile(r"\$(?:\{(\w+)\}|([a-zA-Z_]\w*))")
 """A variable in a query, a title, or another variable's query."""
 
 OF_GRAFANA = {"__rate_interval", "__range", "__interval"}
-"""Those that every dashboard has."""
+"""The variables that every dashboard has."""
 
 
 def variables_in(text: str) -> set[str]:
-    """The names of the variables in a text."""
+    """Return the names of the variables in a text."""
     return {braced or plain for braced, plain in VARIABLE.findall(text)}
 
 
 def filled(text: str, values: Mapping[str, str]) -> str:
-    """A text with the values of its variables."""
+    """Return a text with the values of its variables."""
     return VARIABLE.sub(lambda found: values[found[1] or found[2]], text)
 
 
@@ -155,7 +157,9 @@ class Prometheus:
         self._config = directory / "prometheus.yaml"
         self._config.write_text(yaml.safe_dump(config))
         for attempt in range(_ATTEMPTS):
-            port = free_port()  # it takes no port 0; somebody else may have this one by then, and it ends
+            port = (
+                free_port()
+            )  # it does not support port 0; if another process takes this port first, it ends
             self._process = self._launch(directory / f"data-{attempt}", port)
             self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30)
             try:
@@ -199,19 +203,19 @@ class Prometheus:
         self.stop()
 
     def stop(self) -> None:
-        """End it, and wait until it is gone."""
+        """Stop the process, and wait for its end."""
         self._client.close()
-        self._process.kill()  # what it has collected goes with the test
+        self._process.kill()  # its data are deleted with the test
         self._process.wait()
 
     def ask(self, query: str) -> dict[str, float]:
-        """The value of each series that a query finds now, by its labels as JSON. NaN is no value."""
+        """Return the current value of each series that a query finds, by its labels as JSON. NaN is no value."""
         found = self._get("/api/v1/query", {"query": query})["result"]
         values = {json.dumps(each["metric"], sort_keys=True): float(each["value"][1]) for each in found}
         return {labels: value for labels, value in values.items() if value == value}
 
     def ask_range(self, query: str, seconds: float, step: float) -> dict[str, float]:
-        """The last value of each series within the last `seconds`, as a panel over time asks for it."""
+        """Return the last value of each series within the last `seconds`, as for a panel over time."""
         now = float(self._get("/api/v1/query", {"query": "time()"})["result"][1])
         asked = {"query": query, "start": str(now - seconds), "end": str(now), "step": str(step)}
         return {
@@ -227,7 +231,7 @@ class Prometheus:
         return found
 
     def firing(self) -> set[tuple[str, str]]:
-        """The alerts that are, each with its bucket, or "" where it is about none."""
+        """Return the firing alerts, each with its bucket, or "" if it has none."""
         alerts = self._get("/api/v1/alerts", {})["alerts"]
         return {
             (each["labels"]["alertname"], each["labels"].get("bucket", ""))
@@ -236,7 +240,7 @@ class Prometheus:
         }
 
     def groups(self) -> list[dict[str, Any]]:
-        """The groups of rules, as it has evaluated them."""
+        """Return the groups of rules, as Prometheus has evaluated them."""
         found: list[dict[str, Any]] = self._get("/api/v1/rules", {})["groups"]
         return found
 

@@ -1,4 +1,4 @@
-"""A provider with the APIs that real ones have, and with the habits that make an answer hard to meter."""
+"""A provider with the APIs of real ones, and with behaviour that makes an answer hard to meter."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ RESPONSES, EMBEDDINGS = "/v1/responses", "/v1/embeddings"
 COUNT_TOKENS = "/v1/messages/count_tokens"
 
 Event = dict[str, Any]
-"""One event of a stream; its `type`, where it has one, is its name as well."""
+"""One event of a stream. If it has a `type`, that is also its name."""
 
 _PIECE = 4_000
-"""Bytes that a stream hands over at once."""
+"""Bytes that a stream sends at once."""
 
 _PAUSE = 0.002
 """Seconds between two of them, so that they arrive one by one."""
@@ -71,7 +71,7 @@ class PeculiarLlm(MockLlm):
             return StreamingResponse(_written(events), media_type="text/event-stream")
         answer: dict[str, Any] = {"object": "an answer", "usage": usage}
         if path == COUNT_TOKENS:
-            answer = {"input_tokens": 40}  # not what it cost to count, but what a message would cost
+            answer = {"input_tokens": 40}  # the cost of the message itself, not of counting
         elif path == COMPLETIONS and usage is None:
             del answer["usage"]
         reply = JSONResponse(answer)
@@ -101,7 +101,7 @@ def _of_embeddings(total: int) -> dict[str, Any]:
 
 
 def _of_messages(total: int) -> dict[str, Any]:
-    """Return four numbers whose sum is the cost; input_tokens are those that were in no cache."""
+    """Return four numbers whose sum is the cost; input_tokens are those that were not cached."""
     cached = {"cache_creation_input_tokens": total // 8, "cache_read_input_tokens": total // 4}
     prompt = total // 8
     return {"input_tokens": prompt, **cached, "output_tokens": total - prompt - sum(cached.values())}

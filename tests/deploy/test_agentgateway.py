@@ -72,7 +72,7 @@ def used(counters: Counters, bucket: str) -> dict[str, int]:
 
 
 def described(gateway: AgentGateway) -> list[list[tuple[str, int | None]]]:
-    """The calls that were made, each as its descriptors with text and hits."""
+    """Return the calls that were made: for each, its descriptors as text, with their hits."""
     return [
         [
             (
@@ -94,7 +94,9 @@ FLAT = "uint(double(llm.totalTokens) * 30.0)"
 
 @pytest.mark.e2e
 @in_one_minute
-def test_an_application_is_refused_when_its_minute_is_used_up(gateway: Make, unique: Unique) -> None:
+def test_an_application_is_refused_when_the_budget_of_its_minute_is_exhausted(
+    gateway: Make, unique: Unique
+) -> None:
     """The answer that crosses the limit is served, and another namespace is unaffected.
 
     Each request is a check and a charge.
@@ -113,7 +115,7 @@ def test_an_application_is_refused_when_its_minute_is_used_up(gateway: Make, uni
 @pytest.mark.e2e
 @in_one_minute
 def test_callers_without_an_identity_share_a_budget(gateway: Make, counters: Counters) -> None:
-    """They are limited like any other caller, and are not exempt."""
+    """They are not exempt."""
     counters.reset("token-budgets|client_ns=unknown")
     agent = gateway("namespaces")
     assert [200, 429] == [agent.complete({NAMESPACE: None}, cost(100)).status for _ in range(2)]
@@ -139,7 +141,7 @@ def test_a_team_exhausts_its_hour_and_gets_the_reason(gateway: Make, counters: C
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("team", [None, "nobody"], ids=["no claim", "no rule"])
-def test_a_token_of_no_team_that_has_a_budget_is_refused_for_good(gateway: Make, team: str | None) -> None:
+def test_a_jwt_of_a_team_without_a_budget_is_refused_permanently(gateway: Make, team: str | None) -> None:
     """The refusal names the team, and has no Retry-After."""
     agent = gateway("teams")
     refused = agent.complete({TEAM: team}, cost(1))
@@ -154,7 +156,9 @@ def test_a_token_of_no_team_that_has_a_budget_is_refused_for_good(gateway: Make,
 
 @pytest.mark.e2e
 @in_one_minute
-def test_requests_and_tokens_are_counted_apart(gateway: Make, counters: Counters, unique: Unique) -> None:
+def test_requests_and_tokens_are_counted_separately(
+    gateway: Make, counters: Counters, unique: Unique
+) -> None:
     """Each request takes three calls. Requests are sent without hits, and count 1."""
     agent = gateway("requests-and-tokens")
     user = unique("ann")
@@ -169,7 +173,7 @@ def test_requests_and_tokens_are_counted_apart(gateway: Make, counters: Counters
 @pytest.mark.e2e
 @pytest.mark.parametrize("keeps_refusals", [False, True], ids=["75b4e6ce", "since 3386"])
 @in_one_minute
-def test_headers_show_the_tokens_though_requests_pass_first(
+def test_headers_show_the_token_budget_although_requests_are_checked_first(
     gateway: Make, counters: Counters, unique: Unique, keeps_refusals: bool
 ) -> None:
     """The check of requests has passed and counted the request in its own call; no header shows its limit."""
@@ -202,10 +206,10 @@ def test_callers_without_the_header_share_a_small_budget(gateway: Make, counters
 
 @pytest.mark.e2e
 @in_one_minute
-def test_prompts_and_completions_have_budgets_apart(
+def test_prompts_and_completions_have_separate_budgets(
     gateway: Make, counters: Counters, unique: Unique
 ) -> None:
-    """One call checks both, and each is charged its own amount. A request is refused if either is used up."""
+    """One call checks both, and each is charged its own amount. A request is refused if either is exhausted."""
     agent = gateway("prompt-and-completion")
     name = unique("reader")
     assert 200 == agent.complete({NAMESPACE: name}, cost(200_010, prompt=200_000)).status
@@ -227,7 +231,7 @@ def test_prompts_and_completions_have_budgets_apart(
 
 @pytest.mark.e2e
 @in_one_minute
-def test_money_is_counted_in_millionths_and_what_has_no_price_is_not_free(
+def test_money_is_counted_in_millionths_and_no_model_is_free(
     gateway: Make, counters: Counters, unique: Unique
 ) -> None:
     """12 cents by the catalogue, and 100,000 tokens of a model without a price, at 30 dollars a million."""
@@ -248,7 +252,7 @@ def test_money_is_counted_in_millionths_and_what_has_no_price_is_not_free(
 
 @pytest.mark.e2e
 @in_one_minute
-def test_an_answer_without_a_cost_is_not_charged_and_does_no_harm(
+def test_an_answer_without_a_cost_is_not_charged_and_not_logged(
     service: Service, gateway: Make, counters: Counters, unique: Unique
 ) -> None:
     """The charge then has no descriptors. The gateway ignores the error, and it is not logged."""
@@ -264,8 +268,10 @@ def test_an_answer_without_a_cost_is_not_charged_and_does_no_harm(
 
 @pytest.mark.e2e
 @in_one_minute
-def test_without_kubernetes_it_is_the_same(redis_server: RedisServer, counters: Counters) -> None:
-    """The gateway's own configuration file, and its rules: three calls, and a refusal with the reason."""
+def test_the_configuration_without_kubernetes_works_in_the_same_way(
+    redis_server: RedisServer, counters: Counters
+) -> None:
+    """With the gateway's own configuration file and its rules: three calls, and a refusal with the reason."""
     dba: Mapping[str, str | None] = {TEAM: "dba"}
     for key in ("team", "team_requests"):
         counters.reset(f"team-budgets|{key}=dba")
@@ -286,7 +292,7 @@ def test_without_kubernetes_it_is_the_same(redis_server: RedisServer, counters: 
 
 
 @pytest.mark.parametrize("file", [*POLICIES, CONFIG], ids=lambda file: file.parent.name)
-def test_while_the_service_is_away_requests_are_refused(file: Path) -> None:
+def test_requests_are_refused_while_the_service_is_down(file: Path) -> None:
     """With failClosed, the answer is a 500 after one call, without a charge."""
     policy: Policy = policy_of(file)
     with grpc.insecure_channel(f"127.0.0.1:{free_port()}") as channel:

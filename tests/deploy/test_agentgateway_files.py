@@ -29,7 +29,7 @@ def documents(file: Path) -> list[Document]:
     return found
 
 
-# What the gateway knows, read in its types: controller/api/v1alpha1 and schema/config.json of agentgateway.
+# The fields of the gateway, from its types: controller/api/v1alpha1 and schema/config.json of agentgateway.
 
 REF = {"kind": None, "name": None, "namespace": None, "port": None}
 TARGET = {"group": None, "kind": None, "name": None}
@@ -80,7 +80,7 @@ STANDALONE: dict[str, Any] = {
 
 
 def strangers(value: Any, known: Any, path: str = "") -> Iterator[str]:
-    """The paths in `value` that are not in `known`; a set there has the values of a field."""
+    """Return the paths in `value` that are not in `known`, in which a set has the valid values of a field."""
     if isinstance(known, dict) and isinstance(value, dict):
         for key, below in value.items():
             if key in known:
@@ -138,7 +138,7 @@ def test_the_rules_can_be_served_together() -> None:
 
 @each_policy
 @pytest.mark.parametrize("who", ["dba", "unknown"])
-def test_every_descriptor_meets_a_rule(file: Path, who: str) -> None:
+def test_every_descriptor_matches_a_rule(file: Path, who: str) -> None:
     """The keys of a policy are those of its rules. An unknown value matches a rule, or the domain refuses it."""
     loaded = load(documents(RULES[file.parent.name]))
     tree = RuleTree(loaded.domains)
@@ -158,7 +158,7 @@ def test_requests_and_tokens_never_share_a_counter(file: Path) -> None:
     """Otherwise, a descriptor of requests and one of tokens with the same entries would be counted together."""
     seen: dict[str, set[Any]] = {REQUESTS: set(), TOKENS: set()}
     for descriptor in policy_of(file).descriptors:
-        # Constants tell descriptors apart, what callers bring does not.
+        # Constants distinguish descriptors; values from callers do not.
         constant = [value if value.startswith('"') else "" for _, value in descriptor.entries]
         names = [name for name, _ in descriptor.entries]
         seen[descriptor.unit].add(tuple(zip(names, constant, strict=True)))

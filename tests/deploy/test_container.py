@@ -36,7 +36,7 @@ pytestmark = pytest.mark.container
 BASE = REPOSITORY / "build" / "base.tar"
 SITE = "opt/ratelimit/lib/python3.11/site-packages"
 LARGEST = 220
-"""MB of the root file system; it is 207. More is a package that nobody has asked for."""
+"""The bound for the root file system in MB; it has 207. More would be an unwanted package."""
 
 OK, OVER = pb.RateLimitResponse.OK, pb.RateLimitResponse.OVER_LIMIT
 
@@ -83,7 +83,7 @@ class Container(Service):
         user: str = "",
         mounts: Mapping[str, Path] | None = None,
     ) -> None:
-        # The port that HEALTHCHECK reads must be one: it sees what the container was started with.
+        # HEALTHCHECK reads the port from the environment of the container, so it must not be 0.
         self.environment = {**FREE_PORTS, **PATIENT, **LOG, "PORT": str(free_port()), **environment}
         self.image = image
         super().__init__(
@@ -164,11 +164,11 @@ def start(image: Image, redis_server: RedisServer, unique: Unique, tmp_path: Pat
         container.kill()
 
 
-# A life
+# From the start to the stop
 
 
 @pytest.mark.parametrize("transport", ["grpcio", "native"])
-def test_it_serves_from_a_read_only_root_and_ends_in_good_order(
+def test_the_container_serves_from_a_read_only_root_and_stops_cleanly(
     start: Start, redis_server: RedisServer, transport: str
 ) -> None:
     """It is process 1, runs as nobody without capabilities, is healthy, decides, counts in Redis, and exits
@@ -195,12 +195,10 @@ def test_it_serves_from_a_read_only_root_and_ends_in_good_order(
 
 
 @pytest.mark.parametrize("user", ["", "1000670000:0"])
-def test_changed_rules_are_read_by_another_process_which_leaves_nothing_behind(
-    start: Start, user: str
-) -> None:
-    """Process 1 waits for the process that reads them, since there is no other init.
+def test_the_process_that_reads_changed_rules_leaves_nothing_behind(start: Start, user: str) -> None:
+    """Process 1 waits for it, because there is no other init.
 
-    It needs no place to write to.
+    It needs no writable directory.
     """
     container = start(user=user)
     changed = f"domain: {start.domain}\ndescriptors: [{{key: model, rate_limit: {{unit: year, requests_per_unit: 7}}}}]\n"
@@ -221,14 +219,14 @@ def test_the_native_transport_is_linked_to_debians_nghttp2(start: Start) -> None
 
 
 @pytest.mark.parametrize("user", ["1000670000:0", "12345:12345"])
-def test_any_other_user_does_as_well(start: Start, user: str) -> None:
+def test_any_user_id_works(start: Start, user: str) -> None:
     """OpenShift chooses a user of the group 0; other platforms have other rules."""
     container = start(user=user)
     wait_for("HEALTHCHECK", lambda: (0, "OK") == container.check())
     assert 0 == container.stop()
 
 
-def test_arguments_of_upstreams_image_change_nothing(start: Start) -> None:
+def test_arguments_of_upstreams_image_are_ignored(start: Start) -> None:
     """Neither the arguments of upstream's documentation, nor any that equals an option of ours."""
     arguments = [
         "-config",
@@ -244,7 +242,7 @@ def test_arguments_of_upstreams_image_change_nothing(start: Start) -> None:
 
 
 @pytest.mark.parametrize("without", ["", "REDIS_"], ids=["away", "unset"])
-def test_without_redis_it_does_not_fall_back_to_memory(start: Start, without: str) -> None:
+def test_the_container_does_not_fall_back_to_memory_without_redis(start: Start, without: str) -> None:
     """This holds without a variable that names a store, too: the counters would be lost with the container.
 
     It is not healthy, and reports the reason.
@@ -260,7 +258,7 @@ def test_without_redis_it_does_not_fall_back_to_memory(start: Start, without: st
         assert "UNAVAILABLE" == caller.status(start.domain, "model", "gpt")
 
 
-# What else is started in it
+# Other programs in the container
 
 
 def test_an_init_container_can_wait_for_redis(image: Image, redis_server: RedisServer) -> None:
@@ -283,7 +281,7 @@ def test_the_command_line_is_on_the_path(image: Image, start: Start) -> None:
     assert "70 of 100 left" in asked.stdout
 
 
-# What is in it
+# The content of the image
 
 
 def test_packages_are_those_of_the_lock_file(image: Image) -> None:
@@ -306,7 +304,7 @@ def test_packages_are_those_of_the_lock_file(image: Image) -> None:
     assert locked == installed
 
 
-def test_nothing_to_build_or_to_install_with_is_left(image: Image) -> None:
+def test_no_build_tool_is_in_the_image(image: Image) -> None:
     """No compiler, no pip, no Cython, and no Debian package that fetches Python packages."""
     tools = "cc gcc c99 g++ make ld as pip pip3 easy_install cython curl wget perl"
     found = image.run("/bin/sh", "-c", f"for tool in {tools}; do command -v $tool; done; true").stdout.split()
@@ -315,7 +313,7 @@ def test_nothing_to_build_or_to_install_with_is_left(image: Image) -> None:
         assert 1 == image.run("/opt/ratelimit/bin/python", "-I", "-c", f"import {module}").returncode
 
 
-def test_nothing_in_it_can_be_written_but_what_everybody_may(image: Image) -> None:
+def test_only_world_writable_paths_can_be_written(image: Image) -> None:
     """Neither its user nor another one of the group 0 can, and no file is setuid."""
     everybodys = {"/tmp", "/var/tmp", "/run/lock"}
     found, setuid = set(), set()
@@ -340,7 +338,7 @@ def test_nothing_in_it_can_be_written_but_what_everybody_may(image: Image) -> No
     assert set() == setuid
 
 
-def test_every_module_is_compiled_for_good(image: Image) -> None:
+def test_every_module_has_unchecked_bytecode(image: Image) -> None:
     """Its bytecode is not checked against the source, because nothing could be written at run time."""
     site = image.root / SITE
     modules = [path for path in site.rglob("*.py") if "lib2to3" not in path.parts]
@@ -351,7 +349,7 @@ def test_every_module_is_compiled_for_good(image: Image) -> None:
         assert unchecked == int.from_bytes(compiled.read_bytes()[4:8], "little"), module
 
 
-def test_the_page_for_browsers_is_in_it(image: Image) -> None:
+def test_the_page_for_browsers_is_in_the_image(image: Image) -> None:
     """Every file of it."""
     page = REPOSITORY / "ratelimit_service" / "http" / "page"
     wanted = {path.relative_to(page) for path in page.rglob("*") if path.is_file()}
@@ -359,8 +357,8 @@ def test_the_page_for_browsers_is_in_it(image: Image) -> None:
     assert wanted == {path.relative_to(there) for path in there.rglob("*") if path.is_file()}
 
 
-def test_it_is_slim(image: Image) -> None:
-    """No cache, no package lists, and a bounded size."""
+def test_the_size_of_the_image_is_bounded(image: Image) -> None:
+    """It has no caches and no package lists."""
     assert [] == list((image.root / "var/lib/apt/lists").iterdir())
     assert not (image.root / "root/.cache").exists()
     size = sum(path.lstat().st_size for path in image.root.rglob("*") if not path.is_symlink())

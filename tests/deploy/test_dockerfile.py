@@ -18,12 +18,12 @@ CONTEXT = Context(REPOSITORY, (REPOSITORY / ".dockerignore").read_text().splitli
 DEFAULTS = {setting.name: setting.default for setting in documented()}
 
 
-def test_both_stages_are_of_one_debian() -> None:
+def test_both_stages_have_the_same_debian() -> None:
     """The compiled modules of the first stage link to libraries of the second."""
     assert {"debian:bookworm-slim"} == {stage.base for stage in STAGES}
 
 
-def test_all_that_is_copied_is_in_the_context() -> None:
+def test_every_copied_file_is_in_the_context() -> None:
     """.dockerignore keeps every source of a COPY, and directories are not empty."""
     sources = [
         source
@@ -36,7 +36,7 @@ def test_all_that_is_copied_is_in_the_context() -> None:
     assert [] == [source for source in sources if not CONTEXT.files(source)]
 
 
-def test_the_context_has_the_package_and_none_of_what_was_made_from_it() -> None:
+def test_the_context_has_the_package_without_build_results() -> None:
     """The image builds the extension, even if `make native` has left one in the checkout."""
     files = CONTEXT.files("ratelimit_service")
     assert {"ratelimit_service/cli/options.py", "ratelimit_service/transports/native/_http2.pyx"} <= set(
@@ -66,7 +66,7 @@ def test_nothing_else_is_in_the_context(path: str) -> None:
     assert not CONTEXT.has(path)
 
 
-def test_python_packages_come_by_their_hashes() -> None:
+def test_python_packages_are_installed_by_hash() -> None:
     """Each `pip install` uses the lock file and wheels, or installs the package itself without a network."""
     installs = [run.text for run in BUILDER.all("RUN") if "pip install" in run.text]
     assert 2 == len(installs)
@@ -108,10 +108,10 @@ def test_there_is_no_entrypoint() -> None:
     assert ["/bin/ratelimit"] == command.words
 
 
-# The reading itself
+# The parser
 
 
-def test_continued_lines_comments_flags_and_quotes_are_read() -> None:
+def test_continued_lines_comments_flags_and_quotes_are_parsed() -> None:
     """As Docker reads them, for the syntax that the Dockerfile uses."""
     (stage,) = parse(
         'ARG BASE=debian:x\nFROM ${BASE} AS one\n# a comment\nRUN a \\\n# within\n  && b\nENV A="1 2" B=3\nCOPY --chmod=0755 x y/\n'
@@ -124,13 +124,13 @@ def test_continued_lines_comments_flags_and_quotes_are_read() -> None:
 
 
 @pytest.mark.parametrize("line", ["ADD x y", "RUN <<EOF", "ONBUILD RUN a", "run a"])
-def test_what_is_not_known_is_refused(line: str) -> None:
+def test_an_unsupported_instruction_is_refused(line: str) -> None:
     """A step that the parser ignored would not be tested."""
     with pytest.raises(ValueError, match="line 2: cannot carry out"):
         parse(f"FROM debian\n{line}\n")
 
 
-def test_the_last_pattern_that_fits_decides(tmp_path: Path) -> None:
+def test_the_last_matching_pattern_decides(tmp_path: Path) -> None:
     """As in .dockerignore: `!` includes a path again, and a pattern matches everything below a directory."""
     context = Context(tmp_path, ["*", "!kept", "# note", "", "**/*.so", "!kept/in/this.so"])
     paths = ["kept", "kept/a.py", "kept/in/a.so", "kept/in/this.so", "other", "other/kept"]

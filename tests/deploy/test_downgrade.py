@@ -1,4 +1,4 @@
-"""deploy/envoy/downgrade.yaml: the cheaper model before the wall, through the real Envoy 1.40."""
+"""deploy/envoy/downgrade.yaml: a cheaper model before the budget is exhausted, through the real Envoy 1.40."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def llm() -> Iterator[RecordingLlm]:
 
 
 def configured(service: str, llm: MockLlm) -> dict[str, Any]:
-    """The file, with this service and this provider."""
+    """Return the configuration in the file, with this service and this provider."""
     text: dict[str, Any] = yaml.safe_load((DIRECTORY / "downgrade.yaml").read_text())
     resources = text["static_resources"]
     for place in (text["admin"]["address"], resources["listeners"][0]["address"]):
@@ -65,7 +65,7 @@ def configured(service: str, llm: MockLlm) -> dict[str, Any]:
             "port_value": ports[cluster["name"]],
         }
     manager = resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-    manager["http_filters"][0]["typed_config"]["timeout"] = "10s"  # a machine with other work
+    manager["http_filters"][0]["typed_config"]["timeout"] = "10s"  # for busy machines
     return text
 
 
@@ -110,8 +110,10 @@ def told(answer: httpx.Response) -> list[str]:
     return [answer.headers[name] for name in SIGNALS]
 
 
-def test_the_model_is_the_smaller_one_from_80_percent_on(tmp_path: Path, llm: RecordingLlm) -> None:
-    """Until the budget is used up and the request is refused; both the provider and the caller can see it coming."""
+def test_requests_get_the_smaller_model_from_80_percent_on(tmp_path: Path, llm: RecordingLlm) -> None:
+    """Until the budget is exhausted and requests are refused. The provider and the caller get the signal in
+    advance.
+    """
     with gateway(tmp_path, llm) as envoy:
         answers = [envoy.post(tokens) for tokens in (799, 1, 199, 1, 0)]
         assert [200, 200, 200, 200, 429] == [answer.status_code for answer in answers]
@@ -139,7 +141,7 @@ def test_a_caller_cannot_choose_its_model(tmp_path: Path, llm: RecordingLlm) -> 
         assert ["low", "0.9000", "100"] == list(llm.headers[1].values()) == told(answer)
 
 
-def test_a_long_request_is_downgraded_as_well(tmp_path: Path, llm: RecordingLlm) -> None:
+def test_a_long_request_is_downgraded(tmp_path: Path, llm: RecordingLlm) -> None:
     """Its body is larger than Envoy buffers by default."""
     with gateway(tmp_path, llm) as envoy:
         envoy.post(900)
@@ -147,7 +149,7 @@ def test_a_long_request_is_downgraded_as_well(tmp_path: Path, llm: RecordingLlm)
         assert (["large-model", "small-model"], 3_000_000) == (llm.models, llm.lengths[1])
 
 
-def test_a_soft_limit_downgrades_and_refuses_nobody(tmp_path: Path, llm: RecordingLlm) -> None:
+def test_a_soft_limit_downgrades_and_refuses_no_request(tmp_path: Path, llm: RecordingLlm) -> None:
     """shadow_mode: beyond the limit the state is `over`, and the request passes."""
     with gateway(tmp_path, llm, f"{RULES}    shadow_mode: true\n") as envoy:
         answers = [envoy.post(tokens) for tokens in (1_500, 0)]
@@ -156,7 +158,7 @@ def test_a_soft_limit_downgrades_and_refuses_nobody(tmp_path: Path, llm: Recordi
         assert ["over", "1.5000", "0"] == told(answers[1])
 
 
-def test_without_a_signal_every_model_is_the_one_asked_for(tmp_path: Path, llm: RecordingLlm) -> None:
+def test_without_a_signal_no_model_is_changed(tmp_path: Path, llm: RecordingLlm) -> None:
     """The routes of the file do no harm to rules without it."""
     rules = "\n".join(line for line in RULES.splitlines() if not line.startswith(("signal", "low_at")))
     with gateway(tmp_path, llm, rules) as envoy:

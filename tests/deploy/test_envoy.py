@@ -1,4 +1,6 @@
-"""deploy/envoy: the file that people start from, in the real Envoy, before the service with the rules beside it."""
+"""deploy/envoy: the file for users to start from, in the real Envoy, in front of the service with the rules
+of the folder.
+"""
 
 from __future__ import annotations
 
@@ -39,12 +41,12 @@ from .provider import COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, PeculiarLlm
 pytestmark = pytest.mark.e2e
 
 
-def test_envoy_accepts_the_file_as_it_is(tmp_path: Path) -> None:
+def test_envoy_accepts_the_file_unchanged(tmp_path: Path) -> None:
     """`envoy --mode validate` finds no error, and no deprecated field."""
     assert "deprecated" not in validated(tmp_path, "-c", str(FILE)).lower()
 
 
-def test_every_descriptor_that_it_sends_matches_a_rule() -> None:
+def test_every_descriptor_of_the_file_matches_a_rule() -> None:
     """For a team with its own rule, and for one without."""
     configured = ratelimit_filter(yaml.safe_load(FILE.read_text()))
     loaded = load([read(RULES.name, RULES.read_bytes())])
@@ -57,7 +59,7 @@ def test_every_descriptor_that_it_sends_matches_a_rule() -> None:
 
 
 def entry(action: dict[str, Any], header: str) -> Entry:
-    """The entry that an action makes from this value of its header."""
+    """Return the entry that an action makes from this value of its header."""
     ((kind, fields),) = action.items()
     values = {"request_headers": header, "generic_key": fields.get("descriptor_value")}
     return Entry(fields["descriptor_key"].encode(), values[kind].encode())
@@ -65,7 +67,7 @@ def entry(action: dict[str, Any], header: str) -> Entry:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
 @in_one_minute
-def test_what_an_answer_has_cost_is_charged_and_the_next_is_refused_when_all_is_used(
+def test_answers_are_charged_until_the_budget_is_exhausted(
     gateway: Gateway, unique: Unique, stream: bool
 ) -> None:
     """600 and 500 of 1,000 tokens: the request that crosses the limit succeeds.
@@ -86,7 +88,7 @@ def test_what_an_answer_has_cost_is_charged_and_the_next_is_refused_when_all_is_
 
 
 @in_one_minute
-def test_a_refused_caller_learns_why_and_when_to_come_back(gateway: Gateway, unique: Unique) -> None:
+def test_a_refusal_has_the_reason_and_the_time_of_the_reset(gateway: Gateway, unique: Unique) -> None:
     """Envoy's x-ratelimit headers, and the service's Retry-After and body, each of them once."""
     team = unique("ops")
     served = gateway.complete(COMPLETIONS, {"x-team-id": team, "x-mock-tokens": "1200"})
@@ -134,7 +136,7 @@ def test_the_access_log_has_the_metered_tokens(
         through.complete(COMPLETIONS, {"x-team-id": team, "x-mock-tokens": "12"})
         for path in ("/v1/files", COMPLETIONS):
             through.complete(path, {"x-team-id": team, **text})
-    # It is written when Envoy ends, at the latest.
+    # Envoy writes it at the latest when it ends.
     logged = [
         json.loads(line) for line in (tmp_path / "envoy.log").read_text().splitlines() if line.startswith("{")
     ]
@@ -145,7 +147,7 @@ def test_the_access_log_has_the_metered_tokens(
 
 
 @in_one_minute
-def test_the_readme_charges_what_it_says_and_no_more(
+def test_the_example_of_the_readme_charges_only_the_documented_answers(
     redis_server: RedisServer, peculiar_llm: PeculiarLlm, unique: Unique, tmp_path: Path
 ) -> None:
     """JSON of OpenAI's APIs, with a charset as well. The other APIs need envoy.yaml, and are not charged."""
@@ -179,7 +181,7 @@ def test_the_readme_charges_what_it_says_and_no_more(
 
 
 @pytest.mark.parametrize(("closed", "status"), [(True, 503), (False, 200)], ids=["closed", "open"])
-def test_what_becomes_of_requests_while_the_service_is_away(
+def test_the_failure_mode_decides_while_the_service_is_down(
     peculiar_llm: PeculiarLlm,
     redis_server: RedisServer,
     unique: Unique,
@@ -207,8 +209,8 @@ def test_what_becomes_of_requests_while_the_service_is_away(
         assert (status, False) == (answer.status_code, "x-ratelimit-limit" in answer.headers)
         with Service(environment) as service:
             wait_for("an answer of the service", lambda: asked().headers.get("x-ratelimit-limit"))
-            # It hangs: longer than the timeout nobody waits for it.
+            # It hangs: callers wait for the timeout at most.
             service.signal(signal.SIGSTOP)
             answer = asked()
             assert (status, False) == (answer.status_code, "x-ratelimit-limit" in answer.headers)
-            assert answer.elapsed.total_seconds() >= 0.24  # timers of Envoy are that exact
+            assert answer.elapsed.total_seconds() >= 0.24  # the accuracy of Envoy's timers

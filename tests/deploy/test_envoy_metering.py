@@ -1,4 +1,4 @@
-"""deploy/envoy: what an answer is charged, whatever its shape and however it ends."""
+"""deploy/envoy: the charge for an answer, for each format and each end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ each_shape = pytest.mark.parametrize(
 
 @each_shape
 @in_one_minute
-def test_an_answer_of_each_shape_is_charged_to_the_token(
+def test_an_answer_in_each_format_is_charged_exactly(
     gateway: Gateway, unique: Unique, path: str, stream: bool
 ) -> None:
     """An expression of Envoy would round the seven digits in the text."""
@@ -46,7 +46,7 @@ def test_an_answer_of_each_shape_is_charged_to_the_token(
 
 @each_shape
 @in_one_minute
-def test_an_answer_that_does_not_say_what_it_has_cost_is_charged_what_is_assumed(
+def test_an_answer_without_usage_is_charged_the_assumed_amount(
     gateway: Gateway, unique: Unique, path: str, stream: bool
 ) -> None:
     """Otherwise, an answer without usage would be the cheapest."""
@@ -57,9 +57,7 @@ def test_an_answer_that_does_not_say_what_it_has_cost_is_charged_what_is_assumed
 
 
 @in_one_minute
-def test_a_stream_that_was_not_asked_for_its_usage_is_charged_what_is_assumed(
-    gateway: Gateway, unique: Unique
-) -> None:
+def test_a_stream_without_usage_is_charged_the_assumed_amount(gateway: Gateway, unique: Unique) -> None:
     """OpenAI's API omits usage in a stream unless stream_options requests it."""
     team = unique("ops")
     answer = gateway.complete(COMPLETIONS, {"x-team-id": team}, stream=True, include_usage=False)
@@ -80,7 +78,7 @@ def test_a_stream_that_was_not_asked_for_its_usage_is_charged_what_is_assumed(
     ids=["charset", "gzip", "large", "large event", "usage in each chunk", "usage in two events"],
 )
 @in_one_minute
-def test_an_answer_is_metered_though_it_is(
+def test_an_unusual_answer_is_metered(
     gateway: Gateway, unique: Unique, path: str, stream: bool, peculiar: dict[str, str]
 ) -> None:
     """A content type with a charset, a provider that compresses, an answer or an event above Envoy's default
@@ -93,9 +91,9 @@ def test_an_answer_is_metered_though_it_is(
 
 
 @in_one_minute
-def test_what_makes_no_tokens_costs_nothing(gateway: Gateway, unique: Unique) -> None:
-    """An error, a request that counts the tokens of a prompt, and an answer that is read again, although it
-    has usage.
+def test_a_request_without_tokens_costs_nothing(gateway: Gateway, unique: Unique) -> None:
+    """An error, a request that counts the tokens of a prompt, and the retrieval of an earlier answer,
+    although it has usage.
     """
     team = unique("ops")
     who = {"x-team-id": team}
@@ -106,7 +104,7 @@ def test_what_makes_no_tokens_costs_nothing(gateway: Gateway, unique: Unique) ->
         assert status == gateway.complete(path, who | headers).status_code
     stored = gateway.client.get(RESPONSES, headers=who)
     assert (200, 40) == (stored.status_code, stored.json()["usage"]["total_tokens"])
-    # Whatever was charged for them would be there before what this has cost.
+    # A charge for one of them would be counted before the charge of this request.
     assert 200 == gateway.complete(COMPLETIONS, who | {"x-mock-tokens": "7"}).status_code
     gateway.counters.wait_until(bucket(team), 7)
 
@@ -115,12 +113,10 @@ def test_what_makes_no_tokens_costs_nothing(gateway: Gateway, unique: Unique) ->
     ("path", "charged"), [(COMPLETIONS, ASSUMED), (RESPONSES, ASSUMED), (MESSAGES, 5 + 5 + 10 + 1)]
 )
 @in_one_minute
-def test_a_caller_that_hangs_up_on_a_stream_is_charged(
+def test_a_caller_that_aborts_a_stream_is_charged(
     gateway: Gateway, unique: Unique, path: str, charged: int
 ) -> None:
-    """By the usage that the stream has sent so far, which for messages is the prompt, or else by the assumed
-    amount.
-    """
+    """The usage that the stream has sent so far (for messages, the prompt), or else the assumed amount."""
     team = unique("ops")
     body = {"model": "gpt-x", "messages": [], "stream": True}
     headers = {"x-team-id": team, "x-mock-endless": "yes"}
@@ -132,12 +128,12 @@ def test_a_caller_that_hangs_up_on_a_stream_is_charged(
 
 @pytest.mark.parametrize("http2", [False, True], ids=["disconnects", "resets"])
 @in_one_minute
-def test_a_caller_that_hangs_up_before_the_answer_begins_is_charged_what_is_assumed(
+def test_a_caller_that_disconnects_before_the_answer_is_charged_the_assumed_amount(
     gateway: Gateway, peculiar_llm: PeculiarLlm, unique: Unique, http2: bool
 ) -> None:
     """The provider processes the request nevertheless.
 
-    In HTTP/2 a caller resets its stream, as a gRPC client does that is closed.
+    In HTTP/2, a caller resets its stream, as a gRPC client does when it is closed.
     """
     team = unique("ops")
     headers = {"x-team-id": team, "x-mock-silent": team}

@@ -1,8 +1,8 @@
-"""A rolling restart behind the Envoy of deploy/envoy, whose addresses are static: callers do not notice.
+"""A rolling restart behind the Envoy of deploy/envoy, which has static addresses: callers do not notice.
 
-Nothing but the health check of the file tells Envoy that a replica leaves, so a replica has to drain for
-longer than that takes (SHUTDOWN_DRAIN). Here the check comes more often, so that the test is short; that the
-files fit each other is a test of its own.
+Only the health check of the file tells Envoy that a replica stops, so a replica has to drain for longer than
+that takes (SHUTDOWN_DRAIN). Here, the interval of the check is shorter, to shorten the test. Another test
+shows that the files match.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ pytestmark = pytest.mark.e2e
 CALLERS = 8
 TOKENS = 3
 BETWEEN_TWO = 100
-"""Answers between two events: so nothing happens while nobody calls."""
+"""Answers between two events, so that each event happens under load."""
 
 OFTEN = "0.25s"
 DRAIN = "2s"
-"""Some checks longer than OFTEN, for slow machines."""
+"""Several intervals of OFTEN, for slow machines."""
 
 
 def health_check(text: dict[str, Any]) -> dict[str, Any]:
-    """How the Envoy of the file checks the service."""
+    """Return the health check of the service in Envoy's file."""
     (cluster,) = (each for each in text["static_resources"]["clusters"] if each["name"] == "ratelimit")
     (check,) = cluster["health_checks"]
     assert isinstance(check, dict)
@@ -51,7 +51,7 @@ def health_check(text: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["base", "redis", "managed-redis"])
 def test_a_replica_drains_for_longer_than_the_health_check_takes_to_notice(name: str) -> None:
-    """One NOT_SERVING is enough for Envoy; its next check is an interval away at most."""
+    """One NOT_SERVING is enough for Envoy, and its next check is at most an interval away."""
     check = health_check(yaml.safe_load(FILE.read_text()))
     assert check["interval"] == check["no_traffic_interval"]
     noticed = read_duration(check["interval"]) + read_duration(check["timeout"])
@@ -59,7 +59,7 @@ def test_a_replica_drains_for_longer_than_the_health_check_takes_to_notice(name:
 
 
 class Callers:
-    """Callers who ask for completions without a pause. `answers` has how often each status came."""
+    """Callers that request completions without a pause. `answers` has the number of answers by status."""
 
     def __init__(self, client: httpx.AsyncClient, team: str) -> None:
         self._client = client
@@ -69,7 +69,7 @@ class Callers:
         self.answers = Counter[int]()
 
     async def call(self) -> None:
-        """One caller, until the end."""
+        """Call until the end."""
         while not self._ended:
             answer = await self._client.post(COMPLETIONS, headers=self._headers, json={"messages": []})
             async with self._answered:
@@ -77,18 +77,18 @@ class Callers:
                 self._answered.notify_all()
 
     async def more(self) -> None:
-        """Return when some more requests were answered."""
+        """Wait until some more requests are answered."""
         least = self.answers.total() + BETWEEN_TWO
         async with self._answered:
             await self._answered.wait_for(lambda: self.answers.total() >= least)
 
     def end(self) -> None:
-        """Let each caller end with the answer that it waits for."""
+        """Let each caller end after its current answer."""
         self._ended = True
 
 
 async def healthy(envoy: EnvoyProcess, client: httpx.AsyncClient, *ports: int) -> None:
-    """Return when Envoy takes the replicas at these ports for healthy."""
+    """Wait until Envoy considers the replicas at these ports healthy."""
     wanted = {f"ratelimit::127.0.0.1:{port}::health_flags::healthy" for port in ports}
     async with asyncio.timeout(PATIENCE):
         while not wanted <= set((await client.get(f"http://{envoy.admin}/clusters")).text.splitlines()):
@@ -96,7 +96,7 @@ async def healthy(envoy: EnvoyProcess, client: httpx.AsyncClient, *ports: int) -
 
 
 def before(*ports: int, llm: int) -> str:
-    """The configuration of an Envoy with the service at each of these ports."""
+    """Return the configuration of an Envoy with the service at each of these ports."""
     text = bootstrap(ratelimit=0, llm=llm)
     check = health_check(text)
     check |= {"interval": OFTEN, "no_traffic_interval": OFTEN}
@@ -108,10 +108,12 @@ def before(*ports: int, llm: int) -> str:
     return yaml.safe_dump(text)
 
 
-async def test_replicas_behind_a_static_envoy_are_restarted_and_no_request_fails(
+async def test_no_request_fails_while_replicas_behind_a_static_envoy_are_restarted(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """Each at its address, one on each transport: every answer is a 200, and every one of them was charged."""
+    """Each keeps its address, and there is one on each transport. Every answer is a 200, and every request is
+    charged.
+    """
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES.read_text().replace("tokens_per_unit: 1_000}", "tokens_per_unit: 1_000_000_000}"))
     ports = {"grpcio": free_port(), "native": free_port()}

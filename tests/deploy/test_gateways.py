@@ -47,7 +47,7 @@ def counters(redis_server: RedisServer) -> Counters:
 
 
 def statuses(client: httpx.Client, times: int, path: str, **headers: str) -> list[int]:
-    """The statuses of this many requests."""
+    """Return the statuses of this many requests."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return [client.post(path, headers=names, json={}).status_code for _ in range(times)]
 
@@ -201,7 +201,7 @@ def test_kgateway_limits_requests(
     assert {12} == set(counters.of(f"api|remote_address={address}").values())
 
 
-def test_kgateway_closes_what_it_leaves_open() -> None:
+def test_kgateway_is_configured_to_fail_closed() -> None:
     """By default it fails open, after 100 ms. A Service in another namespace needs a grant."""
     resource = one(DEPLOY / "kgateway" / "extension.yaml", "GatewayExtension")
     limits = resource["spec"]["rateLimit"]

@@ -36,13 +36,13 @@ def config(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "::", "::1"])
-def test_a_healthy_service_is_healthy_on_whatever_address_it_listens(config: str, host: str) -> None:
+def test_the_check_finds_the_service_on_any_address(config: str, host: str) -> None:
     """It reads HOST and PORT as the service does."""
     with Service({"BACKEND_TYPE": "memory", "CONFIG_PATH": config, "HOST": host}) as service:
         assert (0, "OK") == check({"HOST": host, "PORT": str(port_of(service.http))})
 
 
-def test_a_port_with_tls_is_asked_with_tls(config: str, tmp_path: Path) -> None:
+def test_the_check_uses_tls_for_a_port_with_tls(config: str, tmp_path: Path) -> None:
     """It does not verify the certificate, because it connects to its own container."""
     certificate, key = Authority().issue("ratelimit.example").write(tmp_path)
     tls = {"HTTP_TLS_CERT": certificate, "HTTP_TLS_KEY": key}
@@ -52,7 +52,7 @@ def test_a_port_with_tls_is_asked_with_tls(config: str, tmp_path: Path) -> None:
         assert 1 == check(port)[0]
 
 
-def test_a_service_that_cannot_do_its_work_is_not_healthy(config: str) -> None:
+def test_a_service_without_its_store_is_unhealthy(config: str) -> None:
     """It prints what is missing, which `docker inspect` shows."""
     nowhere = {"REDIS_URL": f"127.0.0.1:{free_port()}", "CONFIG_PATH": config}
     with Service(nowhere) as service:
@@ -61,7 +61,7 @@ def test_a_service_that_cannot_do_its_work_is_not_healthy(config: str) -> None:
     assert "redis" in said.lower()
 
 
-def test_no_service_is_not_healthy() -> None:
+def test_a_container_without_a_service_is_unhealthy() -> None:
     """Nor is it healthy with an invalid port."""
     code, said = check({"PORT": str(free_port())})
     assert (1, "cannot be asked: [Errno") == (code, said[:23])

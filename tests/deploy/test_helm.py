@@ -28,11 +28,11 @@ from .test_kubernetes import as_the_operator_reads
 each_example = pytest.mark.parametrize("example", [(), *((name,) for name in EXAMPLES)], ids=str)
 
 
-# What helm and the API say
+# Checks by helm and by the schemas of the API
 
 
 @each_example
-def test_helm_has_nothing_against_it(example: tuple[str, ...]) -> None:
+def test_helm_lint_accepts_the_chart(example: tuple[str, ...]) -> None:
     """`helm lint --strict`, in which a warning is an error."""
     done = helm("lint", "--strict", CHART, *(word for name in example for word in ("-f", EXAMPLES[name])))
     assert 0 == done.code, done.out + done.err
@@ -62,14 +62,14 @@ def test_a_kubernetes_that_is_too_old_is_refused() -> None:
 @pytest.mark.parametrize(
     "example", [(), ("managed-redis",), ("single",)], ids=["base", "managed-redis", "single"]
 )
-def test_it_comes_to_what_kustomize_comes_to(example: tuple[str, ...]) -> None:
+def test_the_chart_renders_the_objects_of_kustomize(example: tuple[str, ...]) -> None:
     """With default values it equals the base, with the values of an example the overlay of the same name,
     field by field.
     """
     assert plain(objects_of(*(example or ("base",)))) == plain(objects(*example))
 
 
-def test_the_redis_beside_it_is_that_of_kustomize() -> None:
+def test_the_redis_of_the_chart_is_that_of_kustomize() -> None:
     """Except for its name, which starts with the release's, and the hash that restarts it after a change of
     redis.conf.
     """
@@ -89,7 +89,7 @@ def test_the_redis_beside_it_is_that_of_kustomize() -> None:
     assert expected == actual
 
 
-def test_monitoring_is_that_of_kustomize() -> None:
+def test_the_monitoring_of_the_chart_is_that_of_kustomize() -> None:
     """The alerts and dashboards are the same; the labels are those of the example, and the job is named by a
     label.
     """
@@ -138,7 +138,7 @@ NO_POLICY = "WARNING: without the NetworkPolicy every pod of the cluster may cha
     ],
     ids=["defaults", "bundled", "managed", "no way", "memory", "no gateway", "no policy"],
 )
-def test_the_notes_say_what_to_try_and_what_is_missing(
+def test_the_notes_have_commands_and_missing_requirements(
     telling: Path, tmp_path: Path, values: dict[str, Any], warnings: list[str]
 ) -> None:
     """They have the commands of the README of deploy/kubernetes, and a warning for each missing requirement."""
@@ -166,14 +166,14 @@ def test_a_packaged_chart_renders_the_same(tmp_path: Path) -> None:
     assert parsed(templated(*values, chart=package).out).by_name == parsed(templated(*values).out).by_name
 
 
-def test_the_chart_is_of_this_version() -> None:
+def test_the_chart_has_the_version_of_the_package() -> None:
     """The image has the same version: the chart and the image are released together."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
     assert (version, version) == (chart["version"], chart["appVersion"])
 
 
-def test_the_values_of_the_readme_are_taken(tmp_path: Path) -> None:
+def test_the_values_in_the_readme_are_valid(tmp_path: Path) -> None:
     """Each block of values in it."""
     shown = [block for block in blocks(README) if block.info == "yaml"]
     assert shown

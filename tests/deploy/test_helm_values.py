@@ -24,7 +24,7 @@ SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
 # Values
 
 
-def test_everything_that_has_a_value_is_in_the_schema() -> None:
+def test_the_values_and_the_schema_agree() -> None:
     """And vice versa, at every level: a misspelt value is refused, and every value in the schema has an
     effect.
     """
@@ -79,7 +79,7 @@ def _paths(values: Any, path: str = "") -> Iterator[str]:
             yield f"{path}{name}"
 
 
-def test_the_values_that_no_example_sets_go_where_they_belong(tmp_path: Path) -> None:
+def test_each_value_without_an_example_has_its_effect(tmp_path: Path) -> None:
     """Each appears exactly where it belongs."""
     bundled = {
         "enabled": True,
@@ -146,7 +146,7 @@ def test_the_values_that_no_example_sets_go_where_they_belong(tmp_path: Path) ->
     ],
     ids=["none", "a claim that is there", "a claim of its own"],
 )
-def test_counters_in_memory_are_kept_where_they_shall_be(
+def test_counters_in_memory_are_kept_in_the_configured_volume(
     tmp_path: Path, persistence: dict[str, Any], volumes: list[str], claims: list[tuple[str, str]]
 ) -> None:
     """There is one replica in each case, and it ends before the next one starts."""
@@ -170,7 +170,7 @@ def test_counters_in_memory_are_kept_where_they_shall_be(
     ]
 
 
-def test_a_release_with_everything_of_its_own_fits_together() -> None:
+def test_the_objects_of_a_customized_release_are_consistent() -> None:
     """Its settings load, secrets and volumes are mounted where the service looks for them, and its policy
     opens the ports of its Redis.
     """
@@ -216,7 +216,7 @@ def _container(found: Objects) -> Object:
     return container
 
 
-def test_releases_in_one_namespace_do_not_meet() -> None:
+def test_releases_in_one_namespace_are_independent() -> None:
     """They share no object, and no selector of one finds a pod of the other."""
     one, other = objects("redis"), objects("redis", release="second")
     assert set() == one.by_name.keys() & other.by_name.keys()
@@ -239,7 +239,7 @@ def test_releases_in_one_namespace_do_not_meet() -> None:
         ("mymaster,sentinel-0:26379,sentinel-1:26379", [6379, 26379, 26379]),
     ],
 )
-def test_the_policy_opens_the_port_that_the_url_names(tmp_path: Path, url: str, opened: list[int]) -> None:
+def test_the_policy_opens_the_ports_in_the_url(tmp_path: Path, url: str, opened: list[int]) -> None:
     """Those of each address; Redis' default port for an address without one."""
     values = {"redis": {"url": url}, "networkPolicy": {"redis": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}}
     policy = parsed(templated(written(values, tmp_path)).out).one("NetworkPolicy", "ratelimit-to-redis")
@@ -286,9 +286,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize("values, complaint", REFUSED, ids=[json.dumps(values) for values, _ in REFUSED])
-def test_values_that_cannot_be_meant_are_refused(
-    tmp_path: Path, values: dict[str, Any], complaint: str
-) -> None:
+def test_invalid_values_are_refused(tmp_path: Path, values: dict[str, Any], complaint: str) -> None:
     """The error has the place and a correction; nothing is rendered."""
     done = templated(written(values, tmp_path))
     assert (1, "") == (done.code, done.out)

@@ -35,40 +35,42 @@ pytestmark = pytest.mark.e2e
 
 
 def with_ids(found: Filters) -> None:
-    """As the file is."""
+    """The configuration in the file, with ids."""
 
 
 def without_ids(found: Filters) -> None:
-    """As most gateways are today: nothing comes back."""
+    """A gateway that returns no ids, as most gateways today."""
     del rate_limit(found)["rate_limits"][1]["actions"][1]
 
 
 def without_ids_and_releases(found: Filters) -> None:
-    """And without usage, nothing is sent."""
+    """A gateway that also sends nothing for an answer without usage."""
     without_ids(found)
     charge = rate_limit(found)["rate_limits"][1]
     charge["hits_addend"] = {"format": "%DYNAMIC_METADATA(llm:total_tokens)%"}
 
 
 def with_marker(found: Filters) -> None:
-    """A marker of the end in place of an id."""
+    """A gateway that marks the end of a request, instead of returning ids."""
     rate_limit(found)["rate_limits"][1]["actions"][1] = {
         "generic_key": {"descriptor_key": "phase", "descriptor_value": "done"}
     }
 
 
 def warm(service: str) -> None:
-    """A bucket that has been used before, and has all of its budget."""
+    """Create a bucket that has been used before, and has all of its budget."""
     with calling(service) as gateway:
         gateway.ask("team-budgets", "team", "dba", hits=60)
         gateway.ask("team-budgets", "team", "dba", hits=-60)
 
 
 @pytest.mark.parametrize(("change", "most"), [(with_ids, 120), (without_ids, 160)])
-def test_parallel_requests_do_not_overshoot_together(
+def test_parallel_requests_hardly_overshoot_with_holds(
     change: Callable[[Filters], None], most: int, redis_server: RedisServer, llm: PatientLlm, tmp_path: Path
 ) -> None:
-    """50 requests of 60 tokens at once on a budget of 100, over two replicas; without holds they spend 3,000."""
+    """50 concurrent requests of 60 tokens on a budget of 100, over two replicas. Without holds, they spend
+    3,000.
+    """
     redis_server.cli("FLUSHALL")
     (tmp_path / "rules.yaml").write_text(RULES)
     settings = {
@@ -104,10 +106,10 @@ def used(counters: Counters) -> int:
 
 
 @pytest.mark.parametrize("change", [with_ids, with_marker])
-def test_aborted_requests_block_nobody(
+def test_aborted_requests_release_their_holds(
     change: Callable[[Filters], None], llm: PatientLlm, tmp_path: Path
 ) -> None:
-    """1,000 of them on a budget that holds a hundred: each releases its hold when its caller hangs up."""
+    """1,000 of them, on a budget for a hundred: each releases its hold when its caller disconnects."""
     with ClockedService(LARGE, now=NOON) as service:
         text = configured([service.address], llm)
         change(filters(text))
@@ -119,8 +121,8 @@ def test_aborted_requests_block_nobody(
             assert 200 == post(address).status_code
 
 
-def test_aborted_requests_block_nobody_after_the_ttl(llm: PatientLlm, tmp_path: Path) -> None:
-    """Without ids and releases the holds of 1,000 wait, and no longer than that."""
+def test_holds_of_aborted_requests_end_with_the_ttl(llm: PatientLlm, tmp_path: Path) -> None:
+    """Without ids and releases, the holds of 1,000 requests wait for the ttl, and no longer."""
     with ClockedService(LARGE.replace("hold: 1000", "hold: 100"), now=NOON) as service:
         text = configured([service.address], llm)
         without_ids_and_releases(filters(text))
@@ -133,8 +135,10 @@ def test_aborted_requests_block_nobody_after_the_ttl(llm: PatientLlm, tmp_path: 
             assert 200 == post(address).status_code
 
 
-def test_the_end_of_every_request_releases_its_hold(llm: PatientLlm, tmp_path: Path) -> None:
-    """Served, failed at the provider, and refused: nothing is held afterwards, and each is charged once."""
+def test_every_end_of_a_request_releases_its_hold(llm: PatientLlm, tmp_path: Path) -> None:
+    """Served, failed at the provider, or refused: no tokens are held afterwards, and each request is charged
+    once.
+    """
     with ClockedService(LARGE, now=NOON) as service:
         text = configured([service.address], llm)
         llm.go.set()
@@ -152,9 +156,10 @@ def test_the_end_of_every_request_releases_its_hold(llm: PatientLlm, tmp_path: P
 def test_a_cheap_and_an_expensive_model_share_a_bucket(
     strictness: str, change: Callable[[Filters], None], most: int, llm: PatientLlm, tmp_path: Path
 ) -> None:
-    """Costs of 100 and of 1,000 on a budget of 4,000: with p90 parallel requests fit it even if all are expensive.
+    """Costs of 100 and of 1,000 on a budget of 4,000. With p90, parallel requests stay within it even if all
+    are expensive.
 
-    With the mean of both they may overshoot by the difference, and without holds all forty would be served.
+    With the mean of both, they may overshoot by the difference, and without holds all forty would be served.
     """
     rules = RULES.replace("100}", "4_000}").replace(
         "hold: auto", f"hold: auto, hold_strictness: {strictness}"

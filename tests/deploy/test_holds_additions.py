@@ -1,4 +1,6 @@
-"""The additions to holds.yaml in deploy/envoy/README.md: trailers with what is left, and filters that read the body."""
+"""The additions to holds.yaml in deploy/envoy/README.md: trailers with the remaining budget, and filters that
+read the body.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +30,14 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def peculiar() -> Iterator[PeculiarLlm]:
-    """A provider with streams, whose requests may be of any length."""
+    """A provider with streams, which accepts requests of any length."""
     provider = PeculiarLlm()
     yield provider
     provider.stop()
 
 
 def with_trailers(text: dict[str, Any], *, after_json: bool = False) -> None:
-    """Add them; `after_json`: ai_protocol_manager behind json_to_metadata."""
+    """Add trailers. `after_json`: ai_protocol_manager comes after json_to_metadata."""
     manager, page = manager_of(text), addition("### In the trailers of a stream")
     manager["http_protocol_options"] = page["http_protocol_options"]
     first, protocol = page["http_filters"]
@@ -46,7 +48,7 @@ def with_trailers(text: dict[str, Any], *, after_json: bool = False) -> None:
 
 
 def asked(address: str, *, stream: bool) -> socket.socket:
-    """A connection with a request of 423 tokens, whose answer was not read yet."""
+    """Return a connection with a request of 423 tokens, whose answer has not been read."""
     content = json.dumps({"messages": [], "stream": stream, "stream_options": {"include_usage": True}})
     fields = {
         "host": address,
@@ -65,13 +67,13 @@ def asked(address: str, *, stream: bool) -> socket.socket:
 
 
 def answer_of(connection: socket.socket) -> str:
-    """The whole answer, with the trailers that clients hide."""
+    """Return the whole answer, including the trailers, which clients hide."""
     with connection:
         return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
 
-def test_what_is_left_after_a_stream_is_in_its_trailers(peculiar: PeculiarLlm, tmp_path: Path) -> None:
-    """With the tokens of the request; an answer in JSON has them in its headers."""
+def test_the_trailers_of_a_stream_have_the_remaining_budget(peculiar: PeculiarLlm, tmp_path: Path) -> None:
+    """After the cost of the request. For an answer in JSON, it is in the headers."""
     with ClockedService(LARGE, now=NOON) as service:
         text = configured([service.address], peculiar)
         with_trailers(text)
@@ -89,7 +91,7 @@ def test_what_is_left_after_a_stream_is_in_its_trailers(peculiar: PeculiarLlm, t
 def test_json_to_metadata_before_the_trailers_hangs_answers_in_json(
     peculiar: PeculiarLlm, tmp_path: Path
 ) -> None:
-    """Not a byte comes, while streams behind it are served; its hold ends when its caller hangs up."""
+    """The caller gets no byte, while later streams are served. The hold ends when the caller disconnects."""
     with ClockedService(LARGE, now=NOON) as service:
         text = configured([service.address], peculiar)
         with_trailers(text, after_json=True)
@@ -115,10 +117,10 @@ MERGING = {
 
 
 @pytest.mark.parametrize("raised", [True, False])
-def test_a_filter_behind_that_reads_the_body_needs_a_larger_limit(
+def test_a_later_filter_that_reads_the_body_needs_a_larger_limit(
     raised: bool, peculiar: PeculiarLlm, tmp_path: Path
 ) -> None:
-    """A body beyond the limit that arrives during the check hangs behind it, and its hold waits for the ttl."""
+    """A body beyond the limit that arrives during the check hangs, and its hold waits for the ttl."""
     rules = LARGE.replace("100_000", "1000").replace("hold: 1000", 'hold: 1000, hold_max: "100%"')
     body = json.dumps({"padding": "x" * 3_000_000}).encode()
     fields = f"x-team-id: dba\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
@@ -136,7 +138,7 @@ def test_a_filter_behind_that_reads_the_body_needs_a_larger_limit(
         address = envoy.listeners["callers"]
 
         def paused() -> bool:
-            """Whether Envoy has stopped to read the body."""
+            """Return whether Envoy has stopped reading the body."""
             stats = httpx.get(f"http://{envoy.admin}/stats", trust_env=False).text
             return bool(re.search(r"flow_control_paused_reading_total: [1-9]", stats))
 

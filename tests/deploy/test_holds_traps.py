@@ -1,4 +1,4 @@
-"""The traps that deploy/envoy/README.md names for holds.yaml, each in the real Envoy."""
+"""The pitfalls that deploy/envoy/README.md names for holds.yaml, each in the real Envoy."""
 
 from __future__ import annotations
 
@@ -32,10 +32,13 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.parametrize("signal", ["", "signal: [caller]\n"], ids=["without a signal", "with a signal"])
-def test_what_is_left_after_the_request_is_in_a_header(signal: str, llm: PatientLlm, tmp_path: Path) -> None:
-    """x-ratelimit-remaining is of the check; x-tokens-remaining is less by what this answer has cost.
+def test_a_header_has_the_remaining_budget_after_the_request(
+    signal: str, llm: PatientLlm, tmp_path: Path
+) -> None:
+    """x-ratelimit-remaining is from the check; x-tokens-remaining is reduced by the cost of this answer.
 
-    It takes the place of the signal's, which has what was left before; an answer without usage keeps that.
+    It replaces that of the signal, which is from before the request. For an answer without usage, that one
+    stays.
     """
     with ClockedService(signal + LARGE, now=NOON) as service:
         llm.go.set()
@@ -57,7 +60,7 @@ def test_what_is_left_after_the_request_is_in_a_header(signal: str, llm: Patient
 def test_a_charge_whose_check_had_no_id_needs_a_default(
     default: str, left: int, llm: PatientLlm, tmp_path: Path
 ) -> None:
-    """A rule without holds: with `default_value` the charge counts, and without it Envoy sends none."""
+    """For a rule without holds, the charge counts with `default_value`; without it, Envoy sends none."""
     with ClockedService(LARGE.replace(", hold: 1000", ""), now=NOON) as service:
         text = configured([service.address], llm)
         if not default:
@@ -71,14 +74,16 @@ def test_a_charge_whose_check_had_no_id_needs_a_default(
 
 
 def charge_twice(address: str, service: ClockedService) -> None:
-    """Send two requests of 60 tokens, and wait until each is charged once."""
+    """Send two requests of 60 tokens, and wait until each is charged."""
     for used in (60, 120):
         assert 200 == post(address).status_code
         wait_for("the charge", lambda used=used: 100_000 - used == remaining(service.address))  # type: ignore[misc]
 
 
-def test_a_route_that_removes_the_header_is_charged_by_the_id_alone(llm: PatientLlm, tmp_path: Path) -> None:
-    """The descriptors of the charge read the headers as the router left them; one of nothing but the id needs none."""
+def test_a_route_that_removes_the_header_is_charged_by_the_id(llm: PatientLlm, tmp_path: Path) -> None:
+    """The descriptors of the charge read the headers as the router has changed them. A descriptor with only
+    the id needs none.
+    """
     with ClockedService(LARGE, now=NOON) as service:
         text = configured([service.address], llm)
         route_of(text)["request_headers_to_remove"] = ["x-team-id"]
@@ -89,7 +94,7 @@ def test_a_route_that_removes_the_header_is_charged_by_the_id_alone(llm: Patient
 
 
 def test_both_forms_of_the_charge_together_count_once(llm: PatientLlm, tmp_path: Path) -> None:
-    """Where no header was removed, the descriptor of nothing but the id repeats the other one."""
+    """If no header was removed, the descriptor with only the id repeats the other one."""
     with ClockedService(LARGE, now=NOON) as service:
         text = configured([service.address], llm)
         rate_limit(filters(text))["rate_limits"] += addition("### A charge of nothing but the id")
@@ -100,7 +105,7 @@ def test_both_forms_of_the_charge_together_count_once(llm: PatientLlm, tmp_path:
 
 @pytest.mark.parametrize("apart", [True, False])
 def test_two_filters_each_charge_their_own_bucket(apart: bool, llm: PatientLlm, tmp_path: Path) -> None:
-    """With a metadata_namespace each, or with one for both, where the second id takes the place of the first."""
+    """With separate metadata_namespaces, or with the same, in which the second id replaces the first."""
     rules = LARGE + LARGE[LARGE.index("  - {key: team") :].replace("team", "user")
     with ClockedService(rules, now=NOON) as service:
         text = configured([service.address], llm)
@@ -131,7 +136,7 @@ def is_left(service: str, tokens: int, key: bytes) -> bool:
 
 @pytest.mark.parametrize(("whole", "left"), [(True, 10_000_000 - 1_234_567), (False, 10_000_000 - 1_234_570)])
 def test_a_charge_needs_int(whole: bool, left: int, llm: PatientLlm, tmp_path: Path) -> None:
-    """A double has six digits."""
+    """A double has only six digits."""
     with ClockedService(LARGE.replace("100_000", "10_000_000"), now=NOON) as service:
         text = configured([service.address], llm)
         if not whole:
@@ -144,7 +149,7 @@ def test_a_charge_needs_int(whole: bool, left: int, llm: PatientLlm, tmp_path: P
 
 
 def test_a_route_that_removes_the_header_loses_the_charge(llm: PatientLlm, tmp_path: Path) -> None:
-    """Not a call is made at its end; the hold waits for its ttl."""
+    """There is no call at its end, and its hold waits for the ttl."""
     with ClockedService(LARGE, now=NOON) as service:
         text = configured([service.address], llm)
         route_of(text)["request_headers_to_remove"] = ["x-team-id"]
@@ -162,9 +167,9 @@ def test_a_route_that_removes_the_header_loses_the_charge(llm: PatientLlm, tmp_p
 def test_a_charge_that_envoy_sends_again_counts_once_by_its_id(
     place: str, ids: bool, calls: int, used: int, llm: PatientLlm, tmp_path: Path
 ) -> None:
-    """The connection breaks when the service has read the charge. Without an id it is charged twice.
+    """The connection breaks after the service has read the charge. Without an id, it is charged twice.
 
-    A retry_policy in envoy_grpc changes nothing.
+    A retry_policy in envoy_grpc makes no difference.
     """
     with (
         ClockedService(LARGE, now=NOON) as service,

@@ -85,11 +85,11 @@ KNOWN: dict[str, Any] = {
         ],
     },
 }
-"""Kinds without a definition here: their fields, and the values of those that have a list of them. A set has the values."""
+"""Kinds without a definition here: their fields, and the valid values of enumerations as sets."""
 
 
 def everything() -> Iterator[tuple[Path, Object]]:
-    """Each object of the folders, with its file."""
+    """Return each object in the folders, with its file."""
     for folder in FOLDERS:
         for file in sorted(folder.glob("*.yaml")):
             if file.name not in ("values.yaml", "both.yaml", "kustomization.yaml"):
@@ -98,7 +98,7 @@ def everything() -> Iterator[tuple[Path, Object]]:
 
 
 def read(*each: Object) -> str:
-    """The errors of the gateways' types for these objects; empty if they are valid."""
+    """Return the errors of the gateways' types for these objects; empty if they are valid."""
     command = REPOSITORY / "build" / "kinds"
     if not command.exists():
         pytest.skip("there is no build/kinds: `make test` builds it where go is installed")
@@ -163,7 +163,7 @@ SPOILT: list[tuple[str, str, Any, str]] = [
 
 
 def spoil(each: Object, path: str, value: Any) -> Object:
-    """A copy with another value at a path."""
+    """Return a copy with another value at a path."""
     made = copy.deepcopy(each)
     *way, last = path.split(".")
     at: Any = made
@@ -181,17 +181,17 @@ def spoil(each: Object, path: str, value: Any) -> Object:
     SPOILT,
     ids=[f"{place} {kind} {path}" for place, (kind, path, *_) in enumerate(SPOILT)],
 )
-def test_an_object_that_the_api_server_would_refuse_is_found(
+def test_an_object_that_the_api_server_would_refuse_is_detected(
     kind: str, path: str, value: Any, text: str
 ) -> None:
-    """By each means of a definition, in each kind."""
+    """For each construct of a definition, and each kind."""
     each = next(each for _, each in everything() if each["kind"] == kind)
     found = problems(spoil(each, path, value))
     assert found
     assert any(text in each for each in found), found
 
 
-def test_each_kind_with_a_definition_is_spoilt_once() -> None:
+def test_each_kind_with_a_definition_is_in_that_test() -> None:
     """So that no definition is empty."""
     found = {each["kind"] for _, each in everything() if (each["apiVersion"], each["kind"]) in schemas()}
     assert {kind for kind, *_ in SPOILT} == found
@@ -204,7 +204,7 @@ def test_the_types_of_gateways_read_every_object() -> None:
     assert "" == read(*found)
 
 
-def test_a_field_that_a_type_does_not_have_is_found() -> None:
+def test_an_unknown_field_is_detected() -> None:
     """At any depth, in objects of each API."""
     found = {each["kind"]: each for _, each in everything() if each["apiVersion"] in READ}
     for each in found.values():

@@ -36,8 +36,8 @@ from .kustomize import (
 WITH_REDIS = ["base", "redis", "managed-redis"]
 
 LAST_WRITES = 5.0
-"""Seconds at the end: a batch under way and the journal (REDIS_TIMEOUT each), and the reader of the decision
-log."""
+"""Seconds for the stop: a batch in flight and the journal (REDIS_TIMEOUT each), and the reader of the
+decision log."""
 
 
 @pytest.fixture(params=WITH_SERVICE)
@@ -57,7 +57,7 @@ def with_redis(request: pytest.FixtureRequest) -> Objects:
 
 @pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
 @pytest.mark.parametrize("name", ["base", *NAMES])
-def test_the_api_takes_every_object(name: str, version: str) -> None:
+def test_the_api_accepts_every_object(name: str, version: str) -> None:
     """In the oldest version of Kubernetes that the README promises, and in the newest one that has a schema."""
     objects = objects_of(name)
     assert len(objects) > 1
@@ -69,7 +69,7 @@ def test_the_api_takes_every_object(name: str, version: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["redis", "managed-redis", "single"])
-def test_the_api_takes_what_an_overlay_adds(name: str) -> None:
+def test_the_api_accepts_the_additions_of_overlays(name: str) -> None:
     """Read from the files, so this is tested without kustomize, too."""
     added = written(OVERLAYS / name)
     assert len(added) > 0
@@ -87,7 +87,7 @@ def as_the_operator_reads(each: Object) -> Any:
     )  # fmt: skip
 
 
-def test_a_field_that_the_api_does_not_know_is_found() -> None:
+def test_a_field_that_the_api_does_not_have_is_detected() -> None:
     """The schemas are strict: without validation, the API would ignore `httpGets`."""
     deployment = written().one("Deployment")
     deployment["spec"]["template"]["spec"]["containers"][0]["livenessProbe"]["httpGets"] = {"port": 1}
@@ -95,7 +95,7 @@ def test_a_field_that_the_api_does_not_know_is_found() -> None:
         kubernetes_validate.validate(deployment, OLDEST, strict=True)
 
 
-def test_a_field_that_the_operator_does_not_know_is_found() -> None:
+def test_a_field_that_the_operator_does_not_have_is_detected() -> None:
     """The models drop it, so the parsed object differs from the file."""
     monitor = {
         "apiVersion": "monitoring.coreos.com/v1",
@@ -108,13 +108,13 @@ def test_a_field_that_the_operator_does_not_know_is_found() -> None:
     assert monitor == as_the_operator_reads(monitor)
 
 
-def test_kustomize_changes_nothing_of_the_base() -> None:
+def test_kustomize_renders_the_base_unchanged() -> None:
     """So tests and readers may use the files of the base as they are."""
     assert written().by_name == rendered(BASE).by_name
 
 
 @pytest.mark.parametrize("name", ["base", *NAMES])
-def test_all_of_it_is_in_one_namespace(name: str) -> None:
+def test_all_objects_are_in_one_namespace(name: str) -> None:
     """The namespace is `ratelimit`, where gateways look for the service.
 
     No two objects have the same name.
@@ -147,22 +147,22 @@ def test_monitoring_scrapes_the_service() -> None:
     assert "metrics" in {port["name"] for port in service["spec"]["ports"]}
 
 
-# What gateways find
+# Names that gateways rely on
 
 
-def test_gateways_find_it_where_they_look(objects: Objects) -> None:
+def test_gateways_find_the_service_at_its_expected_name_and_port(objects: Objects) -> None:
     """Service `ratelimit`, port 8081, HTTP/2 without TLS; ConfigMap `ratelimit-config`, key `config.yaml`."""
     ports_ = {port["name"]: port for port in objects.one("Service")["spec"]["ports"]}
     assert (8081, "kubernetes.io/h2c") == (ports_["grpc"]["port"], ports_["grpc"]["appProtocol"])
     assert ["config.yaml"] == list(objects.one("ConfigMap", "ratelimit-config")["data"])
 
 
-def test_what_decides_for_anybody_is_not_in_the_service(objects: Objects) -> None:
+def test_the_port_that_decides_for_any_caller_is_not_in_the_service(objects: Objects) -> None:
     """/json charges for every caller that reaches it, so port 8080 is not in the Service."""
     assert {"grpc", "metrics"} == {port["name"] for port in objects.one("Service")["spec"]["ports"]}
 
 
-# Objects that name each other
+# References between objects
 
 
 def test_selectors_find_their_pods(objects: Objects) -> None:
@@ -204,7 +204,7 @@ def test_ports_are_named_as_their_pods_name_them(objects: Objects) -> None:
         assert container[probe]["grpc"]["port"] in opened
 
 
-def test_everything_that_is_mounted_is_there(objects: Objects) -> None:
+def test_every_mount_has_a_volume_and_its_content(objects: Objects) -> None:
     """Each mount has a volume, and each volume a ConfigMap or a claim. The README creates the Secret."""
     for each in objects.of("Deployment", "StatefulSet"):
         pod = each["spec"]["template"]["spec"]
@@ -243,8 +243,8 @@ def test_only_the_autoscaler_sets_the_replicas(objects: Objects) -> None:
 # The service
 
 
-def test_every_variable_is_a_setting_and_its_value_one_that_it_can_have(objects: Objects) -> None:
-    """And no value causes a warning."""
+def test_every_variable_is_a_setting_with_a_valid_value(objects: Objects) -> None:
+    """No value causes a warning."""
     environment = objects.environment
     assert set() == environment.keys() - {setting.name for setting in documented()}
     load_settings(environment)
@@ -261,7 +261,7 @@ def test_the_ports_are_those_that_the_service_opens(objects: Objects) -> None:
     assert "127.0.0.1" == settings.debug_host
 
 
-def test_counters_are_shared_or_there_is_one_replica(objects: Objects) -> None:
+def test_several_replicas_share_redis(objects: Objects) -> None:
     """Several replicas share Redis.
 
     With the memory store there is one pod at a time, with a file that outlasts it.
@@ -295,7 +295,7 @@ def test_the_rules_are_mounted_where_the_service_reads_them(objects: Objects) ->
         assert not any("subPath" in mount or "subPathExpr" in mount for mount in mounts)
 
 
-def test_probes_ask_for_what_a_restart_and_a_replica_can_mend(objects: Objects) -> None:
+def test_each_probe_checks_what_its_action_can_repair(objects: Objects) -> None:
     """Liveness and readiness check the process; the startup probe waits for the rules and the store."""
     container = objects.container
     asked = {
@@ -304,7 +304,7 @@ def test_probes_ask_for_what_a_restart_and_a_replica_can_mend(objects: Objects) 
     assert {"startup": "ratelimit", "readiness": "", "liveness": ""} == asked
 
 
-def test_a_pod_has_the_time_to_end_in_good_order(objects: Objects) -> None:
+def test_a_pod_has_enough_time_to_stop_cleanly(objects: Objects) -> None:
     """The pod is removed from the endpoints, finishes its calls and HTTP requests, and writes its files."""
     pod = objects.one("Deployment")["spec"]["template"]["spec"]
     settings = load_settings(objects.environment)
@@ -320,7 +320,7 @@ def test_only_a_single_replica_stops_without_draining(objects: Objects) -> None:
     assert drain < probe["periodSeconds"] * (probe["failureThreshold"] - 1)
 
 
-def test_connections_reach_their_age_before_the_autoscaler_acts_again(with_redis: Objects) -> None:
+def test_connections_are_closed_before_the_autoscaler_acts_again(with_redis: Objects) -> None:
     """Otherwise, the autoscaler would add replicas that get no connections yet."""
     age = with_redis.environment["GRPC_MAX_CONNECTION_AGE"]
     assert "5m" == age

@@ -40,7 +40,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Objects:
     return rendered(copy / "mine")
 
 
-def test_the_api_takes_an_overlay_of_ones_own(mine: Objects) -> None:
+def test_the_api_accepts_the_overlay_of_the_readme(mine: Objects) -> None:
     """The API refuses a probe with two handlers: `grpc: null` removes the first one."""
     for each in mine:
         kubernetes_validate.validate(each, OLDEST, strict=True)
@@ -48,7 +48,7 @@ def test_the_api_takes_an_overlay_of_ones_own(mine: Objects) -> None:
         assert 1 == len({"grpc", "httpGet", "tcpSocket"} & mine.container[probe].keys())
 
 
-def test_it_says_what_is_different_and_nothing_else(mine: Objects) -> None:
+def test_the_overlay_changes_only_the_documented_parts(mine: Objects) -> None:
     """The image, the gateways, the rules, a setting, and TLS, in the only container."""
     assert "registry.example.com/platform/ratelimit-service:0.2.0" == mine.container["image"]
     gateways = mine.one("NetworkPolicy")["spec"]["ingress"][0]["from"][0]["namespaceSelector"]
@@ -62,7 +62,7 @@ def test_it_says_what_is_different_and_nothing_else(mine: Objects) -> None:
     )
 
 
-def test_the_certificate_is_where_the_service_looks_for_it(mine: Objects) -> None:
+def test_the_certificate_is_mounted_where_the_service_expects_it(mine: Objects) -> None:
     """In the directory where the Secret is mounted."""
     settings = load_settings(mine.environment)
     mounts = {mount["name"]: mount["mountPath"] for mount in mine.container["volumeMounts"]}

@@ -26,7 +26,7 @@ def objects(request: pytest.FixtureRequest) -> Objects:
 # Pods
 
 
-def test_pods_are_restricted(objects: Objects) -> None:
+def test_pods_meet_the_restricted_standard(objects: Objects) -> None:
     """By the Pod Security Standard `restricted`, which the namespace enforces.
 
     The root file system is read-only.
@@ -49,7 +49,7 @@ def test_pods_are_restricted(objects: Objects) -> None:
             assert {"configMap", "secret", "persistentVolumeClaim"} & volume.keys()
 
 
-def test_the_image_is_ours(objects: Objects) -> None:
+def test_the_image_has_this_version_and_its_user(objects: Objects) -> None:
     """It has this version, and runs as the user of the Dockerfile."""
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
     assert f"ratelimit-service:{version}" == objects.container["image"]
@@ -71,7 +71,7 @@ def test_memory_is_bounded_and_cpu_is_not(objects: Objects) -> None:
 
 
 def reaching(objects: Objects, pod_name: str) -> Iterator[tuple[str, list[Object]]]:
-    """Each port of a pod that a policy opens, with the peers that it allows."""
+    """Return each port of a pod that a policy opens, with the allowed peers."""
     for policy in objects.of("NetworkPolicy"):
         if policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == pod_name:
             for rule in policy["spec"].get("ingress", []):
@@ -79,7 +79,7 @@ def reaching(objects: Objects, pod_name: str) -> Iterator[tuple[str, list[Object
                     yield port["port"], rule["from"]
 
 
-def test_gateways_reach_grpc_and_prometheus_the_metrics(objects: Objects) -> None:
+def test_only_gateways_reach_grpc_and_only_prometheus_the_metrics(objects: Objects) -> None:
     """Nothing else is open: every kind of pod has a policy, and no policy allows all peers."""
     for pod in objects.pods:
         name = pod["metadata"]["labels"]["app.kubernetes.io/name"]
@@ -96,7 +96,7 @@ def test_gateways_reach_grpc_and_prometheus_the_metrics(objects: Objects) -> Non
 
 
 @pytest.mark.parametrize("name", ["redis", "managed-redis"])
-def test_the_way_to_redis_is_open_and_no_other(name: str) -> None:
+def test_the_service_may_connect_only_to_redis_and_dns(name: str) -> None:
     """DNS and the port of REDIS_URL.
 
     If an overlay deploys Redis, its Service has that name, and its pods allow the service.
@@ -133,7 +133,7 @@ def test_the_way_to_redis_is_open_and_no_other(name: str) -> None:
         ]
 
 
-def test_a_managed_redis_is_asked_over_tls_with_a_password_from_a_file() -> None:
+def test_a_managed_redis_is_used_over_tls_with_a_password_from_a_file() -> None:
     """Every user who may describe the pod would see it in the environment."""
     objects = objects_of("managed-redis")
     settings = load_settings(objects.environment)

@@ -29,7 +29,7 @@ REDIS_CONF = OVERLAYS / "redis" / "redis.conf"
 
 
 def directives() -> dict[str, str]:
-    """The directives of redis.conf."""
+    """Return the directives of redis.conf."""
     lines = [line for line in REDIS_CONF.read_text().splitlines() if line and not line.startswith("#")]
     return {name: value for name, _, value in (line.partition(" ") for line in lines)}
 
@@ -45,7 +45,7 @@ def _words(value: str) -> list[str]:
 
 
 def environment(objects: Objects, root: Path, **instead: str) -> dict[str, str]:
-    """The environment of the Deployment, with the rules mounted below `root` instead of /.
+    """Return the environment of the Deployment, with the rules mounted below `root` instead of /.
 
     Their windows are years, so none ends during a test.
     """
@@ -65,7 +65,7 @@ def test_the_rules_load_without_a_warning() -> None:
     assert (0, "ok: 1 rule in 1 domain\n") == (checked.code, checked.out)
 
 
-def test_probes_follow_the_process_and_only_the_first_waits_for_redis(tmp_path: Path) -> None:
+def test_only_the_startup_probe_waits_for_redis(tmp_path: Path) -> None:
     """A pod that starts without Redis is not ready.
 
     Later, an outage of Redis makes no replica unready, and charges are kept.
@@ -104,7 +104,7 @@ def _keys(redis: RedisServer) -> list[str]:
     return [key for key in keys if key.startswith("{") and not key.startswith("{amendments}")]
 
 
-def test_a_single_replica_finds_its_counters_again(tmp_path: Path) -> None:
+def test_a_single_replica_keeps_its_counters_across_a_restart(tmp_path: Path) -> None:
     """In the overlay without Redis, they are in the file on the volume."""
     objects = rendered(OVERLAYS / "single")
     counters = Path(objects.environment["MEMORY_SNAPSHOT_PATH"])
@@ -123,7 +123,7 @@ def test_a_single_replica_finds_its_counters_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("conf", ["as deployed", "without"])
-async def test_the_service_has_nothing_to_say_against_this_redis(conf: str) -> None:
+async def test_the_service_logs_no_warning_about_the_deployed_redis(conf: str) -> None:
     """It persists its counters and evicts none; a Redis without redis.conf causes warnings."""
     with redis_as_deployed() if conf == "as deployed" else RedisServer() as redis:
         store = RedisStore(connect(redis.url))
@@ -136,7 +136,7 @@ async def test_the_service_has_nothing_to_say_against_this_redis(conf: str) -> N
     assert (conf == "as deployed") is (warnings == [])
 
 
-def test_redis_takes_every_line_of_its_file() -> None:
+def test_redis_accepts_every_line_of_its_file() -> None:
     """CONFIG GET returns the values in the file, and maxmemory is half of the container's memory."""
     wanted = {name: value for name, value in directives().items() if name not in ("dir", "bind")}
     with redis_as_deployed() as redis:

@@ -19,7 +19,7 @@ from .monitoring import DASHBOARDS, MONITORING, OF_GRAFANA, RULES, Dashboard, pr
 OF_ENVOY = {
     f"envoy_cluster_ratelimit_{name}" for name in ("ok", "over_limit", "error", "failure_mode_allowed")
 }
-"""What Envoy counts of its rate-limit filter."""
+"""The metrics of Envoy's rate-limit filter."""
 
 OF_PROCESSES = {
     "process_cpu_seconds_total",
@@ -43,7 +43,7 @@ def dashboard(request: pytest.FixtureRequest) -> Dashboard:
 
 
 def unknown(query: str) -> set[str]:
-    """The metrics in a query that the service does not have."""
+    """Return the metrics in a query that the service does not have."""
     ours = {
         f"{metric.name}{suffix}"
         for metric in CATALOGUE
@@ -61,7 +61,7 @@ def unknown(query: str) -> set[str]:
 # Rules
 
 
-def test_promtool_finds_nothing_wrong() -> None:
+def test_promtool_accepts_all_files() -> None:
     """With the configuration, its rules, and the tests of the rules."""
     promtool("check", "config", "prometheus.yaml")
     assert f"{len(ALERTS) + len(RECORDS)} rules found" in promtool("check", "rules", RULES)
@@ -69,7 +69,7 @@ def test_promtool_finds_nothing_wrong() -> None:
 
 
 @each_alert
-def test_every_alert_is_tested_where_it_fires_and_where_it_does_not(alert: dict[str, Any]) -> None:
+def test_every_alert_is_tested_both_firing_and_silent(alert: dict[str, Any]) -> None:
     """An alert that is never silent is as useless as one that never fires."""
     asked = [each for test in TESTS for each in test.get("alert_rule_test", ())]
     expected = [bool(each.get("exp_alerts")) for each in asked if each["alertname"] == alert["alert"]]
@@ -77,7 +77,7 @@ def test_every_alert_is_tested_where_it_fires_and_where_it_does_not(alert: dict[
 
 
 @each_alert
-def test_an_alert_says_how_bad_it_is_and_what_to_do(alert: dict[str, Any]) -> None:
+def test_an_alert_has_a_severity_and_a_runbook(alert: dict[str, Any]) -> None:
     """The runbook is a page of docs/, under a heading with the name of the alert."""
     assert {"severity"} == alert["labels"].keys()
     assert alert["labels"]["severity"] in {"critical", "warning", "info"}
@@ -93,7 +93,7 @@ def test_the_page_lists_every_alert() -> None:
     ]
 
 
-def test_rules_ask_for_metrics_that_there_are() -> None:
+def test_the_metrics_in_rules_exist() -> None:
     """An alert on a misspelt name never fires."""
     assert {} == {
         rule.get("alert", rule.get("record")): unknown(rule["expr"])
@@ -108,7 +108,7 @@ def test_the_operator_gets_the_same_rules() -> None:
     assert ("PrometheusRule", {"groups": GROUPS}) == (manifest["kind"], manifest["spec"])
 
 
-def test_no_other_file_is_among_the_rules() -> None:
+def test_the_directory_of_rules_has_no_other_file() -> None:
     """With the directory mounted, Prometheus loads every file in it."""
     assert [RULES] == list(RULES.parent.iterdir())
 
@@ -123,7 +123,7 @@ def test_every_dashboard_is_in_the_configmap() -> None:
     assert {"disableNameSuffixHash": True, "labels": {"grafana_dashboard": "1"}} == generated["options"]
 
 
-def test_dashboards_fit_into_a_configmap_that_is_applied() -> None:
+def test_each_dashboard_fits_into_a_configmap() -> None:
     """kubectl keeps the applied object in an annotation, and all annotations together may have 256 KiB."""
     assert sum(path.stat().st_size for path in DASHBOARDS) < 200_000
 
@@ -137,10 +137,10 @@ def test_dashboards_are_distinct_and_linked() -> None:
     assert {("ratelimit",)} == {tuple(link["tags"]) for each in read for link in each["links"]}
 
 
-def test_a_dashboard_is_one_that_grafana_takes(dashboard: Dashboard) -> None:
+def test_the_format_of_dashboards_is_that_of_grafana(dashboard: Dashboard) -> None:
     """The format is that of Grafana 10.4 and 11, which newer versions read."""
     assert 39 == dashboard.json["schemaVersion"]
-    assert "id" not in dashboard.json  # else it would take the place of another one
+    assert "id" not in dashboard.json  # otherwise, it would replace another dashboard
     assert re.fullmatch(r"[a-z-]{1,40}", dashboard.json["uid"])
     assert dashboard.json["title"]
     assert dashboard.json["description"]
@@ -161,7 +161,7 @@ def test_panels_do_not_overlap(dashboard: Dashboard) -> None:
             taken[cell] = panel["title"]
 
 
-def test_a_panel_says_what_it_shows_in_which_unit(dashboard: Dashboard) -> None:
+def test_a_panel_has_a_description_and_a_unit(dashboard: Dashboard) -> None:
     """Its queries use the selected data source, and each has its own name."""
     for panel in dashboard.panels:
         assert panel["title"]
@@ -184,7 +184,7 @@ def test_a_panel_says_what_it_shows_in_which_unit(dashboard: Dashboard) -> None:
             assert panel["fieldConfig"]["defaults"]["unit"]
 
 
-def test_tiles_turn_red_when_a_budget_is_used_up(dashboard: Dashboard) -> None:
+def test_tiles_are_red_when_a_budget_is_exhausted(dashboard: Dashboard) -> None:
     """A share has colours at 80 % and at 100 %; a remaining amount is red at 0."""
     for panel in dashboard.panels:
         defaults = panel.get("fieldConfig", {}).get("defaults", {})
@@ -224,21 +224,23 @@ def test_amounts_of_tokens_are_shown_in_full(dashboard: Dashboard) -> None:
 
 
 def shows_tokens(query: str) -> bool:
-    """Whether the result of a query is an amount of tokens, and not a share, a number of buckets, or seconds."""
+    """Return whether the result of a query is an amount of tokens, and not a share, a number of buckets, or
+    seconds.
+    """
     tokens = re.search(r"_budget_(used|limit)\b|increase\(ratelimit_service_rate_limit_total_hits", query)
     without_labels = re.sub(r"\{[^}]*\}", "", query)
     share = re.search(r"_used\) / max[^/]*_limit\)", without_labels)
     return bool(tokens) and not share and "count(" not in query
 
 
-def test_queries_ask_for_metrics_that_there_are(dashboard: Dashboard) -> None:
+def test_the_metrics_in_queries_exist(dashboard: Dashboard) -> None:
     """This includes the queries of variables."""
     asked = {str(query): query.text for query in dashboard.queries()}
     asked |= {variable.name: variable.query for variable in dashboard.variables}
     assert {} == {name: unknown(text) for name, text in asked.items() if unknown(text)}
 
 
-def test_variables_that_are_used_are_defined_and_the_others_used(dashboard: Dashboard) -> None:
+def test_every_variable_is_defined_and_used(dashboard: Dashboard) -> None:
     """A variable may use those before it."""
     known = set(OF_GRAFANA)
     used = set()

@@ -24,7 +24,7 @@ from testing.waiting import wait_for
 from ..docs.documents import DOCS, blocks
 from .monitoring import DASHBOARDS, Dashboard, Prometheus, Query, filled
 
-# Windows of a year, which do not end while a test runs; on the dashboards, a window is what somebody chooses.
+# Windows of a year, which do not end during a test; on the dashboards, users select the window.
 RULES = """\
 domain: token-budgets
 descriptors:
@@ -68,10 +68,10 @@ VALUES = {
     "__rate_interval": "5s",
     "__range": "30s",
 }
-"""What the variables of the dashboards are, where somebody looks who has chosen the window of a year."""
+"""The values of the dashboards' variables for a user who has selected the window of a year."""
 
 NOTHING = {
-    # Of what is told of when something is broken or full, 0 is the good news.
+    # For metrics about faults, 0 is the expected value.
     "service: Replicas that are not healthy (A)",
     "service: Replicas without Redis (A)",
     "service: Hits to be written (A)",
@@ -88,11 +88,11 @@ NOTHING = {
     "service: What logs have no room for (C)",
     "service: Let through without a limit (B)",
     "users: Used by those who are summed up (A)",
-    # Of these it is a matter of the moment.
+    # These may be 0 or not, depending on the moment.
     "service: Calls in hand (A)",
     "service: Clock of Redis (A)",
 }
-"""Queries that find 0 where all is well; every other one finds more."""
+"""Queries whose result is 0 without a fault; every other result is above 0."""
 
 
 class Play:
@@ -124,14 +124,14 @@ class Play:
 
         targets = {"ratelimit": [self.service.metrics, alone.metrics], "envoy": [envoy.admin]}
         self.prometheus = stack.enter_context(Prometheus(directory, targets, every="250ms"))
-        # An increase is seen in a series that was there before it.
+        # Prometheus sees an increase only in a series that existed before.
         wait_for("a scrape of all", lambda: len(self.prometheus.ask("up == 1")) == 3)
         for key, value in (("team", "ops"), ("user", "ann")):
             self.caller.ask("token-budgets", key, value, hits=850)
 
     def act(self) -> None:
         """Cause each event once. Usage grows, except in the budgets of ops, ann and the idle teams."""
-        self.caller.ask("token-budgets", "team", "dba", hits=1_200)  # soon over its budget, and charged on
+        self.caller.ask("token-budgets", "team", "dba", hits=1_200)  # soon over its budget, and still charged
         for caller in (self.caller, self._other):
             self._about_one(caller)
         for gateway in self._gateways.values():
@@ -140,8 +140,8 @@ class Play:
         self._change_rules()
 
     def _change_rules(self) -> None:
-        """Once Prometheus has scraped the first rules, add rules; once these are in force, write rules that
-        cannot be loaded.
+        """Add rules once Prometheus has scraped the first ones, and once these are in force, write invalid
+        rules.
         """
         loads = self.service.metric("ratelimit_service_config_load_success")
         if not self._added.exists():
@@ -207,7 +207,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Play]:
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
-def test_every_query_finds_what_it_is_about(play: Play, path: Path) -> None:
+def test_every_query_has_a_result(play: Play, path: Path) -> None:
     """Results are above 0, except those of queries about failures that have not occurred."""
     pending = list(Dashboard.read(path).queries())
     found: dict[str, dict[str, float]] = {}
@@ -228,7 +228,7 @@ def test_every_query_finds_what_it_is_about(play: Play, path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
-def test_every_variable_offers_the_value_that_is_used(play: Play, path: Path) -> None:
+def test_every_variable_has_the_used_value_among_its_choices(play: Play, path: Path) -> None:
     """So a user who opens the dashboard sees data."""
     expected = {
         "job": "ratelimit",
@@ -250,7 +250,7 @@ def test_every_variable_offers_the_value_that_is_used(play: Play, path: Path) ->
     play.wait_until("values of the variables", offered)
 
 
-def test_tiles_show_budgets_that_are_idle_in_use_and_used_up(play: Play) -> None:
+def test_tiles_show_idle_used_and_exhausted_budgets(play: Play) -> None:
     """A team without requests is at 0; a team that has used its budget up has a red tile, and 0 remaining."""
     used, left = "Used of the budget, this $window", "Tokens left, this $window"
     play.wait_until("a budget that is used up", lambda: play.panel("budgets", used).get("team=dba", 0) >= 1)
@@ -287,7 +287,7 @@ def test_the_size_of_charges_can_be_estimated(play: Play) -> None:
     play.wait_until("a quantile", lambda: any(value > 0 for value in play.prometheus.ask(query).values()))
 
 
-def test_alerts_about_budgets_fire_for_those_that_they_are_about(play: Play) -> None:
+def test_alerts_about_budgets_fire_for_the_right_buckets(play: Play) -> None:
     """All rules can be evaluated, too."""
     expected = {
         ("RatelimitBudgetNearlyUsed", "team=ops"),
@@ -302,7 +302,7 @@ def test_alerts_about_budgets_fire_for_those_that_they_are_about(play: Play) -> 
     assert [] == [rule["lastError"] for rule in rules if rule.get("lastError")]
 
 
-def test_a_redis_that_is_away_is_seen(play: Play) -> None:
+def test_an_unreachable_redis_is_shown_and_alerted(play: Play) -> None:
     """On the tiles of the service, and by an alert after a minute."""
     troubles = (
         "Replicas without Redis",

@@ -1,4 +1,5 @@
-"""Kubelet's view of a start with rules over xDS: the control plane is away, with and without a saved set, or comes late.
+"""Kubelet's view of a start with rules over xDS: the control plane is unreachable, with and without a saved
+set, or becomes reachable later.
 
 The probes are those of the manifests; the service has the settings of their containers.
 """
@@ -35,7 +36,9 @@ class Deployed(NamedTuple):
 
 
 def of_envoy_gateway(*, patched: bool) -> Deployed:
-    """The container that Envoy Gateway makes, with the environment and the patch of values.yaml or without."""
+    """Return the container that Envoy Gateway creates, with the environment and the patch of values.yaml, or
+    without them.
+    """
     values = yaml.safe_load((DEPLOY / "envoy-gateway" / "values.yaml").read_text())
     configured = values["config"]["envoyGateway"]["provider"]["kubernetes"]["rateLimitDeployment"]
     extra = {each["name"]: each["value"] for each in configured["container"]["env"]} if patched else {}
@@ -50,7 +53,7 @@ def of_envoy_gateway(*, patched: bool) -> Deployed:
 
 
 def of_manifest(file: Path, **more: str) -> Deployed:
-    """The container of a Deployment."""
+    """Return the container of a Deployment."""
     (pod,) = Objects(objects(file)).pods
     (made,) = pod["spec"]["containers"]
     env = {each["name"]: each["value"] for each in made["env"] if "value" in each}
@@ -65,13 +68,13 @@ DEPLOYED = {
     "kubernetes": of_manifest(DEPLOY / "kubernetes" / "base" / "deployment.yaml", **XDS),
 }
 WAITING = {"envoy-ai-gateway", "kubernetes"}
-"""Those whose start waits for the first rules."""
+"""The deployments whose start waits for the first rules."""
 
 
 def here(
     deployed: Deployed, plane: ThreadedControlPlane, redis: RedisServer, cache: Path | str
 ) -> dict[str, str]:
-    """The environment, with places and ports of this machine, and without TLS."""
+    """Return the environment, with paths and ports of this machine, and without TLS."""
     taken_away = {"GRPC_PORT", "PORT", "DEBUG_PORT", "DEBUG_HOST", "HOST", "GRPC_HOST"}
     kept = {name: value for name, value in deployed.environment.items() if name not in taken_away}
     return {
@@ -93,10 +96,11 @@ def here(
 
 
 @pytest.mark.parametrize("name", DEPLOYED)
-def test_a_control_plane_that_comes_late_costs_no_restart(name: str, redis_server: RedisServer) -> None:
-    """Without a saved set. Where the start waits, no call comes before the rules; elsewhere calls get UNAVAILABLE.
+def test_a_late_control_plane_causes_no_restart(name: str, redis_server: RedisServer) -> None:
+    """Without a saved set. If the start waits, no call arrives before the rules; otherwise, calls get
+    UNAVAILABLE.
 
-    Later, an outage of the control plane changes nothing.
+    Later, an outage of the control plane has no effect.
     """
     deployed = DEPLOYED[name]
     with ThreadedControlPlane() as plane:
@@ -147,7 +151,7 @@ def test_a_saved_set_makes_a_pod_ready_without_a_control_plane(
 
 @pytest.mark.parametrize("name", sorted(WAITING))
 def test_a_start_without_rules_is_repeated_after_ten_minutes(name: str, redis_server: RedisServer) -> None:
-    """Kubelet shows the pod as not ready until then, and its log says why."""
+    """Until then, kubelet shows the pod as not ready, and its log has the reason."""
     deployed = DEPLOYED[name]
     with ThreadedControlPlane() as plane:
         plane.stop()
@@ -161,7 +165,7 @@ def test_a_start_without_rules_is_repeated_after_ten_minutes(name: str, redis_se
 
 
 def test_a_service_that_hangs_is_restarted() -> None:
-    """The play itself: three failures of a liveness probe, and readiness before that."""
+    """A test of the simulation: three failures of a liveness probe; before that, the pod is not ready."""
     answers: dict[str, Any] = {"startup": True, "readiness": True, "liveness": True}
     (made,) = [DEPLOYED["envoy-ai-gateway"].container]
     pod = Kubelet(made, None, {})  # type: ignore[arg-type]

@@ -1,5 +1,5 @@
-"""What a release is made of: one version in every file, notes for it, and workflows that run nothing that can
-change under them.
+"""Releases: one version in every file, notes from the changelog, and workflows whose dependencies cannot
+change.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def test_the_chart_has_the_version_of_the_package() -> None:
     assert version() == chart["version"] == chart["appVersion"]
 
 
-def test_every_image_that_is_named_has_the_version_of_the_package() -> None:
+def test_every_reference_to_the_image_has_the_version_of_the_package() -> None:
     files = [*(REPOSITORY / "deploy").rglob("*.yaml"), *(REPOSITORY / "deploy").rglob("*.md")]
     named = {tag for file in files for tag in IMAGE.findall(file.read_text())}
     assert {version()} == named
@@ -44,7 +44,7 @@ def test_every_action_is_pinned_by_its_digest(file: Path) -> None:
     assert [] == [action for action in used if not action.startswith("./") and not PINNED.fullmatch(action)]
 
 
-def test_continuous_integration_runs_what_a_person_runs() -> None:
+def test_continuous_integration_runs_the_targets_of_make() -> None:
     workflow = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text())
     assert ".ci/run" == workflow["jobs"]["all"]["steps"][-1]["run"]
 

@@ -38,7 +38,7 @@ class Seen(NamedTuple):
 
 
 def on_the_page() -> dict[str, Any]:
-    """The filter of the page."""
+    """Return the filter in the page."""
     page = DOCS / "migrating-from-envoyproxy-ratelimit.md"
     (block,) = [
         block
@@ -79,17 +79,17 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 
 
 def headers(team: str) -> dict[str, str]:
-    """The headers of a request that costs TOKENS, for a caller that accepts trailers."""
+    """Return the headers of a request that costs TOKENS, for a caller that accepts trailers."""
     return {"x-team-id": team, "x-mock-tokens": str(TOKENS), "te": "trailers"}
 
 
 def body(*, stream: bool = False) -> dict[str, Any]:
-    """The body of such a request."""
+    """Return the body of such a request."""
     return {"messages": [], "stream": stream, "stream_options": {"include_usage": True}}
 
 
 def bytes_of_a_stream(address: str) -> bytes:
-    """The whole response, with the trailers that clients hide."""
+    """Return the whole response, including the trailers, which clients hide."""
     host, _, port = address.partition(":")
     content = json.dumps(body(stream=True))
     fields = {
@@ -106,7 +106,9 @@ def bytes_of_a_stream(address: str) -> bytes:
 
 
 def configured(*, ratelimit: int, llm: int) -> dict[str, Any]:
-    """envoy.yaml with the filter of the page in first place, and with the other places that can set a header."""
+    """Return envoy.yaml with the filter of the page in first place, and with the other places that can set a
+    header.
+    """
     text = bootstrap(ratelimit=ratelimit, llm=llm)
     (chain,) = text["static_resources"]["listeners"][0]["filter_chains"]
     manager = chain["filters"][0]["typed_config"]
@@ -137,13 +139,13 @@ def test_a_stream_has_no_such_header(seen: Seen) -> None:
 
 
 @pytest.mark.parametrize("name", ["x-early", "x-route"])
-def test_no_other_place_knows_the_tokens(seen: Seen, name: str) -> None:
+def test_other_places_cannot_set_the_header(seen: Seen, name: str) -> None:
     """A filter after json_to_metadata, and the route, process the headers before the body."""
     assert name not in seen.json.headers
     assert name not in seen.stream.headers
 
 
-def test_a_stream_that_has_no_trailers_gets_none(seen: Seen) -> None:
+def test_no_trailers_are_added_to_a_stream_without_trailers(seen: Seen) -> None:
     """Nothing follows its last chunk."""
     assert seen.raw_stream.startswith(b"HTTP/1.1 200 OK\r\n")
     assert seen.raw_stream.endswith(b"\r\n0\r\n\r\n")

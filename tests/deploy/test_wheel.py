@@ -27,7 +27,7 @@ RULES = "domain: d\ndescriptors: [{key: team, rate_limit: {unit: day, tokens_per
 
 
 def environment() -> Mapping[str, str]:
-    """The environment of builds, with the variables for cargo and for a given source."""
+    """Return the environment of builds, with the variables for cargo and for a given source."""
     names = ("CARGO_HOME", "RUSTUP_HOME", "NGHTTP2_SOURCE")
     return {**inherited(), **{name: os.environ[name] for name in names if name in os.environ}}
 
@@ -94,14 +94,14 @@ def compiled(wheel: Path) -> ELFFile:
         return ELFFile(BytesIO(archive.read(name)))
 
 
-def test_it_runs_on_any_linux_of_the_last_ten_years(wheel: Path) -> None:
+def test_the_wheel_runs_on_any_linux_with_glibc_2_17(wheel: Path) -> None:
     """auditwheel finds no symbol that glibc 2.17 lacks, and adds no library."""
     assert "manylinux_2_17_" in wheel.name
     with zipfile.ZipFile(wheel) as archive:
         assert [] == [name for name in archive.namelist() if ".libs/" in name]
 
 
-def test_nghttp2_is_in_the_module_and_not_seen_from_outside(wheel: Path) -> None:
+def test_nghttp2_is_in_the_module_and_its_symbols_are_hidden(wheel: Path) -> None:
     """It does not link to libnghttp2, and exports nothing that another library in the process could use by
     mistake.
     """
@@ -116,7 +116,7 @@ def test_nghttp2_is_in_the_module_and_not_seen_from_outside(wheel: Path) -> None
     assert {"PyInit__http2"} == {name for name in exported if not name.startswith("_")}
 
 
-def test_the_licence_of_nghttp2_is_in_it(wheel: Path) -> None:
+def test_the_wheel_has_the_licence_of_nghttp2(wheel: Path) -> None:
     """The metadata names it, too."""
     with zipfile.ZipFile(wheel) as archive:
         (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
@@ -138,7 +138,7 @@ def served(installed: Path, tmp_path: Path) -> Iterator[Service]:
         yield service
 
 
-def test_installed_alone_it_serves_by_the_native_transport(served: Service, installed: Path) -> None:
+def test_the_installed_wheel_serves_with_the_native_transport(served: Service, installed: Path) -> None:
     """By default, without a warning, from the environment where it is installed, and without libnghttp2 in
     the process.
     """
@@ -155,7 +155,7 @@ def test_installed_alone_it_serves_by_the_native_transport(served: Service, inst
         assert module.startswith(str(installed.parents[1]))
 
 
-def test_the_compiled_modules_do_what_their_sources_do(installed: Path, tmp_path: Path) -> None:
+def test_the_compiled_modules_behave_like_their_sources(installed: Path, tmp_path: Path) -> None:
     """The tests of the core and of the recorded answers run with the wheel's package; in this tree, they run
     the sources.
     """
@@ -193,7 +193,7 @@ def test_the_compiled_modules_do_what_their_sources_do(installed: Path, tmp_path
     assert 0 == ran.returncode, ran.stdout[-4_000:]
 
 
-def test_its_nghttp2_is_the_one_that_is_named(installed: Path) -> None:
+def test_the_wheel_has_the_declared_version_of_nghttp2(installed: Path) -> None:
     """The version in tools/nghttp2/Cargo.toml."""
     if "NGHTTP2_SOURCE" in os.environ:
         pytest.skip("another source is given")
@@ -214,7 +214,7 @@ def test_the_page_for_browsers_is_in_the_wheel(wheel: Path) -> None:
     assert {str(path.relative_to(REPOSITORY)) for path in page.rglob("*") if path.is_file()} <= names
 
 
-def test_the_source_has_what_a_build_takes_and_no_binaries(dist: Path) -> None:
+def test_the_source_distribution_is_complete_and_has_no_binaries(dist: Path) -> None:
     """The wheel is built from it."""
     (source,) = dist.glob("*.tar.gz")
     with tarfile.open(source) as archive:

@@ -48,7 +48,7 @@ def certificates(authority: Authority, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="package")
 def plane(authority: Authority, certificates: Path) -> Iterator[ThreadedControlPlane]:
-    """Envoy Gateway's control plane: TLS 1.3, and a client certificate is asked for."""
+    """Envoy Gateway's control plane, with TLS 1.3 and required client certificates."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(*authority.issue("envoy-gateway").write(certificates, "control-plane"))
@@ -61,10 +61,10 @@ def plane(authority: Authority, certificates: Path) -> Iterator[ThreadedControlP
 
 @pytest.fixture(scope="package")
 def service(certificates: Path, plane: ThreadedControlPlane, redis_server: RedisServer) -> Iterator[Service]:
-    """The service that Envoy Gateway starts, with the rules of all policies here that are its."""
+    """The service as Envoy Gateway starts it, with the rules of all its policies in this folder."""
     settings = environment(certificates, plane, redis_server.address)
     with Service({**settings, "BUDGET_DOMAINS": LISTENER}) as service:
-        # FORCE_START_WITHOUT_INITIAL_CONFIG: healthy with its Redis, though it has no rules yet.
+        # FORCE_START_WITHOUT_INITIAL_CONFIG: it is healthy with its Redis, although it has no rules yet.
         wait_for("a healthy service", lambda: service.health() == (200, "OK"))
         plane.send(*TOKENS.resources, *POLICIES.resources, *USERS.resources)
         wait_for("the rules", lambda: f"{SHOP}." in "\n".join(rlconfig(service)))
@@ -75,7 +75,7 @@ def service(certificates: Path, plane: ThreadedControlPlane, redis_server: Redis
 def gateway(
     service: Service, llm: MockLlm, certificates: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Any]:
-    """Runs an Envoy as Envoy Gateway configures it: TLS to the service, whose name is not asked for."""
+    """Run an Envoy as Envoy Gateway configures it: with TLS to the service, whose name is not verified."""
     validation = {"validation_context": {"trusted_ca": {"filename": f"{certificates}/ca.crt"}}}
     tls = {
         "name": "envoy.transport_sockets.tls",
@@ -110,9 +110,7 @@ def counters(redis_server: RedisServer) -> Counters:
 def quotas(
     redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Service]]:
-    """The service of ratelimit.yaml, over a control plane that sends the quota; with the overlay where that
-    is wanted.
-    """
+    """The service of ratelimit.yaml, over a control plane that sends the quota; with the overlay on request."""
     deployed = Objects(objects(AIG / "ratelimit.yaml"))
     (pod,) = deployed.pods
     (only,) = pod["spec"]["containers"]
@@ -135,7 +133,7 @@ def quotas(
                     "REDIS_URL": redis_server.address,
                     "SHUTDOWN_DRAIN": "0s",
                 }
-                # The example of Envoy AI Gateway gives it an argument of its controller's.
+                # The example of Envoy AI Gateway passes an argument of its controller.
                 started[overlaid] = Service(settings, arguments=["--quotaRateLimitServiceAddr=somewhere"])
                 wait_for("the quota", lambda: QUOTA_DOMAIN in "\n".join(rlconfig(started[overlaid])))
             return started[overlaid]

@@ -54,12 +54,12 @@ USERS = translate(
 
 
 def environment(certificates: Path, plane: ThreadedControlPlane, redis: str, **more: str) -> dict[str, str]:
-    """That of Envoy Gateway's container, with places and ports of this machine."""
+    """Return the environment of Envoy Gateway's container, with paths and ports of this machine."""
     mounted = {name: value.replace("/certs/", f"{certificates}/") for name, value in ENVIRONMENT.items()}
     return {
         **mounted,
         "CONFIG_GRPC_XDS_SERVER_URL": plane.address,
-        "CONFIG_GRPC_XDS_SERVER_TLS_SAN": "envoy-gateway",  # its name in the cluster, which nobody resolves here
+        "CONFIG_GRPC_XDS_SERVER_TLS_SAN": "envoy-gateway",  # its name in the cluster, which cannot be resolved here
         "REDIS_URL": redis,
         "PROMETHEUS_ADDR": "127.0.0.1:0",
         **more,
@@ -67,7 +67,7 @@ def environment(certificates: Path, plane: ThreadedControlPlane, redis: str, **m
 
 
 def rlconfig(service: Service) -> list[str]:
-    """What `egctl config envoy-ratelimit` shows: /rlconfig of the port that it forwards."""
+    """Return the output of `egctl config envoy-ratelimit`: /rlconfig of the port that it forwards."""
     return httpx.get(f"http://{service.debug}/rlconfig", trust_env=False).text.splitlines()
 
 
@@ -77,7 +77,7 @@ def statuses(client: httpx.Client, times: int, **headers: str) -> list[int]:
 
 
 def bucket(domain: str, *entries: tuple[str, str]) -> str:
-    """As it stands in Redis."""
+    """Return the name of a bucket in Redis."""
     return "|".join([domain, *(f"{key}={value}".replace("*", "%2A") for key, value in entries)])
 
 
@@ -102,7 +102,7 @@ def quota_bucket(backend: str) -> str:
 def asking(
     service: Service, llm: MockLlm, directory: Path, backend: str, *, port: int = 0
 ) -> Iterator[httpx.Client]:
-    """An Envoy as Envoy AI Gateway leaves it, whose requests end up at one of the two backends."""
+    """An Envoy as Envoy AI Gateway configures it. Its requests end at one of the two backends."""
     quota_filter = ratelimit_filter(
         QUOTA_CLUSTER, QUOTA_FILTER, domain=QUOTA_DOMAIN, enable_x_ratelimit_headers="DRAFT_VERSION_03"
     )

@@ -56,7 +56,7 @@ def test_one_service_serves_both_gateways(
     unique: Unique,
     tmp_path: Path,
 ) -> None:
-    """With the rules of both control planes, over TLS for the one and without for the other."""
+    """With the rules of both control planes, over TLS for one and without for the other."""
     configured = yaml.safe_load((AIG / "both.yaml").read_text())["config"]["envoyGateway"]["provider"][
         "kubernetes"
     ]
@@ -113,8 +113,8 @@ def limit_of(channel: grpc.Channel, domain: str, entries: list[tuple[str, str]])
     return answer.statuses[0].current_limit.requests_per_unit
 
 
-def test_the_values_for_both_fit_the_other_files() -> None:
-    """They load, the Service has the name and the pods that it should, and its port is the one without TLS."""
+def test_the_values_for_both_gateways_match_the_other_files() -> None:
+    """The settings load, the Service has the right name and pods, and its port is the one without TLS."""
     both = yaml.safe_load((AIG / "both.yaml").read_text())["config"]["envoyGateway"]
     configured = values(EG)["config"]["envoyGateway"]
     head = {"apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "EnvoyGateway"}

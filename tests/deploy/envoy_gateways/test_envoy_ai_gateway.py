@@ -26,11 +26,11 @@ pytestmark = pytest.mark.e2e
 
 
 @in_one_minute
-def test_a_quota_counts_as_its_own_test_expects(
+def test_a_quota_is_counted_as_the_gateways_own_test_expects(
     quotas: Callable[..., Service], llm: MockLlm, counters: Counters, tmp_path: Path
 ) -> None:
-    """10 tokens, one call of 20: the counter is 21; the next call is refused where every backend is over, and
-    counts 1.
+    """With 10 tokens and one call of 20, the counter is 21. The next call is refused if every backend is
+    over, and counts 1.
     """
     for backend in BACKENDS:
         counters.reset(quota_bucket(backend))
@@ -38,7 +38,7 @@ def test_a_quota_counts_as_its_own_test_expects(
     with asking(service, llm, tmp_path, "default/provider-a") as client:
         assert [200] == statuses(client, 1, x_mock_tokens="20")
         counters.wait_until(quota_bucket("default/provider-a"), 21)
-        # provider-b has room: it is not refused.
+        # provider-b has room, so the call is not refused.
         assert [200] == statuses(client, 1, x_mock_tokens="0")
         counters.wait_until(quota_bucket("default/provider-a"), 22)
     with asking(service, llm, tmp_path, "default/provider-b") as client:
@@ -54,7 +54,7 @@ def test_a_quota_counts_as_its_own_test_expects(
 def test_an_overlay_gives_a_backend_more_than_32_bits(
     quotas: Callable[..., Service], llm: MockLlm, counters: Counters, tmp_path: Path
 ) -> None:
-    """6,000,000,000 tokens, of which only tokens are counted; six calls of a thousand million each use it up."""
+    """Six calls of a thousand million tokens exhaust 6,000,000,000 tokens. Only tokens are counted."""
     for backend in BACKENDS:
         counters.reset(quota_bucket(backend))
     service = quotas(overlaid=True)
@@ -64,7 +64,7 @@ def test_an_overlay_gives_a_backend_more_than_32_bits(
         for call in range(1, 7):
             assert [200] == statuses(client, 1, x_mock_tokens="1000000000")
             counters.wait_until(quota_bucket("default/provider-b"), call * 1_000_000_000)
-        # provider-a had 10, of which the checks have taken 6.
+        # provider-a had 10, of which the checks have used 6.
         assert [200] * 4 + [429] == statuses(client, 5, x_mock_tokens="0")
     assert ["month"] == [
         window.partition(":")[0] for window in counters.of(quota_bucket("default/provider-b"))
@@ -72,10 +72,10 @@ def test_an_overlay_gives_a_backend_more_than_32_bits(
 
 
 @in_one_minute
-def test_what_its_processor_counts_is_charged_to_a_user(
+def test_tokens_counted_by_the_processor_are_charged_to_a_user(
     gateway: Callable[..., Any], counters: Counters, unique: Unique
 ) -> None:
-    """llmRequestCosts, by a BackendTrafficPolicy of Envoy Gateway; another model has no limit."""
+    """llmRequestCosts, with a BackendTrafficPolicy of Envoy Gateway. Another model has no limit."""
     user = unique("ai")
     filters = [*processed("default/provider-a", "gpt-x"), *USERS.filters]
     with gateway(filters, USERS.per_filter) as client:
@@ -88,8 +88,10 @@ def test_what_its_processor_counts_is_charged_to_a_user(
         ]
 
 
-def test_the_service_for_quotas_is_what_the_controller_looks_for() -> None:
-    """By name, namespace and port, without TLS; restricted as the service's other pods are."""
+def test_the_service_for_quotas_is_where_the_controller_expects_it() -> None:
+    """By name, namespace and port, without TLS. Its pods have the same restrictions as the service's other
+    pods.
+    """
     deployed = Objects(objects(AIG / "ratelimit.yaml"))
     for each in [*deployed, *objects(AIG / "overlay.yaml")]:
         kubernetes_validate.validate(each, OLDEST, strict=True)
@@ -116,8 +118,8 @@ def test_the_service_for_quotas_is_what_the_controller_looks_for() -> None:
     assert mounts.keys() == {volume["name"] for volume in pod["spec"]["volumes"]}
 
 
-def test_the_overlay_is_for_descriptors_that_the_quota_has() -> None:
-    """Else it would be laid over nothing; it is a rule file, and loads as one."""
+def test_the_overlay_matches_the_descriptors_of_the_quota() -> None:
+    """Otherwise, it would have no effect. It is a valid rule file."""
     text = one(AIG / "overlay.yaml", "ConfigMap")["data"]["overlay.yaml"]
     (domain,) = load_text(text).domains
     (backend,) = domain.descriptors
@@ -126,8 +128,8 @@ def test_the_overlay_is_for_descriptors_that_the_quota_has() -> None:
     assert (QUOTA_DOMAIN, True) == (domain.name, (backend.value, model.value) in sent)
 
 
-def test_a_quota_beyond_32_bits_is_cut_as_the_readme_says() -> None:
-    """Without an overlay."""
+def test_a_quota_beyond_32_bits_is_truncated_as_documented() -> None:
+    """Without an overlay, as in the README."""
     large = yaml.safe_load(yaml.safe_dump(QUOTA))
     large["spec"]["perModelQuotas"][0]["quota"]["defaultBucket"]["limit"] = 6_000_000_000
     limit = quota(large).descriptors[0].descriptors[0].rate_limit.requests_per_unit

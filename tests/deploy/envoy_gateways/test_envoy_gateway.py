@@ -1,7 +1,7 @@
-"""deploy/envoy-gateway: its policies, over a control plane, before a real Envoy.
+"""deploy/envoy-gateway: its policies, over a control plane, in front of a real Envoy.
 
 The service has the environment that the gateway gives its container. The control plane is one of the tests;
-that of both gateways is asked in the tests of xDS.
+the tests of xDS use that of both gateways.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ pytestmark = pytest.mark.e2e
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
 @in_one_minute
-def test_tokens_are_checked_and_charged(
+def test_tokens_are_checked_and_charged_by_a_header(
     gateway: Callable[..., Any], counters: Counters, unique: Unique, stream: bool
 ) -> None:
-    """By the value of a header; the answer that crosses the line is served, and other teams go on."""
+    """The answer that crosses the limit is served, and other teams are not affected."""
     team, other = unique("eg"), unique("eg")
     filters = patched(one(EG / "tokens.yaml", "EnvoyPatchPolicy"), TOKENS.filters)
     body = {"stream": stream, "stream_options": {"include_usage": True}}
@@ -64,8 +64,10 @@ def test_tokens_are_checked_and_charged(
 
 
 @in_one_minute
-def test_other_policies_hold_as_well(gateway: Callable[..., Any], counters: Counters, unique: Unique) -> None:
-    """A shared limit, one on trial, one from metadata with a default, and one for every address of a network."""
+def test_other_policies_are_enforced(gateway: Callable[..., Any], counters: Counters, unique: Unique) -> None:
+    """A shared limit, one in shadow mode, one from metadata with a default, and one for each address of a
+    network.
+    """
     claims = {
         "name": "envoy.filters.http.set_metadata",
         "typed_config": {
@@ -102,9 +104,9 @@ def test_egctl_finds_the_rules(service: Service) -> None:
         assert f"{domain}." in shown
 
 
-def test_every_variable_of_the_container_is_known() -> None:
-    """Those that mean nothing here are named at the start; the CA that upstream does not know either is no
-    reason to stop.
+def test_every_variable_of_the_container_is_handled() -> None:
+    """Those without effect are named at the start. The CA, which upstream does not use either, does not stop
+    the start.
     """
     settings = load_settings(ENVIRONMENT)
     assert (19001, True, "redis") == (
@@ -116,8 +118,8 @@ def test_every_variable_of_the_container_is_known() -> None:
     assert warning.startswith("PROMETHEUS_MAPPER_YAML is set, but not supported")
 
 
-def test_envoy_gateway_takes_its_configuration() -> None:
-    """By its own type; and the block of the README, which says the same for those who do without the chart."""
+def test_envoy_gateway_accepts_its_configuration() -> None:
+    """By its own type. The block in the README has the same, for installations without the chart."""
     configured = values(EG)["config"]["envoyGateway"]
     head = {"apiVersion": "gateway.envoyproxy.io/v1alpha1", "kind": "EnvoyGateway"}
     image = values(EG)["global"]["images"]["ratelimit"]["image"]
@@ -132,8 +134,8 @@ def _blocks(page: Path) -> list[str]:
     return [each.split("```")[0] for each in page.read_text().split("```yaml\n")[1:]]
 
 
-def test_the_container_is_what_its_patch_says(tmp_path: Path) -> None:
-    """As the API takes it: one way for each probe, a directory for the rules, and settings that load."""
+def test_the_patched_container_is_valid(tmp_path: Path) -> None:
+    """The API accepts it: one handler for each probe, a directory for the rules, and settings that load."""
     configured = values(EG)["config"]["envoyGateway"]["provider"]["kubernetes"]["rateLimitDeployment"]
     made = container(
         {**ENVIRONMENT, **{each["name"]: each["value"] for each in configured["container"]["env"]}}
@@ -162,10 +164,10 @@ def test_the_container_is_what_its_patch_says(tmp_path: Path) -> None:
     )
 
 
-def test_rules_outlast_a_restart_without_a_control_plane(
+def test_rules_survive_a_restart_without_a_control_plane(
     certificates: Path, authority: Authority, redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """By XDS_CACHE_DIR, which values.yaml mounts a directory for."""
+    """With XDS_CACHE_DIR, for which values.yaml mounts a directory."""
     with ThreadedControlPlane() as plane:
         settings = environment(certificates, plane, redis_server.address, XDS_CACHE_DIR=str(tmp_path))
         settings |= {"CONFIG_GRPC_XDS_SERVER_USE_TLS": "false", "GRPC_SERVER_USE_TLS": "false"}
