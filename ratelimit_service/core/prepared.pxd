@@ -18,6 +18,7 @@ cdef class PreparedRequest:
     cdef str _denial_by_rules
     cdef object _descriptors
     cdef object _hits
+    cdef object _hold_keys
     cdef object _holdings
     cdef object _keys
     cdef bint _known_domain

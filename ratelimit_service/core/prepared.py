@@ -44,6 +44,7 @@ class PreparedRequest:
         "_descriptors",
         "_end",
         "_hits",
+        "_hold_keys",
         "_holdings",
         "_keys",
         "_known_domain",
@@ -82,8 +83,11 @@ class PreparedRequest:
         most, weight, shares = COUNTER_MAX, 550, not windows.crowded
         if held:
             weight, shares = weight + 400 * len(held), False
+        self._hold_keys: Sequence[str] = ()
+        """Those of `hold_keys`, if a rule has holds: only then most plans need them."""
         if holdings:
-            weight += 300 * len(holdings)
+            self._hold_keys = self.hold_keys()
+            weight += sum([360 + len(key) for key in self._hold_keys])
         for each in descriptors:
             rule = each.rule
             if rule is not None and rule.max_charge < most:
@@ -142,7 +146,7 @@ class PreparedRequest:
         if self._holdings or ends:
             asked = HoldRequest(request, addends, without_addend, now, ends, denied=bool(denial))
             more, holds = plan_holds(
-                self._holdings or self._no_holdings(), self.hold_keys(), asked, len(hits)
+                self._holdings or self._no_holdings(), self._hold_keys or self.hold_keys(), asked, len(hits)
             )
             hits = [*hits, *more, *releases]
         return Plan(

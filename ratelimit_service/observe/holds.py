@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 
-from ..core.holds.hit import Op, expired_in, tokens_in
+from ..core.holds.hit import ABOVE, CHARGE, TAKE, expired_in, tokens_in
 from ..core.model import TALLY_USES, USE_AFTER, USE_END, USE_KEY, USE_LIMIT, Decision, Limit, Rule
 from ..core.plan import Plan
 from .labels import rule_labels
@@ -39,27 +39,30 @@ class HoldMetrics:
 
     def decided(self, plan: Plan, decision: Decision) -> None:
         """Count a decision with holds."""
-        for each, result in zip(plan.holds, decision.held, strict=False):
-            index = each.holding.descriptor
-            tally = decision.tally_values[index]
-            rule = plan.descriptors[index].rule
+        holds, planned, tallies = plan.holds, plan.descriptors, decision.tally_values
+        for at, result in enumerate(decision.held):
+            holding, _, op = holds[at]
+            index = holding.descriptor
+            tally, rule = tallies[index], planned[index].rule
             if tally is None or rule is None:
                 continue
-            rule = rule.original or rule  # an amended rule counts as its original
+            if rule.original is not None:  # an amended rule counts as its original
+                rule = rule.original
             row = self._row_of_rule.get(rule)
             if row is None:
                 row = self._row_of_rule[rule] = self.rules.row(rule_labels(rule, rule.limits[0]))
             if result < 0:
                 row[_REFUSED] += 1
-            elif each.op is Op.TAKE:
-                tokens = tokens_in(result)
-                row[_HOLDS] += tokens > 0
-                row[_TOKENS] += tokens
+                continue
+            if result >= ABOVE:
                 row[_EXPIRED] += expired_in(result)
-            else:
-                row[_ENDED] += tokens_in(result) > 0
-                row[_EXPIRED] += expired_in(result)
-            if each.op is Op.CHARGE:
+                result = tokens_in(result)
+            if op is not TAKE:
+                row[_ENDED] += result > 0
+            elif result:
+                row[_HOLDS] += 1
+                row[_TOKENS] += result
+            if op is CHARGE:
                 for use in tally[TALLY_USES]:
                     if use[USE_AFTER] >= use[USE_LIMIT].amount:
                         self._note(rule, use[USE_LIMIT], use[USE_KEY], use[USE_END], use[USE_AFTER])

@@ -99,11 +99,29 @@ def apply_holds(
     return refused, repeated, results
 
 
+def take_alone(
+    all_holds: AllHolds, group: Sequence[Hit], before: Sequence[int], hit: HoldHit, *, refused: bool
+) -> int:
+    """Apply a TAKE that is the only hit on holds of its group, as apply_holds does, and return its result."""
+    holds = all_holds.find(hit.key)
+    if holds is None:
+        return 0 if refused else all_holds.apply(hit)
+    held = holds.held(hit.now)
+    if held and _exceeds(group, before, hit, held):
+        holds.refuse(hit)
+        return refused_by(held, holds.delay())
+    if refused:
+        holds.refuse(hit)
+        return 0
+    return all_holds.apply(hit)
+
+
 def _exceeds(group: Sequence[Hit], before: Sequence[int], hit: HoldHit, held: int) -> bool:
     """Return whether a budget has room in each window, but none once held tokens are counted."""
     too_much = False
-    for at, other in enumerate(group):
-        left = other.limit - before[at]
+    for at, used in enumerate(before):
+        other = group[at]
+        left = other.limit - used
         if left <= held and not other.gate & ASIDE and other.key.startswith(hit.bucket):
             if left <= 0:
                 return False

@@ -9,19 +9,19 @@ import asyncio
 import heapq
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from sys import getsizeof
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from ..core.decision import Count
 from ..core.errors import StoreError
 from ..core.gates import Gate
-from ..core.holds.hit import ASIDE
+from ..core.holds.hit import ASIDE, TAKE, HoldHit
 from ..core.ledger.entries import REFUNDED, REFUSED, is_of_ledger
 from ..core.model import COUNTER_MAX, HELD_BACK, Hit
 from ..ports import Clock, OnOutcomes, Outcome, WalkStep
 from .amendments import MemoryAmendments
 from .cursors import read_number
 from .events import MemoryEvents
-from .holds import AllHolds, apply_holds
+from .holds import AllHolds, apply_holds, take_alone
 from .replicas import MemoryReplicas
 from .shards import MASK, SHARDS, SHIFT, Copy, Shards
 
@@ -151,6 +151,8 @@ class MemoryStore:
         gates = 0
         for hit in group:
             gates |= hit.gate
+        if gates & ASIDE and (checked := self._check_with_hold(group)) is not None:
+            return checked
         if gates & HELD_BACK:
             held, aside = self._held_back(group)
         if gates & Gate.ENTRY:
@@ -232,6 +234,30 @@ class MemoryStore:
             heapq.heappush(self._ends, end)
         ending.append(key)
         return True
+
+    def _check_with_hold(self, group: Sequence[Hit]) -> list[Count] | None:
+        """Apply a check of counters and one TAKE, its last hit, and return the counts; None for any other group.
+
+        The general way has the same result for it, and takes three times as long. Most groups with holds are such.
+        """
+        take = cast(HoldHit, group[-1])
+        if not take.gate & ASIDE or take.op is not TAKE:
+            return None
+        shards = self._shards
+        counts: list[Count] = []
+        refused = False
+        for hit in group:
+            if hit is take:
+                break
+            key, gate = hit.key, hit.gate
+            if hit.amount or gate & ASIDE:
+                return None
+            before = shards[hash(key) >> SHIFT & MASK].get(key, 0)
+            if gate & Gate.REFUSES and hit.is_over(before):
+                refused = True
+            counts.append(before)
+        counts.append(take_alone(self.holds, group, cast(list[int], counts), take, refused=refused))
+        return counts
 
     def _held_back(self, group: Sequence[Hit]) -> tuple[Collection[int], Mapping[int, int]]:
         """Return the hits to hold back, and the results of the hits on holds.

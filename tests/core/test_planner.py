@@ -26,6 +26,7 @@ descriptors:
       - {unit: day, tokens_per_unit: 100}
   - {key: user, count_refused: false, rate_limit: {requests_per_unit: 3, unit: hour}}
   - {key: free, rate_limit: {unlimited: true}}
+  - {key: held, rate_limit: {unit: day, tokens_per_unit: 100}, hold: auto}
 """
 TREE = RuleTree(load([read("rules.yaml", RULES)]).domains)
 
@@ -112,6 +113,8 @@ def test_the_plans_of_a_second_stay_within_their_bytes() -> None:
         (1, "team " * 100),
         (1, "nobody " * 100),
         (60, "nobody"),
+        (1, "held"),
+        (1, "held team user"),
     ],
 )
 def test_a_prepared_request_takes_no_more_memory_than_its_weight(entries: int, names: str) -> None:

@@ -7,8 +7,7 @@ that a caller has invented or changed is invalid.
 
 from __future__ import annotations
 
-from base64 import b64decode
-from binascii import Error, b2a_base64
+from binascii import Error, a2b_base64, b2a_base64
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from hmac import compare_digest
@@ -81,7 +80,8 @@ class HoldIds:
     def issue(self, now: int, holds: Sequence[tuple[int, int]], names: bytes) -> str:
         """Return a new id of holds, each with its tokens and its expiry, of the buckets that `names_of` returned."""
         if len(holds) == 1:
-            data = _ONE.pack(_VERSION, now, self._nonce(), 1, *holds[0]) + names
+            tokens, expiry = holds[0]
+            data = _ONE.pack(_VERSION, now, self._nonce(), 1, tokens, expiry) + names
         else:
             head = _HEAD.pack(_VERSION, now, self._nonce(), len(holds))
             data = b"".join([head, *[_HOLD.pack(*hold) for hold in holds], names])
@@ -94,7 +94,7 @@ class HoldIds:
         if not _HEAD.size + _CODE < len(text) <= LONGEST:
             return None
         try:
-            whole = b64decode(text + b"=" * (-len(text) % 4), b"-_", validate=True)
+            whole = a2b_base64(text.translate(_STANDARD) + b"==")
         except Error:
             return None
         if _text_of(whole) != text:  # other texts decode to the same bytes
@@ -117,15 +117,17 @@ class HoldIds:
             entries = []
             size, at = data[at], at + 1
             for _ in range(size):
-                key, at = _text(data, at)
-                value, at = _text(data, at)
-                entries.append(Entry(key, value))
+                end = at + 2 + (data[at] << 8) + data[at + 1]
+                key, at = data[at + 2 : end], end
+                end = at + 2 + (data[at] << 8) + data[at + 1]
+                entries.append(Entry(key, data[at + 2 : end]))
+                at = end
             holds.append(IssuedHold(tuple(entries), tokens, expiry))
         name = _text_of(nonce).decode("ascii")
         return IssuedId(name, made, domain.decode("utf-8", "surrogateescape"), tuple(holds))
 
 
-_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+_URL_SAFE, _STANDARD = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
 
 
 def _text_of(data: bytes) -> bytes:

@@ -98,7 +98,8 @@ class Holds:
 
     def apply(self, hit: HoldHit) -> tuple[int, int]:
         """Apply a hit, and return its tokens and how many holds it found expired."""
-        expired = self._expire(hit.now)
+        now = hit.now
+        expired = 0 if now < self._soonest else self._expire(now)
         if hit.op is TAKE:
             return self._take(hit), expired
         self.share += LEARN * (1 - self.share)
@@ -121,8 +122,6 @@ class Holds:
 
     def _expire(self, now: int) -> int:
         """Remove the slots that have expired, and return how many holds were in them."""
-        if now < self._soonest:
-            return 0
         expired = 0
         for expiry in [expiry for expiry in self.slots if expiry <= now]:
             tokens, many = self.slots.pop(expiry)
@@ -134,25 +133,28 @@ class Holds:
         return expired
 
     def _tokens(self, size: Size, share: float) -> int:
-        tokens: float = size.fixed
+        fixed, deviations, otherwise, most = size
+        tokens: float = fixed
         if not tokens:
-            tokens = size.otherwise
+            tokens = otherwise
             if self.charges:
                 variance = max(0.0, self.square - self.mean * self.mean)
-                tokens = self.mean + size.deviations * math.sqrt(variance)
-        return math.floor(min(tokens, size.most, MOST) * share + 0.5)
+                tokens = self.mean + deviations * math.sqrt(variance)
+        return math.floor(min(tokens, most, MOST) * share + 0.5)
 
     def _take(self, hit: HoldHit) -> int:
         tokens = self._tokens(hit.size, self.share)
         if tokens:
-            slot = self.slots.get(hit.expiry)
+            expiry, life = hit.expiry, hit.life
+            slot = self.slots.get(expiry)
             if slot is None:
-                slot = self.slots[hit.expiry] = [0, 0]
-                self._soonest = min(self._soonest or hit.expiry, hit.expiry)
+                slot = self.slots[expiry] = [0, 0]
+                self._soonest = min(self._soonest or expiry, expiry)
             slot[0] += tokens
             self._tokens_held += tokens
             # A hold that ends with its window does not say that its request was never charged.
-            slot[1] += hit.expiry > hit.now + hit.life - slot_width(hit.life)
+            if expiry > hit.now + life - slot_width(life):
+                slot[1] += 1
         return tokens
 
     def _learn(self, charge: int) -> None:

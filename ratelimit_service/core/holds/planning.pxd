@@ -1,0 +1,21 @@
+"""The fields of C of the holds of a prepared request, where this module is compiled."""
+
+cdef class Learned:
+    cdef public object mean
+    cdef public object without_id
+
+
+cdef class Holding:
+    cdef public object _began
+    cdef public object amount
+    cdef public Py_ssize_t descriptor
+    cdef public object end
+    cdef public object entries
+    cdef public str key
+    cdef public Learned learned
+    cdef public object looked
+    cdef public bytes names
+    cdef public object noted
+    cdef public object rule
+    cdef public object ticks
+    cdef public object until
