@@ -201,7 +201,7 @@ class _Builder:
             mounts=self._outside.mounts,
             network_files=True,
         )
-        # Through the environment, and not on the command line: the address of an index is nobody's business.
+        # In the environment and not on the command line, because the address of an index is private.
         environment = {"HOME": "/root", **self._image.environment, **self._outside.environment}
         with tempfile.TemporaryFile() as log:
             code = subprocess.run(

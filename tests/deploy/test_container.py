@@ -59,8 +59,8 @@ def image() -> Iterator[Image]:
         pytest.skip(why)
     stages = parse((REPOSITORY / "deploy" / "Dockerfile").read_text())
     context = Context(REPOSITORY, (REPOSITORY / ".dockerignore").read_text().splitlines())
-    # Not pytest's tmp_path, of which three are kept: this is a gigabyte, for a minute. In memory, where there
-    # is plenty.
+    # Not pytest's tmp_path, because pytest keeps three of them: this is a gigabyte, for a minute. It is in
+    # memory if there is enough.
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 8e9
     with tempfile.TemporaryDirectory(prefix="image-", dir=memory if roomy else None) as name:

@@ -70,7 +70,7 @@ def configured(service: str, llm: MockLlm) -> dict[str, Any]:
 
 
 class Gateway:
-    """Envoy in front of a service whose clock stands still."""
+    """Envoy in front of a service with a stopped clock."""
 
     def __init__(self, address: str, service: ClockedService, llm: RecordingLlm) -> None:
         self.llm = llm
@@ -78,7 +78,7 @@ class Gateway:
         self._address = address
 
     def post(self, tokens: int = 0, prompt: str = "Hello!", **headers: str) -> httpx.Response:
-        """Send a request that costs so many tokens. Returns once these are charged."""
+        """Send a request that costs so many tokens, and wait until these are charged."""
         before = self._service.answered
         answer = httpx.post(
             f"http://{self._address}/v1/chat/completions",

@@ -74,7 +74,7 @@ class Call:
 
 
 def stranger(number: int) -> Request:
-    """Return a request with values that no other has."""
+    """Return a request with unique values."""
     value = f"\x1b[31m{number}\n\xff".encode("latin-1") * (1 if number % 10 else 200)
     override = Override(5, Unit.DAY, number + 1)
     return Request(

@@ -109,8 +109,8 @@ def started(plane: ControlPlane, redis: RedisServer, transport: str, directory: 
             "GRPC_TRANSPORT": transport,
             "XDS_CLIENT_BACKOFF_INITIAL_INTERVAL": "50ms",
             "XDS_CLIENT_BACKOFF_MAX_INTERVAL": "100ms",
-            # So long that no time of grace ends in here, however slow the machine is: no limit may be gone,
-            # not even for a moment.
+            # So long that no grace period ends during the test, however slow the machine is: no limit may
+            # lapse, not even for a moment.
             "XDS_DOMAIN_GRACE": "10m",
         },
         command=(sys.executable, "-m", "tests.faults.probed_service", str(directory / f"{transport}.waits")),

@@ -174,7 +174,7 @@ async def test_a_suspended_server_does_not_delay_the_journal_of_others(
 
 
 async def until_answered(bench: Bench, batches: int = 100) -> None:
-    """Wait for so many more answers, which come from other servers than the one that is away."""
+    """Wait for so many more answers, from servers other than the unreachable one."""
     before = answered(bench)
     await until("charges are answered", lambda: answered(bench) > before + batches)
 

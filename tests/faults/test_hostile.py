@@ -22,7 +22,7 @@ from ratelimit_service.transports.grpc_method import PATH
 from testing.service import Service, port_of
 
 REQUESTS = int(os.environ.get("HOSTILE_REQUESTS", "30000"))
-"""Each has four descriptors that nobody has sent before; `make faults` sends a quarter of a million."""
+"""The number of requests, each with four new descriptors; `make faults` sends a quarter of a million."""
 
 
 def test_a_flood_of_new_names_does_not_grow_the_process() -> None:

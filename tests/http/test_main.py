@@ -286,7 +286,7 @@ BAD_BODIES: list[tuple[str | bytes, str]] = [
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def lasting_port() -> AsyncIterator[Port]:
-    """One port for many requests, none of which counts anything."""
+    """One port for many requests, which count nothing."""
     async for port in _port(MemoryStore(lambda: NOW), Policy()):
         yield port
 

@@ -181,7 +181,7 @@ async def test_the_time_of_the_store_is_that_of_redis(store: RedisStore, redis_s
     assert abs(seconds - int(redis_server.cli("TIME").split()[0])) <= 1
 
 
-async def test_a_redis_that_does_not_report_its_time_is_no_error(
+async def test_a_redis_that_does_not_report_its_time_causes_no_error(
     redis_server: RedisServer, redis_url: str
 ) -> None:
     """An ACL may forbid TIME, or the server may be down."""

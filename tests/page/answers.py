@@ -30,7 +30,7 @@ HOSTILE = {
 
 
 def moment(seconds: float = 0) -> str:
-    """Return the time in so many seconds, in RFC 3339."""
+    """Return the time after so many seconds, in RFC 3339."""
     return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

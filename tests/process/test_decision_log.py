@@ -1,5 +1,5 @@
-"""DECISION_LOG in a running service: a reader of stdout that is slow, stuck or gone does not affect the
-service.
+"""DECISION_LOG in a running service: the service is not affected by a reader of stdout that is slow, hangs or
+has ended.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def ask(service: Service, times: int, hits: int = 1) -> None:
-    """Make this many requests, each of which is answered."""
+    """Make this many requests, and expect an answer to each."""
     with calling(service.grpc) as caller:
         for _ in range(times):
             caller.ask("d", "team", "dba", hits=hits)

@@ -44,7 +44,7 @@ class Live:
 
     @contextmanager
     def going_on(self) -> Iterator[None]:
-        """Make calls all the time, none of which may fail, and expect one change of the rules."""
+        """Make calls without a pause, none of which may fail, and expect one change of the rules."""
         failures: list[grpc.RpcError] = []
         calls = 0
         over = threading.Event()

@@ -95,7 +95,7 @@ def test_numbers_and_truth_values_keep_their_text(written: str) -> None:
 
 
 def test_an_empty_value_is_null() -> None:
-    """It is written as a word, so that nobody looks for a missing value."""
+    """It is written as a word, so that readers do not look for a missing value."""
     assert "# From f.yaml\na: null\n" == native.write(read("f.yaml", "a:"))
 
 

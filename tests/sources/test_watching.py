@@ -20,7 +20,7 @@ def test_files_that_become_readable_count_as_changed(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_directory_is_reported_and_polled_again(tmp_path: Path) -> None:
-    """A link to itself, or a file system that is gone, does not end the polling."""
+    """A link to itself, or a lost file system, does not end the polling."""
     config = tmp_path / "ratelimit" / "config"
     config.parent.mkdir()
     config.symlink_to(config)

@@ -330,7 +330,7 @@ async def overlay(following: Following, text: str) -> None:
 
 
 async def test_changed_overlays_apply_to_the_current_set(plane: ControlPlane, follow: Follow) -> None:
-    """This needs no new set, and works while the control plane is away."""
+    """This needs no new set, and works while the control plane is unreachable."""
     plane.send(A, B)
     following = await follow()
     await following.answered(2)

@@ -78,7 +78,7 @@ async def test_a_charge_whose_outcome_is_unknown_is_counted_once(fault: str) -> 
     await store.close()
 
 
-async def test_a_lane_is_given_up_after_an_unknown_outcome() -> None:
+async def test_a_lane_is_abandoned_after_an_unknown_outcome() -> None:
     """The lost call may still arrive, so the register of its lane must keep its number."""
     backend = Backend("after")
     store = SettlingStore(backend)
@@ -234,7 +234,7 @@ async def test_closing_writes_the_journal() -> None:
 
 
 async def test_a_charge_of_a_window_that_is_over_is_not_written() -> None:
-    """Its counter is gone. The windows that have not ended get their part."""
+    """Its counter has expired. In windows that have not ended, the charge is counted."""
     backend = Backend()
     store = SettlingStore(backend)
     backend.away = True
