@@ -89,7 +89,7 @@ def _by_level(at: Moment, level: float) -> float:
 
 ESTIMATORS: dict[str, Estimator] = {
     "mean since the start": _mean,
-    "present rate": _rate,
+    "current rate": _rate,
     "as the weeks before": _as_before,
     "ratio to the weeks before": _ratio,
     "profile": _profile,
@@ -197,7 +197,7 @@ class AtErrors:
             forecasting.ERRORS = serving  # type: ignore[misc]
 
 
-RULES = ("0.2.0", "present rate", "profile, 0 errors", "profile, 1", "profile, 2", "profile, 3")
+RULES = ("0.2.0", "current rate", "profile, 0 errors", "profile, 1", "profile, 2", "profile, 3")
 USES = (0.6, 0.8, 0.9, 0.95, 1.1, 1.25, 1.5, 2.5)
 """What a window uses of its limit."""
 
@@ -213,7 +213,7 @@ def events(scene: Scene, span: float) -> dict[str, Events]:
             profile = profile_of(scene, traffic)
             rules: dict[str, Callable[[float, int, int], bool]] = {
                 "0.2.0": Before(start, end).note,
-                "present rate": AtErrors(Forecast(start, end), 0).note,
+                "current rate": AtErrors(Forecast(start, end), 0).note,
             }
             for number, name in enumerate(RULES[2:]):
                 rules[name] = AtErrors(Forecast(start, end, partial(_given, profile)), number).note

@@ -40,12 +40,16 @@ descriptors:
     rate_limits:
       - {{name: dba-hourly, unit: hour, tokens_per_unit: 5_000}}
       - {{name: dba-daily, unit: day, tokens_per_unit: 50_000}}
+    ledger: {{}}
+    price: {{per_million: 2.50, currency: USD}}
     denial_message: "{{rule}}: {{used}} of {{limit}} tokens of this {{unit}} are used."
   - key: team
     value: support
     rate_limits:
       - {{name: support-hourly, unit: hour, tokens_per_unit: 20_000}}
       - {{name: support-daily, unit: day, tokens_per_unit: 200_000}}
+    ledger: {{}}
+    price: {{per_million: 2.50, currency: USD}}
   - key: user
     rate_limit: {{unit: day, tokens_per_unit: 1_000}}
 """
@@ -245,6 +249,27 @@ def test_a_wrong_token_is_refused_until_it_is_removed(page: Page, stage: Stage) 
     page.get_by_role("button", name="Token …").click()
     page.get_by_role("button", name="Forget it").click()
     expect(page.get_by_text("Changes need the admin token")).to_be_visible()
+
+
+def test_usage_of_three_weeks_is_a_bar_for_each_day(page: Page, stage: Stage) -> None:
+    """Of two teams, by their ledgers in Redis. Weekends are quiet."""
+    usage = {"dba": 12_400, "support": 61_000}
+    total = 0
+    for day in range(1, 22):
+        quiet = 5 if day % 7 in (0, 1) else 1  # 2026-11-01 is a Sunday
+        for team, tokens in usage.items():
+            used = (tokens + 700 * (day * len(team) % 11)) // quiet
+            key = f"{{team-budgets|team={team}}}:ledger:hour:2026-11-{day:02}"
+            stage.redis.cli("HSET", key, "T09Z:charged", f"{used}", "T14Z:charged", f"{used * 2 // 3}")
+            total += used + used * 2 // 3
+    page.goto(f"{stage.url}#/usage?domain=team-budgets&from=2026-11-01&to=2026-11-21")
+    expect(page.get_by_role("img", name="Tokens by team from", exact=False)).to_be_visible()
+    table = page.get_by_role("region", name="Tokens by", exact=False).first.locator("tbody tr")
+    expect(table).to_have_count(2)
+    expect(table.first).to_contain_text("USD")
+    shown = [int(row.locator("td").first.inner_text().replace(",", "")) for row in table.all()]
+    assert total == sum(shown)
+    shoot(page, "usage")
 
 
 def test_hostile_names_of_callers_are_text_with_working_links(page: Page, stage: Stage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -192,3 +193,45 @@ def test_a_result_that_is_older_than_the_shown_one_is_dropped(page: Page, fake_a
     expect(page.get_by_role("button", name="Save as CSV")).to_be_visible()
     expect(page.get_by_role("region", name="Tokens by team")).to_contain_text("new")
     assert [["new", "9", "0", "0"]] == table(page)
+
+
+def test_usage_works_without_a_mouse(page: Page, fake_api: FakeApi, tmp_path: Path) -> None:
+    """From the skip link through the form, whose choices are typed, to the file and the first chart."""
+    start = "2026-11-21T01:00:00Z"
+    fake_api.books = [
+        book([["team", "dba"]], spent(start, 7)),
+        book([["user", "ana"]], spent(start, 5), spent("2026-11-22T01:00:00Z", 4)),
+    ]
+    page.goto(f"{fake_api.url}{VIEW}")
+    expect(page.get_by_role("button", name="Save as CSV")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="To the content")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Usage")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("combobox", name="Domain")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("combobox", name="By")).to_be_focused()
+    page.keyboard.type("user")
+    expect(page.get_by_role("img", name="Tokens by user", exact=False)).to_be_visible()
+    assert [["ana", "9", "0", "0"]] == table(page)
+    tab_to(page, "Each")
+    page.keyboard.type("Month")
+    expect(page).to_have_url(re.compile("per=month"))
+    with page.expect_download() as found:
+        tab_to(page, "Save as CSV")
+        page.keyboard.press("Enter")
+    found.value.save_as(tmp_path / "usage.csv")
+    with (tmp_path / "usage.csv").open(newline="", encoding="utf-8") as file:
+        (_, line) = csv.reader(file)
+    assert ["ana", "user", "9"] == line[2:5]
+
+
+def tab_to(page: Page, name: str) -> None:
+    """Press Tab until the choice or button of this name has the focus; the fields of a date have several stops."""
+    target = page.get_by_role("combobox", name=name).or_(page.get_by_role("button", name=name))
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if target.evaluate("each => each === document.activeElement"):
+            return
+    raise AssertionError(f"{name} cannot be reached by Tab")

@@ -64,7 +64,7 @@ class BudgetWindow(NamedTuple):
     by: tuple[Amendment, ...] = ()
     state: State = State.OK
     burn: float | None = None
-    """The present use per second (burning.py); None if it is not known."""
+    """The current use per second (burning.py); None if it is not known."""
     held: int | None = None
     """The tokens that are set aside for requests in flight; None if the rule has no holds."""
     runs_out: float = 0.0

@@ -1,7 +1,7 @@
 """When a window runs out before it ends, for people who look, and once as an event, when that is certain.
 
 Without a profile, a window runs out at the rate of the present (burning.py). That follows each of its moves, and does not know the
-night to come. So the event needs all of these, at three kept moments of the meter in a row:
+night to come. So the event needs all of these, at three kept readings of the meter in a row:
 
 - at this rate, the window runs out before it ends,
 - within twice the time that the meter looks back on (four times in windows of less than SHORTEST, whose hours are much alike),
@@ -9,7 +9,7 @@ night to come. So the event needs all of these, at three kept moments of the met
   time, whatever the pace is.
 
 With a profile of earlier weeks (profile.py), a window runs out when what is left is used at its level. The event needs that to
-be before it ends, at three kept moments in a row, even if the level is ERRORS standard errors lower.
+be before it ends, at three kept readings in a row, even if the level is ERRORS standard errors lower.
 
 A burst is cut from both, and gone from them after a fifth of the window. `python -m bench.forecasts` compares these with other
 estimates, and tests/core/budgets/test_forecasting.py holds the results.
@@ -30,14 +30,14 @@ REACH_OTHERWISE: Final = 0.5
 ERRORS: Final = 2.0
 
 Basis = Literal["rate", "profile"]
-"""What a forecast is made by: the present rate, or the profile of earlier weeks."""
+"""What a forecast is made by: the current rate, or the profile of earlier weeks."""
 
 ProfileOf = Callable[[], Profile | None]
 """Returns the profile of a bucket; None where there is none, or not yet."""
 
 
 class Outlook(NamedTuple):
-    """The present use per second (None: not known yet), and when nothing is left; 0 if that is not before the window ends."""
+    """The current use per second (None: not known yet), and when nothing is left; 0 if that is not before the window ends."""
 
     burn: float | None
     runs_out: float
@@ -70,7 +70,7 @@ def _at_level(level: float, profile: Profile, now: float, used: int, limit: int,
 
 
 class Foreseen(NamedTuple):
-    """A window that runs out at `at`, in seconds since 1970. `burn` is the present use per second."""
+    """A window that runs out at `at`, in seconds since 1970. `burn` is the current use per second."""
 
     at: float
     burn: float
@@ -78,7 +78,7 @@ class Foreseen(NamedTuple):
 
 
 class Forecast:
-    """One window from `start` to `end`, in seconds since 1970. `profile` is called at kept moments only."""
+    """One window from `start` to `end`, in seconds since 1970. `profile` is called at kept readings only."""
 
     __slots__ = ("_end", "_in_a_row", "_said", "_start", "meter", "profile")
 

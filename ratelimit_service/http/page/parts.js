@@ -68,8 +68,8 @@ export const Ago = ({ time }) =>
   html`<time datetime=${time} title=${moment(time, { seconds: true })}>${duration(-secondsUntil(time))} ago</time>`;
 
 const BASIS = {
-  rate: "At the rate of the present. It does not know the hours to come: with a ledger, quiet nights and weekends count.",
-  profile: "At the hours of earlier weeks, as much faster or slower as this window has been so far.",
+  rate: "At the current rate. Rules with a ledger take quiet nights and weekends into account.",
+  profile: "By the hours of earlier weeks, as much faster or slower as this window has been so far.",
 };
 
 // When a window starts anew, and when it will be used up before that.
