@@ -353,13 +353,9 @@ class MemoryStore:
 
     async def read_books(self, keys: Sequence[str], names: Sequence[str] = ()) -> dict[str, dict[str, int]]:
         """Return these entries: each is a counter, whose key has its name."""
-        if names:
-            get = self._counters.get
-            books = {
-                key: {name: value for name in names if (value := get(key + name)) is not None} for key in keys
-            }
-            return {key: book for key, book in books.items() if book}
-        return {key: {"": value} for key in keys if (value := self._counters.get(key)) is not None}
+        get, ends = self._counters.get, names or ("",)
+        books = {key: {end: value for end in ends if (value := get(key + end)) is not None} for key in keys}
+        return {key: book for key, book in books.items() if book}
 
     async def delete_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
         """Set counters to 0, and return their last values, by key."""
@@ -367,9 +363,8 @@ class MemoryStore:
         if self._dump is not None:
             self._dump.before_write(counters)
         for key in counters:
-            if key in self._counters:
-                self._counters[key] = 0
-                self.changed = True
+            self._counters[key] = 0
+            self.changed = True
         return counters
 
     def dump(self) -> Iterator[Counter]:
