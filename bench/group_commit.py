@@ -21,10 +21,10 @@ from ratelimit_service.ports import CounterStore
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.stores.layers.settling import SettlingStore
-from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
 from testing.exact_load import TREE, charge
 from testing.proxy import Proxy
+from testing.redis_clients import connect
 from testing.redis_servers import RedisServer
 
 CALLERS = 50

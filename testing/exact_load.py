@@ -32,9 +32,9 @@ from ratelimit_service.ports import CounterStore
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.stores.layers.settling import SettlingStore
-from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
+from testing.redis_clients import connect
 
 YEAR = Window(Unit.YEAR, 1, Calendar())
 

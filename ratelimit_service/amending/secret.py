@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from secrets import token_hex
 
 from ..core.errors import StoreError
@@ -39,19 +39,17 @@ class SharedSecret:
         ids: HoldIds,
         store: AmendmentStore,
         tree: Callable[[], RuleTree | None],
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._ids = ids
         self._store = store
         self._tree = tree
-        self._sleep = sleep
         self._proposal = token_hex(32)
 
     async def run(self) -> None:
         """Keep the secret for as long as the process serves."""
         while True:
             await self.look()
-            await self._sleep(_CONFIRMED_EVERY if self._ids.ready else _LOOKED_FOR_EVERY)
+            await asyncio.sleep(_CONFIRMED_EVERY if self._ids.ready else _LOOKED_FOR_EVERY)
 
     async def look(self) -> None:
         """Take over the secret in the store. Without one nothing is issued, and holds have no ids."""

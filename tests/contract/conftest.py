@@ -14,11 +14,12 @@ from ratelimit_service.ports import CounterStore, Outcome
 from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.redis.client import Link, at_address, connect
+from ratelimit_service.stores.redis.client import Link, at_address
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
 from ratelimit_service.stores.redis.slots import slot_of
 from ratelimit_service.stores.snapshot import KeptMemoryStore
+from testing.redis_clients import connect
 from testing.redis_fleets import RedisCluster, RedisSentinels
 from testing.redis_servers import RedisServer
 

@@ -13,8 +13,8 @@ from ratelimit_service.core.errors import StoreError
 from ratelimit_service.stores.redis import amendments as in_redis
 from ratelimit_service.stores.redis.amendments import RedisAmendments
 from ratelimit_service.stores.redis.background_scripts import Evaluation
-from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
+from testing.redis_clients import connect
 from testing.redis_fleets import RedisSentinels
 from testing.redis_servers import RedisServer
 

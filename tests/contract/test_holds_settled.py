@@ -22,9 +22,10 @@ from ratelimit_service.service import Answer, RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.batch import Batch, OnApplied
 from ratelimit_service.stores.layers.settling import SettlingStore
-from ratelimit_service.stores.redis.client import Link, at_address, connect, through_sentinels
+from ratelimit_service.stores.redis.client import Link, at_address, through_sentinels
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
+from testing.redis_clients import connect
 from testing.redis_fleets import RedisCluster, RedisSentinels
 from testing.redis_servers import RedisServer
 from testing.waiting import wait_for

@@ -14,9 +14,9 @@ import grpc
 import pytest
 import structlog
 
-from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
 from ratelimit_service.stores.redis.watchdog import RedisWatchdog
+from testing.redis_clients import connect
 from testing.redis_servers import RedisServer
 from testing.service import ConfigMapMount, Service, calling, run
 from testing.waiting import wait_for

@@ -22,8 +22,8 @@ from ratelimit_service.service import RateLimitService
 from ratelimit_service.settings.table import documented, load_settings
 from ratelimit_service.settings.unsupported import UNNEEDED, UNSUPPORTED
 from ratelimit_service.sources.yaml_text import read
-from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
+from testing.redis_clients import connect
 from testing.redis_servers import RedisServer
 
 from ..settings.test_upstream import UPSTREAM

@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from ratelimit_service.amending.operations import Attribution, new_key
-from ratelimit_service.stores.redis.client import Link, at_address, connect, through_sentinels
+from ratelimit_service.stores.redis.client import Link, at_address, through_sentinels
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
 from ratelimit_service.stores.redis.slots import slot_of
 from testing.proxy import Proxy
+from testing.redis_clients import connect
 from testing.redis_fleets import RedisCluster, RedisSentinels
 from testing.redis_servers import RedisServer
 

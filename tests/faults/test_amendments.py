@@ -9,8 +9,8 @@ import asyncio
 
 from ratelimit_service.amending.operations import Attribution, new_key
 from ratelimit_service.core.amendments.model import MOST_EDITS, ChangeResult
-from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
+from testing.redis_clients import connect
 
 from .amended_replicas import KINDS, MILLION, Fleet, Replica, answered, target
 

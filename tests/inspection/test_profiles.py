@@ -19,8 +19,8 @@ from ratelimit_service.inspection.listing import Lister
 from ratelimit_service.inspection.profiles import Profiles
 from ratelimit_service.ports import CounterStore
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
+from testing.redis_clients import connect
 from testing.redis_servers import RedisServer
 from tests.limiter import MIDNIGHT
 from tests.observe.replica import DAY, Replica, budget

@@ -17,8 +17,8 @@ from ratelimit_service.core.ledger.entries import Period, record
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import CounterStore, Outcome
 from ratelimit_service.stores.layers.settling import SettlingStore
-from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
+from testing.redis_clients import connect
 from testing.redis_servers import RedisServer
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "compatibility.md").read_text()

@@ -19,10 +19,10 @@ from ratelimit_service.ports import CounterStore, Outcome
 from ratelimit_service.stores.batch import Batch, CallFailed, Fate, result_of
 from ratelimit_service.stores.lanes import Lane
 from ratelimit_service.stores.layers.settling import SettlingStore
-from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
 from ratelimit_service.stores.redis.watchdog import RedisWatchdog
 from testing.exact_load import Bench
+from testing.redis_clients import connect
 from testing.redis_proxy import RedisProxy
 from testing.redis_servers import RedisServer
 

@@ -14,9 +14,9 @@ from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import Outcome
 from ratelimit_service.stores.batch import Batch, result_of
 from ratelimit_service.stores.lanes import EVERYWHERE, Lane
-from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
 from testing.proxy import Proxy
+from testing.redis_clients import connect
 from testing.redis_servers import RedisServer
 
 KEY = "{d|k=v}:hour:2026-11-21T01Z"

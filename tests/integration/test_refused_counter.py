@@ -12,8 +12,8 @@ import structlog
 
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Limit, Request
-from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
+from testing.redis_clients import connect
 from testing.redis_servers import RedisServer
 from tests.limiter import descriptor
 from tests.observe.replica import HOUR, Replica, budget

@@ -16,10 +16,11 @@ from ratelimit_service.ports import CounterStore, Outcome
 from ratelimit_service.settings.table import load_settings
 from ratelimit_service.stores.batch import CallFailed, Fate
 from ratelimit_service.stores.layers.settling import SettlingStore
-from ratelimit_service.stores.redis.client import Link, Login, at_address, connect
+from ratelimit_service.stores.redis.client import Link, Login, at_address
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
 from ratelimit_service.stores.redis.wire import Command
+from testing.redis_clients import connect
 from testing.redis_fleets import RedisCluster
 from testing.redis_servers import RedisServer
 

@@ -13,9 +13,9 @@ from ratelimit_service.ports import CounterStore, Outcome
 from ratelimit_service.stores.batch import Batch, result_of
 from ratelimit_service.stores.lanes import EVERYWHERE, Lane
 from ratelimit_service.stores.layers.settling import SettlingStore
-from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
 from ratelimit_service.stores.redis.slots import SLOTS
+from testing.redis_clients import connect
 from testing.redis_servers import RedisServer
 from testing.waiting import wait_for
 

@@ -11,10 +11,11 @@ import pytest
 import structlog
 from structlog.typing import EventDict
 
-from ratelimit_service.stores.redis.client import Link, at_address, connect
+from ratelimit_service.stores.redis.client import Link, at_address
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
 from ratelimit_service.stores.redis.watchdog import RedisWatchdog, clock, eviction, version
+from testing.redis_clients import connect
 from testing.redis_fleets import RedisCluster
 from testing.redis_servers import RedisServer
 

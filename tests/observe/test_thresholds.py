@@ -17,8 +17,8 @@ from ratelimit_service.observe import thresholds as module
 from ratelimit_service.observe.thresholds import thresholds
 from ratelimit_service.ports import CounterStore, OnOutcomes
 from ratelimit_service.stores.memory import MemoryStore, weight_of
-from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
+from testing.redis_clients import connect
 from testing.redis_servers import RedisServer
 from tests.limiter import MIDNIGHT, descriptor
 

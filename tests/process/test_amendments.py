@@ -13,8 +13,8 @@ import pytest
 
 from ratelimit_service.core.amendments.model import Amendment, Change, Put, Remove, override
 from ratelimit_service.core.amendments.target import parse
-from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
+from testing.redis_clients import connect
 from testing.redis_servers import RedisServer
 from testing.service import Caller, Service, calling
 from testing.waiting import wait_for

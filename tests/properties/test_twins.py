@@ -17,9 +17,9 @@ from ratelimit_service.core.ledger.entries import Period, record
 from ratelimit_service.core.model import COUNTER_MAX, Hit
 from ratelimit_service.ports import CounterStore, Outcome
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
 from testing.exact_load import entries_in
+from testing.redis_clients import connect
 from testing.redis_servers import RedisServer
 
 KEYS = ["a", "b", "c"]

@@ -27,12 +27,12 @@ from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.stores.layers.layer import Layer
 from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
 from ratelimit_service.tracing.service import TracedService
 from ratelimit_service.tracing.spans import BatchSpan, CallSpan
 from ratelimit_service.tracing.stores import TracedBackend
 from ratelimit_service.tracing.tracer import Notes, Tracer
+from testing.redis_clients import connect
 
 RULES = """
 domain: traced

@@ -25,8 +25,8 @@ from ratelimit_service.ports import CounterStore
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
-from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.server import RedisStore
+from testing.redis_clients import connect
 from testing.redis_servers import RedisServer
 
 NOW = 1_795_256_400.0

@@ -22,11 +22,10 @@ EXIT_CODES = (
 )
 
 
-def add_server(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+def add_server(parser: argparse.ArgumentParser) -> None:
     """Add the options for the address of the API, and for calls to it."""
     parser.add_argument(
         "--server",
-        default=default,
         metavar="URL",
         help="the debug port of the service: host:port, or https://host:port (default: RATELIMIT_SERVER, or 127.0.0.1:6070). "
         "The token is in RATELIMIT_TOKEN or RATELIMIT_TOKEN_FILE, or in the ADMIN_TOKEN or READ_TOKEN of the service",

@@ -104,9 +104,9 @@ def name_of(budget: Json) -> str:
     return ",".join([f"{text(key)}={text(value)}" for key, value in budget["entries"]])
 
 
-def one_budget(found: Json, now: datetime | None = None) -> Iterator[str]:
+def one_budget(found: Json) -> Iterator[str]:
     """Yield the lines of a bucket with all its windows."""
-    now = now or datetime.now(UTC)
+    now = datetime.now(UTC)
     shadow = ", in shadow mode: it refuses nothing" if found["shadow"] else ""
     yield f"{name_of(found)} in {text(found['domain'])}: {text(found['state'])}{shadow}"
     if found["rule"] is not None:

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -212,7 +212,6 @@ def wait(
     replicas: int,
     timeout: float,
     as_json: bool,
-    pause: Callable[[float], None] = time.sleep,
 ) -> int:
     """Wait until all replicas enforce the given rules or amendments, or else the same ones; return NO if the time is over."""
     end = time.monotonic() + timeout
@@ -229,7 +228,7 @@ def wait(
             late = list(behind(found["replicas"], generation, digest, amendments, replicas))
         if not late or time.monotonic() >= end:
             break
-        pause(min(0.5, max(0.0, end - time.monotonic())))
+        time.sleep(min(0.5, max(0.0, end - time.monotonic())))
     if as_json:
         print_json({**found, "done": not late, "behind": late})
     elif late:

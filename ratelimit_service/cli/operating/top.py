@@ -250,21 +250,21 @@ def _styled(line: str, style: str, styled: bool) -> str:
     return f"{style}{line}{_PLAIN}" if styled and style else line
 
 
-def watch(client: Client, screen: Screen, every: float, times: int = 0) -> int:
-    """Show budgets until `q` or Ctrl-C is pressed, or `times` answers were shown (0: for ever)."""
+def watch(client: Client, screen: Screen, every: float) -> int:
+    """Show budgets until `q` or Ctrl-C is pressed."""
     garbage.enable_for_serving()  # it may run for days
     try:
-        return _watch(client, screen, every, times)
+        return _watch(client, screen, every)
     except KeyboardInterrupt:
         return 0
 
 
-def _watch(client: Client, screen: Screen, every: float, times: int) -> int:
+def _watch(client: Client, screen: Screen, every: float) -> int:
     styled = not os.environ.get("NO_COLOR")
     with _raw_terminal() as keyboard, ThreadPoolExecutor(1) as caller:
         answer = Answer()
         asked: Future[Json] | None = None
-        due, shows = 0.0, 0
+        due = 0.0
         before: list[str] = []
         while True:
             width, height = shutil.get_terminal_size()
@@ -274,13 +274,11 @@ def _watch(client: Client, screen: Screen, every: float, times: int) -> int:
                 due = time.monotonic() + every
             if asked is not None and asked.done():
                 answer = _answer(asked, answer)
-                asked, shows = None, shows + 1
+                asked = None
             lines = frame(screen, answer, str(client.server), width, height, styled=styled)
             if lines != before:
                 _draw(lines)
                 before = lines
-            if times and shows >= times:
-                return 0
             for key in _keys(keyboard, _TICK):
                 domains = answer.found["domains"] if answer.found else ()
                 total = (answer.found["total"] or _MOST) if answer.found else 0

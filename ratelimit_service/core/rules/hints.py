@@ -68,11 +68,8 @@ def unit_named(text: str) -> Unit | None:
     return _UNITS.get(re.sub("[ _-]", "", _bare(text).lower()))
 
 
-def unit_hint(text: str, *, multiplier: bool = True) -> str:
-    """Return what to write instead of an invalid unit, or an empty text.
-
-    `multiplier` is whether the limit can have a unit_multiplier.
-    """
+def unit_hint(text: str) -> str:
+    """Return what to write instead of an invalid unit, or an empty text."""
     text = _bare(text).lower()
     unit = unit_named(text)
     if unit:
@@ -82,7 +79,7 @@ def unit_hint(text: str, *, multiplier: bool = True) -> str:
     several = _period(text)
     if several and several[0] == 1:
         return f"write 'unit: {several[1].name.lower()}'"
-    if several and multiplier:
+    if several:
         return f"write 'unit: {several[1].name.lower()}' with 'unit_multiplier: {several[0]}'"
     near = difflib.get_close_matches(text[:40], [unit.name.lower() for unit in UNITS], 1, 0.7)
     return f"did you mean {near[0]!r}?" if near else ""

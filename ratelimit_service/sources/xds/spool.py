@@ -17,9 +17,9 @@ import weakref
 class Spool:
     """A file without a name. It is closed when the last reference to it is gone."""
 
-    def __init__(self, fd: int | None = None) -> None:
-        self.fd = _anonymous() if fd is None else fd
-        self.size = 0 if fd is None else os.fstat(fd).st_size
+    def __init__(self) -> None:
+        self.fd = _anonymous()
+        self.size = 0
         self.close = weakref.finalize(self, os.close, self.fd)
 
     def write(self, data: bytes | memoryview) -> None:

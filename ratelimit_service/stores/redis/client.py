@@ -243,22 +243,6 @@ def through_sentinels(
     return aioredis.Redis.from_pool(pool)
 
 
-def connect(
-    url: str, *, username: str = "", password: str = "", pool_size: int = 10, timeout: float = 10.0
-) -> aioredis.Redis:
-    """Return a client for `redis://` or `unix://`; `username` and `password` take precedence over the URL.
-
-    The service passes REDIS_TIMEOUT to `at_address` instead. The default here is for tools and tests, which must not fail
-    because a busy machine is slow.
-    """
-    parts = aioredis.connection.parse_url(url)
-    login = Login(username or parts.get("username", ""), password or parts.get("password", ""))
-    link = Link(login, parts.get("db", 0), pool_size=pool_size, timeout=timeout, connect_timeout=timeout)
-    if "path" in parts:
-        return at_socket(parts["path"], link)
-    return at_address((parts.get("host", "localhost"), parts.get("port", 6379)), link)
-
-
 def _client(kind: type[AbstractConnection], link: Link, **place: Any) -> aioredis.Redis:
     return aioredis.Redis.from_pool(
         aioredis.BlockingConnectionPool(connection_class=kind, **place, **link.tcp_options())

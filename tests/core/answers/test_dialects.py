@@ -204,7 +204,7 @@ NASTY = [
 
 
 @pytest.mark.parametrize("nasty", NASTY)
-@pytest.mark.parametrize("dialect", ["openai", "anthropic", "gemini", "problem+json"])
+@pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_callers_text_is_escaped_in_every_dialect(dialect: str, nasty: str) -> None:
     """It is a value under a rule, under an override without a rule, and in an unmatched descriptor."""
     value = nasty.encode("utf-8", "surrogatepass")
@@ -290,7 +290,7 @@ descriptors:
 """
 
 
-@pytest.mark.parametrize("dialect", ["openai", "anthropic", "gemini", "problem+json"])
+@pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize(
     "asked, name",
     [

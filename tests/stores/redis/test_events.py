@@ -16,9 +16,9 @@ from ratelimit_service.events.delivery import Delivery
 from ratelimit_service.events.model import THRESHOLD, Event
 from ratelimit_service.events.receivers import Receiver
 from ratelimit_service.stores.redis import events as module
-from ratelimit_service.stores.redis.client import connect
 from ratelimit_service.stores.redis.events import RedisEvents
 from ratelimit_service.stores.redis.server import RedisStore
+from testing.redis_clients import connect
 from testing.waiting import PATIENCE
 from tests.events.receiver import Webhook
 

@@ -11,11 +11,12 @@ import pytest
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.runtime.tasks import Background
 from ratelimit_service.stores.redis import topology
-from ratelimit_service.stores.redis.client import Link, at_address, connect
+from ratelimit_service.stores.redis.client import Link, at_address
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
 from ratelimit_service.stores.redis.slots import SLOTS
 from ratelimit_service.stores.redis.wire import Wire
+from testing.redis_clients import connect
 
 NONSENSE = {
     "no type": b"nonsense\r\n",

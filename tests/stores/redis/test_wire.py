@@ -17,19 +17,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from ratelimit_service.stores.redis.client import (
-    Link,
-    Login,
-    Tls,
-    at_address,
-    at_socket,
-    connect,
-    open_connection,
-)
+from ratelimit_service.stores.redis.client import Link, Login, Tls, at_address, at_socket, open_connection
 from ratelimit_service.stores.redis.errors import NotSent
 from ratelimit_service.stores.redis.wire import Wire
 from testing.certificates import Authority
 from testing.proxy import Proxy
+from testing.redis_clients import connect
 from testing.redis_servers import RedisServer, TlsFiles
 
 
