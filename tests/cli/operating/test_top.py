@@ -8,6 +8,7 @@ import pty
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Callable
@@ -135,6 +136,18 @@ def test_keys_change_what_is_shown() -> None:
     assert ("over", "x", 10) == (query["state"], query["prefix"], query["limit"])
 
 
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Makes stdin the terminal of the session, so that Ctrl-C reaches its processes, and runs a command.
+
+`preexec_fn` could do that without another Python. It runs in a fork of this process, where grpc's handlers of forks run as well, and
+write to the terminal.
+"""
+
+
 class Terminal:
     """`top` in a terminal of 80 columns."""
 
@@ -144,12 +157,11 @@ class Terminal:
         self.end = end
         self.before = termios.tcgetattr(end)
         self.process = subprocess.Popen(
-            (*COMMAND, "top", "--every", "0.2"),
+            (sys.executable, "-c", TAKE_TERMINAL, *COMMAND, "top", "--every", "0.2"),
             stdin=end,
             stdout=end,
             stderr=end,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # Ctrl-C is for the terminal's session
             cwd=REPOSITORY,
             env={**inherited(), "RATELIMIT_SERVER": operate.service.debug, "TERM": "xterm"},
         )
