@@ -41,6 +41,7 @@ HOT = (
     "observe/tables",
     "service",
     "stores/batch",
+    "stores/dump",
     "stores/holds",
     "stores/lanes",
     "stores/layers/group_commit",

@@ -9,7 +9,7 @@ import asyncio
 import heapq
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from sys import getsizeof
-from typing import NamedTuple, cast
+from typing import cast
 
 from ..core.decision import Count
 from ..core.errors import StoreError
@@ -20,10 +20,11 @@ from ..core.model import COUNTER_MAX, HELD_BACK, Hit
 from ..ports import Clock, OnOutcomes, Outcome, WalkStep
 from .amendments import MemoryAmendments
 from .cursors import read_number
+from .dump import Counter, Dump
 from .events import MemoryEvents
 from .holds import AllHolds, apply_holds, take_alone
 from .replicas import MemoryReplicas
-from .shards import MASK, SHARDS, SHIFT, Copy, Shards
+from .shards import MASK, SHARDS, SHIFT, Shards
 
 Defer = Callable[[Callable[[], None]], object]
 """Calls a function soon, but not at once, as `loop.call_soon` does."""
@@ -49,53 +50,6 @@ def weight_of(key: str) -> int:
     return getsizeof(key) + _BYTES_OF_A_COUNTER
 
 
-class Counter(NamedTuple):
-    """One counter: its value, and the second of the store's clock at which it expires."""
-
-    key: str
-    value: int
-    expiry: int
-
-
-class _Dump(Copy):
-    """All counters of one moment, read by another thread while the loop's thread adds and sweeps some."""
-
-    def __init__(self, counters: Shards) -> None:
-        super().__init__(counters)
-        self.began: set[tuple[str, int]] = set()
-        """The counters created after the moment, by key and end: a swept key may be created again."""
-        self._swept: dict[int, list[str]] = {}
-        self._read: set[int] = set()
-
-    def before_sweep(self, keys: Sequence[str], end: int) -> None:
-        """Keep the keys of counters that are about to be swept, unless their end has been read."""
-        self.before_write(keys)
-        if end not in self._read:
-            self._swept.setdefault(end, []).extend(keys)
-
-    def counters(self, ending: Mapping[int, Sequence[str]]) -> Iterator[Counter]:
-        """Yield the counters of the moment.
-
-        `ending` has the keys by the second at which they expire, and changes meanwhile.
-        """
-        values = self.finish()
-        ends = list(ending)
-        while ends:
-            for end in ends:
-                # The order matters: a key that is swept after this copy is in the copy, an earlier one in
-                # `_swept`.
-                keys = dict.fromkeys(ending.get(end, ()))
-                self._read.add(end)
-                keys.update(dict.fromkeys(self._swept.pop(end, ())))
-                for key in keys:
-                    value = values.get(key)
-                    if value is not None and (key, end) not in self.began:
-                        yield Counter(key, value, end)
-            ends = list(self._swept)
-        for shard in values.shards:  # together, they would be released in one call of many milliseconds
-            shard.clear()
-
-
 class MemoryStore:
     """Counters in dictionaries, each of which expires.
 
@@ -114,7 +68,7 @@ class MemoryStore:
         # The keys, by the second at which they expire. A tuple for each would double the memory of a counter.
         self._ending: dict[int, list[str]] = {}
         self._ends: list[int] = []
-        self._dump: _Dump | None = None
+        self._dump: Dump | None = None
         self.amendments = MemoryAmendments()
         self.replicas = MemoryReplicas(clock)
         self.events = MemoryEvents(clock)
@@ -372,10 +326,10 @@ class MemoryStore:
 
         They are copied during the iteration, which may happen in another thread. There is one dump at a time.
         """
-        self._dump = dump = _Dump(self._counters)
+        self._dump = dump = Dump(self._counters)
         return self._dumped(dump)
 
-    def _dumped(self, dump: _Dump) -> Iterator[Counter]:
+    def _dumped(self, dump: Dump) -> Iterator[Counter]:
         try:
             yield from dump.counters(self._ending)
         finally:

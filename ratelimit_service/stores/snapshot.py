@@ -36,7 +36,8 @@ from ..core.errors import RateLimitServiceError, StartError
 from ..core.model import COUNTER_MAX
 from ..ports import Clock
 from ..runtime.locks import locked
-from .memory import DEFAULT_SIZE, Counter, MemoryStore
+from .dump import Counter
+from .memory import DEFAULT_SIZE, MemoryStore
 
 VERSION = 3
 """The version of the file. A change of the grammar of counter keys is a new version as well."""

@@ -14,7 +14,8 @@ import pytest
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import Outcome
-from ratelimit_service.stores.memory import Counter, MemoryStore, weight_of
+from ratelimit_service.stores.dump import Counter
+from ratelimit_service.stores.memory import MemoryStore, weight_of
 from ratelimit_service.stores.shards import Shards
 
 

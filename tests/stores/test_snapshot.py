@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from ratelimit_service.core.amendments.model import Change, Put, override
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.model import COUNTER_MAX, Hit
-from ratelimit_service.stores.memory import Counter
+from ratelimit_service.stores.dump import Counter
 from ratelimit_service.stores.snapshot import read, write
 
 from .snapshot_store import DBA, NOW, OPS, SOON, SnapshotStore, charge, sealed
