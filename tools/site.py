@@ -15,6 +15,9 @@ from pathlib import Path
 
 TOP = Path(__file__).parent.parent
 
+_OWN = Path(__file__).parent / "site_files"
+"""Files of the site that are no pages."""
+
 _PAGE = re.compile(r"^\s+- [^:]+: (\S+\.md)$", re.MULTILINE)
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 
@@ -56,6 +59,7 @@ def main() -> int:
     """Write the directory anew."""
     into = Path(sys.argv[1])
     shutil.rmtree(into, ignore_errors=True)
+    shutil.copytree(_OWN, into / "assets")
     listed = frozenset(pages((TOP / "mkdocs.yml").read_text()))
     for page in sorted(listed):
         text, files = copied(page, (TOP / page).read_text(), TOP, listed)
