@@ -211,7 +211,7 @@ class Window(TypedDict):
     forecast_by: Annotated[
         Basis | None,
         Doc(
-            "What `runs_out_at` is computed by: the current rate, or the profile of earlier weeks; null: not known yet."
+            "The method for `runs_out_at`: the current rate, or the profile of earlier weeks; null: not known yet."
         ),
     ]
     starts_at: Annotated[str | None, Doc("When it began.", format="date-time")]

@@ -4,7 +4,7 @@
     run()     ──▶ the ledger       reads the list, a bucket at a time: at most 29 books, once a day
 
 The reads of a day are spread: a few books in one step, and a pause after each bucket. The commands are HGETALLs of at most 93
-fields (docs/showback.md). At most MOST buckets have a profile, some 5 MB, so others are forecast by their present rate.
+fields (docs/showback.md). At most MOST buckets have a profile, some 5 MB, so others are forecast by their current rate.
 """
 
 from __future__ import annotations

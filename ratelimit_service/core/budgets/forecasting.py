@@ -1,18 +1,19 @@
-"""When a window runs out before it ends, for people who look, and once as an event, when that is certain.
+"""The time at which a window will be exhausted before it ends: for views, and once as an event, when it is
+certain.
 
-Without a profile, a window runs out at the rate of the present (burning.py). That follows each of its moves, and does not know the
-night to come. So the event needs all of these, at three kept readings of the meter in a row:
+Without a profile, the current rate is extrapolated (burning.py). It follows each change of the traffic, and
+does not know the coming night. So the event needs all of these, at three consecutive readings of the meter:
 
-- at this rate, the window runs out before it ends,
-- within twice the time that the meter looks back on (four times in windows of less than SHORTEST, whose hours are much alike),
-  if the use is ahead of its pace as well: a larger share is used than has passed of the window; or within half of that
-  time, whatever the pace is.
+- at this rate, the window is exhausted before it ends, - this is within twice the period that the meter looks
+back on (four times in windows of less than SHORTEST, whose hours are similar), and the used share is larger
+than the elapsed share of the window; or it is within half of that period.
 
-With a profile of earlier weeks (profile.py), a window runs out when what is left is used at its level. The event needs that to
-be before it ends, at three kept readings in a row, even if the level is ERRORS standard errors lower.
+With a profile of earlier weeks (profile.py), a window is exhausted when the remaining budget is used at its
+level. The event needs that to be before it ends, at three consecutive readings, even if the level is ERRORS
+standard errors lower.
 
-A burst is cut from both, and gone from them after a fifth of the window. `python -m bench.forecasts` compares these with other
-estimates, and tests/core/budgets/test_forecasting.py holds the results.
+Both methods cut off bursts, which have no effect after a fifth of the window. `python -m bench.forecasts`
+compares them with other estimates, and tests/core/budgets/test_forecasting.py has the results.
 """
 
 from __future__ import annotations
@@ -30,19 +31,21 @@ REACH_OTHERWISE: Final = 0.5
 ERRORS: Final = 2.0
 
 Basis = Literal["rate", "profile"]
-"""What a forecast is made by: the current rate, or the profile of earlier weeks."""
+"""The method of a forecast: the current rate, or the profile of earlier weeks."""
 
 ProfileOf = Callable[[], Profile | None]
-"""Returns the profile of a bucket; None where there is none, or not yet."""
+"""Returns the profile of a bucket; None if there is none (yet)."""
 
 
 class Outlook(NamedTuple):
-    """The current use per second (None: not known yet), and when nothing is left; 0 if that is not before the window ends."""
+    """The current use per second (None: not known yet), and the time of exhaustion; 0 if that is not before
+    the window ends.
+    """
 
     burn: float | None
     runs_out: float
     by: Basis | None
-    """None where nothing is known yet."""
+    """None if nothing is known yet."""
 
 
 def outlook(
