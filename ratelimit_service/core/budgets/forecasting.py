@@ -4,9 +4,10 @@ certain.
 Without a profile, the current rate is extrapolated (burning.py). It follows each change of the traffic, and
 does not know the coming night. So the event needs all of these, at three consecutive readings of the meter:
 
-- at this rate, the window is exhausted before it ends, - this is within twice the period that the meter looks
-back on (four times in windows of less than SHORTEST, whose hours are similar), and the used share is larger
-than the elapsed share of the window; or it is within half of that period.
+- at this rate, the window is exhausted before it ends,
+- this is within twice the period that the meter looks back on (four times in windows of less than SHORTEST,
+  whose hours are similar), and the used share is larger than the elapsed share of the window; or it is within
+  half of that period.
 
 With a profile of earlier weeks (profile.py), a window is exhausted when the remaining budget is used at its
 level. The event needs that to be before it ends, at three consecutive readings, even if the level is ERRORS
