@@ -30,7 +30,7 @@ MIDNIGHT = 1_795_219_200
 
 
 @dataclass
-class Asked:
+class RecordedCall:
     """A call that keeps its answers."""
 
     request: Request
@@ -42,7 +42,7 @@ class Asked:
         self.answers.append(answer)
 
 
-class Unobserved:
+class NoObserver:
     """An observer that does nothing."""
 
     def decided(self, plan: Plan, decision: Decision) -> None:
@@ -52,7 +52,7 @@ class Unobserved:
         pass
 
 
-class Recording(MemoryStore):
+class RecordingStore(MemoryStore):
     """A store that keeps its hits: the groups of each call."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class Limiter:
         self.amendments = Amendments()
         self.service = RateLimitService(
             self.store,
-            observer or Unobserved(),
+            observer or NoObserver(),
             lambda: self.now,
             Policy(**policy),
             spread=spread,
@@ -111,7 +111,7 @@ class Limiter:
 
     def answer(self, request: Request) -> Decision:
         """Return the decision on `request`, or raise its error."""
-        call = Asked(request)
+        call = RecordedCall(request)
         self.service.submit([call])
         (answer,) = call.answers
         if not isinstance(answer, Decision):

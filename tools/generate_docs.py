@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import indent
 
 from ratelimit_service.api import reference as api_page
-from ratelimit_service.observe import catalogue_page
+from ratelimit_service.observe.catalogue import page as catalogue_page
 from ratelimit_service.settings.table import documented
 from ratelimit_service.settings.unsupported import UNNEEDED, UNSUPPORTED
 

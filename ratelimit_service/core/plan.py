@@ -137,7 +137,7 @@ class PlannedDescriptor:
         return PlannedDescriptor(self.rule, stat, self.windows, quota=self.quota, amendments=self.amendments)
 
 
-class Notes(NamedTuple):
+class AnswerExtras(NamedTuple):
     """What an answer contains beside the verdict and the limits."""
 
     explain: bool = False
@@ -180,7 +180,7 @@ class Plan:
         known_domain: bool = True,
         denial: str = "",
         without_addend: Sequence[int] = (),
-        notes: Notes | None = None,
+        notes: AnswerExtras | None = None,
         excess: Sequence[int] = (),
         holds: Sequence[PlannedHold] = (),
     ) -> None:

@@ -27,7 +27,13 @@ from .matching import keys
 from .matching.overrides import overridden, override_limit
 from .matching.tree import Domain, Match, RuleTree
 from .model import Descriptor, Request, Rule
-from .plan import Notes, Plan, PlannedDescriptor, Policy, descriptor_text
+from .plan import (
+    AnswerExtras,
+    Plan,
+    PlannedDescriptor,
+    Policy,
+    descriptor_text,
+)
 from .prepared import Jitter, LimitedDescriptor, PreparedRequest, weight_of_prepared
 from .rule_windows import Windows
 from .text import either, show
@@ -43,7 +49,7 @@ _REPLACED, _REPLACED_QUOTA = PlannedDescriptor(replaced=True), PlannedDescriptor
 _NOT_HELD: Mapping[int, DescriptorAmendments] = {}
 """What amends a request that nothing amends: one object, because most requests are so."""
 
-_METADATA_ONLY = Notes()
+_METADATA_ONLY = AnswerExtras()
 MOST_EXPLAINED = 10
 """An answer with more descriptors is not explained: explaining one takes about as long as deciding on ten."""
 _MOST_DOMAINS = 50
@@ -226,13 +232,13 @@ class Planner:
                 found[index] = DescriptorAmendments(stack, descriptor.override)
         return found or _NOT_HELD
 
-    def _notes(self, request: Request, domain: Domain | None) -> Notes | None:
+    def _notes(self, request: Request, domain: Domain | None) -> AnswerExtras | None:
         if not request.explain or len(request.descriptors) > MOST_EXPLAINED:
             return _METADATA_ONLY if self._policy.dynamic_metadata else None
         if domain is None:
             domains = self._tree.domains if self._tree is not None else ()
-            return Notes(explain=True, domains=tuple(islice(domains, _MOST_DOMAINS)))
-        return Notes(explain=True, missing_keys=tuple(_missing_keys(domain, request)))
+            return AnswerExtras(explain=True, domains=tuple(islice(domains, _MOST_DOMAINS)))
+        return AnswerExtras(explain=True, missing_keys=tuple(_missing_keys(domain, request)))
 
 
 def _signals(descriptor: PlannedDescriptor | LimitedDescriptor) -> bool:

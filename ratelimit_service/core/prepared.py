@@ -13,7 +13,7 @@ from .ledger.entries import Record
 from .ledger.entries import record as where
 from .matching.overrides import OVERRIDE_SOURCE
 from .model import COUNTER_MAX, Descriptor, Hit, Request, Rule, StatKey
-from .plan import Notes, Plan, PlannedDescriptor
+from .plan import AnswerExtras, Plan, PlannedDescriptor
 from .rule_windows import RuleWindows, SharedHit, Windows
 
 Jitter = Callable[[], int]
@@ -66,7 +66,7 @@ class PreparedRequest:
         denial: str = "",
         *,
         known_domain: bool = True,
-        notes: Notes | None = None,
+        notes: AnswerExtras | None = None,
         holdings: Sequence[Holding | None] = (),
     ) -> None:
         self._holdings = holdings

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from .catalogue import BY_NAME
+from .catalogue.all_metrics import BY_NAME
 from .tables import Sample
 
 _SAMPLES = 1_000

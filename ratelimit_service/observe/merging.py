@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from .catalogue import BY_NAME, CATALOGUE
+from .catalogue.all_metrics import BY_NAME, CATALOGUE
+from .catalogue.metric_info import Join, Kind
 from .exposition import Process, family
-from .info import Join, Kind
 from .tables import Sample
 from .tracking import GAUGES, TrackedCounter, gauges, latest
 

@@ -28,7 +28,8 @@ from ..core.model import (
     Window,
 )
 from ..core.plan import Plan, PlannedDescriptor
-from .catalogue import BY_NAME, CATALOGUE
+from .catalogue.all_metrics import BY_NAME, CATALOGUE
+from .catalogue.metric_info import Kind
 from .charges import Charges
 from .columns import (
     CHARGE_COLUMNS,
@@ -55,7 +56,6 @@ from .columns import (
 )
 from .exposition import Process, family
 from .holds import HoldMetrics
-from .info import Kind
 from .labels import crossing_labels, rule_labels
 from .loads import Loads
 from .tables import Histogram, Sample, Table, counters

@@ -8,7 +8,7 @@ from sys import getsizeof
 from typing import Generic, NamedTuple, TypeVar
 
 from ..core.text import fit
-from .catalogue import BY_NAME
+from .catalogue.all_metrics import BY_NAME
 
 OTHER = "other"
 """The label value of everything beyond the bound."""

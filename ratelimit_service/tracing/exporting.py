@@ -26,7 +26,12 @@ from ..observe.version import version
 from ..settings.table import Settings
 from ..settings.tracing import SERVICE_NAME
 from .spans import PREFIX, BatchSpan, CallSpan, StoreSpan
-from .tracer import Notes, new_span_id, new_trace_id, spans_in
+from .tracer import (
+    SpanQueue,
+    new_span_id,
+    new_trace_id,
+    spans_in,
+)
 
 if TYPE_CHECKING:
     from grpc import Compression
@@ -68,7 +73,7 @@ class Exporting:
     """
 
     def __init__(
-        self, notes: Notes, exporter: Exporter, resource: Resource, store: str, batch: int, delay: float
+        self, notes: SpanQueue, exporter: Exporter, resource: Resource, store: str, batch: int, delay: float
     ) -> None:
         self._notes = notes
         self._exporter = exporter

@@ -4,7 +4,7 @@
           │               │                        │
           └── Tracer: `answered` ◀── `store` ◀── `batch`          on the event loop
                 │
-                └── Notes, a bounded queue ─▶ exporting.py         in a thread
+                └── SpanQueue, a bounded queue ─▶ exporting.py         in a thread
 
 A call is noted once its answer is known, so a refusal has a span whatever the sampling rate, and a call that has none costs
 nothing but that decision. All callbacks of a batch run within one another, so `store` and `batch` are those of the call that is
@@ -26,7 +26,7 @@ from ..core.trace_context import Parent, TraceHeaders, parent_of
 from .spans import BatchSpan, CallSpan, StoreSpan, attributes_of, attributes_of_error, text_of
 
 
-class Notes:
+class SpanQueue:
     """A bounded queue from the event loop to the exporter. `wanted` notes wake the exporter."""
 
     def __init__(self, most: int, wanted: int) -> None:
@@ -72,7 +72,7 @@ class Tracer:
 
     def __init__(
         self,
-        notes: Notes,
+        notes: SpanQueue,
         rate: float,
         draw: Callable[[], float] = random,
         clock: Callable[[], int] = time_ns,

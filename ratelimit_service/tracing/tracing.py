@@ -9,14 +9,14 @@ from ..settings.table import Settings
 from ..stores.layers.backend import Backend
 from .exporting import Exporting, make_exporter, resource_of
 from .stores import TracedBackend
-from .tracer import Notes, Tracer
+from .tracer import SpanQueue, Tracer
 
 
 class Tracing:
     """Traces as the settings say. Raises StartError."""
 
     def __init__(self, settings: Settings) -> None:
-        self._notes = Notes(settings.otel_bsp_max_queue_size, settings.otel_bsp_max_export_batch_size)
+        self._notes = SpanQueue(settings.otel_bsp_max_queue_size, settings.otel_bsp_max_export_batch_size)
         self.tracer = Tracer(self._notes, settings.tracing_sampling_rate)
         self._exporting = Exporting(
             self._notes,

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from .served_api import Desk, open_desk
+from .served_api import ServedApi, serve_api
 
 
 @pytest.fixture
-async def desk() -> AsyncIterator[Desk]:
+async def api() -> AsyncIterator[ServedApi]:
     """Yield a Desk: the API of one replica, and a client."""
-    async with open_desk(Desk()) as desk:
-        yield desk
+    async with serve_api(ServedApi()) as api:
+        yield api

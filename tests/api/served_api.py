@@ -32,7 +32,13 @@ from ratelimit_service.inspection.views import Views
 from ratelimit_service.ports import InForce
 from ratelimit_service.runtime.health import Health
 from ratelimit_service.sources.yaml_text import read as read_yaml
-from tests.limiter import MIDNIGHT, Limiter, Unobserved, decision_text, descriptor
+from tests.limiter import (
+    MIDNIGHT,
+    Limiter,
+    NoObserver,
+    decision_text,
+    descriptor,
+)
 
 RULES = """
 domain: d
@@ -61,7 +67,7 @@ class RulesHere:
     loaded_at: float = MIDNIGHT
 
 
-class Noting(Unobserved):
+class Noting(NoObserver):
     """An observer that records refusals."""
 
     def __init__(self, refusals: Refusals) -> None:
@@ -85,7 +91,7 @@ class Elsewhere:
         return self.refusals
 
 
-class Desk:
+class ServedApi:
     """The parts behind the API, and a client of it. `seconds` is its monotonic clock."""
 
     def __init__(self, admin: str = ADMIN, read: str = READ, files: Sequence[str] = (RULES,)) -> None:
@@ -207,17 +213,17 @@ def edits_of(answer: Mapping[str, Any]) -> list[tuple[str, str, int | None, int 
 
 
 @asynccontextmanager
-async def open_desk(desk: Desk) -> AsyncIterator[Desk]:
+async def serve_api(api: ServedApi) -> AsyncIterator[ServedApi]:
     """Serve the API of a Desk, and yield the Desk."""
-    port = HttpPort(desk.handler.answer, "127.0.0.1", 0)
+    port = HttpPort(api.handler.answer, "127.0.0.1", 0)
     await port.start()
     try:
-        async with desk.client:
-            desk.client.base_url = f"http://{port.address}/api/v1"
-            yield desk
+        async with api.client:
+            api.client.base_url = f"http://{port.address}/api/v1"
+            yield api
     finally:
         await port.stop(1)
-        await desk.views.close()
+        await api.views.close()
 
 
 async def _store() -> StoreStatus:

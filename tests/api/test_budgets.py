@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from .served_api import ADMIN, Desk, bearer, edits_of
+from .served_api import (
+    ADMIN,
+    ServedApi,
+    bearer,
+    edits_of,
+)
 
 
 def uses(budget: dict[str, Any]) -> dict[str, tuple[int, int, str]]:
@@ -16,21 +21,21 @@ def uses(budget: dict[str, Any]) -> dict[str, tuple[int, int, str]]:
     }
 
 
-async def bucket(desk: Desk, descriptor: str, status: int = 200) -> dict[str, Any]:
+async def bucket(api: ServedApi, descriptor: str, status: int = 200) -> dict[str, Any]:
     """Return one bucket, or the problem in the response."""
-    answer = await desk.client.post("/bucket", json={"domain": "d", "descriptor": descriptor})
+    answer = await api.client.post("/bucket", json={"domain": "d", "descriptor": descriptor})
     assert status == answer.status_code, answer.text
     found: dict[str, Any] = answer.json()
     return found
 
 
-async def test_a_bucket_is_returned_with_its_windows_usage_and_amendments(desk: Desk) -> None:
+async def test_a_bucket_is_returned_with_its_windows_usage_and_amendments(api: ServedApi) -> None:
     """Also before it has counted anything."""
-    empty = await bucket(desk, "team=dba")
+    empty = await bucket(api, "team=dba")
     assert {"hour": (0, 100, "ok"), "day": (0, 1_000, "ok")} == uses(empty)
-    desk.ask(hits=90)
-    made = (await desk.change("/top-up", amount=20, window="hour"))["edits"][0]["after"]
-    found = await bucket(desk, "team=dba")
+    api.ask(hits=90)
+    made = (await api.change("/top-up", amount=20, window="hour"))["edits"][0]["after"]
+    found = await bucket(api, "team=dba")
     assert {"hour": (90, 120, "ok"), "day": (90, 1_000, "ok")} == uses(found)
     assert ("d.team", "budget", "team=dba", [["team", "dba"]], "{d|team=dba}", [made]) == tuple(
         found[name] for name in ("rule", "kind", "descriptor", "entries", "bucket", "amendments")
@@ -47,16 +52,18 @@ async def test_a_bucket_is_returned_with_its_windows_usage_and_amendments(desk: 
 @pytest.mark.parametrize(
     "descriptor, status", [("nothing=x", 404), ("free=x", 404), ("team=*", 422), ("*", 422)]
 )
-async def test_a_bucket_that_does_not_exist_is_a_problem(desk: Desk, descriptor: str, status: int) -> None:
+async def test_a_bucket_that_does_not_exist_is_a_problem(
+    api: ServedApi, descriptor: str, status: int
+) -> None:
     """No rule matches, the rule has no limit, or there are several descriptors."""
-    assert (await bucket(desk, descriptor, status))["detail"]
+    assert (await bucket(api, descriptor, status))["detail"]
 
 
-async def test_budgets_are_searched_and_sorted(desk: Desk) -> None:
+async def test_budgets_are_searched_and_sorted(api: ServedApi) -> None:
     """By domain, key, value, share and state; the most used first."""
     for name, hits in [("dba", 100), ("ops", 90), ("web", 10)]:
-        desk.ask(f"team={name}", hits)
-    await desk.change("/override", descriptor="team=web", amount=0)
+        api.ask(f"team={name}", hits)
+    await api.change("/override", descriptor="team=web", amount=0)
     searches: list[tuple[dict[str, Any], list[str]]] = [
         ({}, ["team=web", "team=dba", "team=ops"]),
         ({"sort": "name"}, ["team=dba", "team=ops", "team=web"]),
@@ -69,11 +76,11 @@ async def test_budgets_are_searched_and_sorted(desk: Desk) -> None:
         ({"domain": "e"}, []),
     ]
     for parameters, expected in searches:
-        found = await desk.get("/budgets", **parameters)
+        found = await api.get("/budgets", **parameters)
         assert expected == [one["descriptor"] for one in found["budgets"]], parameters
         assert (False, None, ["d"]) == (found["partial"], found["partial_reason"], found["domains"])
-    first = await desk.get("/budgets", limit=2)
-    second = await desk.get("/budgets", limit=2, cursor=first["next_cursor"])
+    first = await api.get("/budgets", limit=2)
+    second = await api.get("/budgets", limit=2, cursor=first["next_cursor"])
     assert (["team=ops"], None) == ([one["descriptor"] for one in second["budgets"]], second["next_cursor"])
 
 
@@ -91,16 +98,16 @@ async def test_budgets_are_searched_and_sorted(desk: Desk) -> None:
         ({"prefix": "a", "value": "b"}, 422),
     ],
 )
-async def test_an_invalid_search_is_refused(desk: Desk, parameters: dict[str, str], status: int) -> None:
+async def test_an_invalid_search_is_refused(api: ServedApi, parameters: dict[str, str], status: int) -> None:
     """The response is not an empty list."""
-    assert (await desk.get("/budgets", status, **parameters))["detail"]
+    assert (await api.get("/budgets", status, **parameters))["detail"]
 
 
-async def test_a_preview_shows_each_bucket_before_and_after(desk: Desk) -> None:
+async def test_a_preview_shows_each_bucket_before_and_after(api: ServedApi) -> None:
     """For a descriptor and for a pattern. A preview changes nothing."""
-    desk.ask("team=dba", 100)
-    desk.ask("team=dbb", 60)
-    desk.ask("team=ops", 10)
+    api.ask("team=dba", 100)
+    api.ask("team=dbb", 60)
+    api.ask("team=ops", 10)
     changes: list[tuple[str, dict[str, Any], dict[str, tuple[int, int, str]]]] = [
         (
             "/override",
@@ -113,76 +120,76 @@ async def test_a_preview_shows_each_bucket_before_and_after(desk: Desk) -> None:
     ]
     for verb, fields, expected in changes:
         for descriptor, affected in [("team=dba", ["dba"]), ("team=db*", ["dba", "dbb"])]:
-            preview = await desk.change(verb, descriptor=descriptor, dry_run=True, **fields)
+            preview = await api.change(verb, descriptor=descriptor, dry_run=True, **fields)
             assert (len(affected), False) == (preview["affected"], preview["affected_partial"])
             assert affected == [each["before"]["entries"][0][1] for each in preview["budgets"]]
             assert {"hour": (100, 100, "over"), "day": (100, 1_000, "ok")} == uses(
                 preview["budgets"][0]["before"]
             )
             assert expected == uses(preview["budgets"][0]["after"]), (verb, fields)
-    assert {"hour": (100, 100, "over"), "day": (100, 1_000, "ok")} == uses(await bucket(desk, "team=dba"))
-    assert [] == (await desk.get("/amendments"))["amendments"]
+    assert {"hour": (100, 100, "over"), "day": (100, 1_000, "ok")} == uses(await bucket(api, "team=dba"))
+    assert [] == (await api.get("/amendments"))["amendments"]
 
 
-async def test_a_preview_of_an_unblock_shows_the_limits_without_the_amendment(desk: Desk) -> None:
+async def test_a_preview_of_an_unblock_shows_the_limits_without_the_amendment(api: ServedApi) -> None:
     """Also if the request names the amendment by its id."""
-    made = await desk.change("/override", amount=0)
+    made = await api.change("/override", amount=0)
     for answer in (
-        await desk.change("/unblock", dry_run=True),
-        await desk.change("/remove", id=made["edits"][0]["id"], domain=..., descriptor=..., dry_run=True),
+        await api.change("/unblock", dry_run=True),
+        await api.change("/remove", id=made["edits"][0]["id"], domain=..., descriptor=..., dry_run=True),
     ):
         (both,) = answer["budgets"]
         assert ("blocked", "ok") == (both["before"]["state"], both["after"]["state"])
 
 
-async def test_a_preview_of_a_kill_switch_has_the_number_of_its_buckets(desk: Desk) -> None:
+async def test_a_preview_of_a_kill_switch_has_the_number_of_its_buckets(api: ServedApi) -> None:
     """It lists the first twenty."""
     for number in range(30):
-        desk.ask(f"team={number}", 1)
-    preview = await desk.change("/override", descriptor="*", amount=0, dry_run=True)
+        api.ask(f"team={number}", 1)
+    preview = await api.change("/override", descriptor="*", amount=0, dry_run=True)
     assert (30, 20) == (preview["affected"], len(preview["budgets"]))
 
 
-async def test_a_pattern_is_reset_as_a_whole_and_once(desk: Desk) -> None:
+async def test_a_pattern_is_reset_as_a_whole_and_once(api: ServedApi) -> None:
     """One change has an edit for each bucket. A retry does not reset hits that were counted since."""
     for name in ("dba", "dbb", "ops"):
-        desk.ask(f"team={name}", 100)
+        api.ask(f"team={name}", 100)
     body = {"descriptor": "team=db*", "window": "hour"}
-    assert "confirmation" in (await desk.change("/reset", 422, **body))["detail"]
-    preview = await desk.change("/reset", **body, dry_run=True)
-    done = await desk.change("/reset", key="k", **body, confirmation=preview["confirmation"])
+    assert "confirmation" in (await api.change("/reset", 422, **body))["detail"]
+    preview = await api.change("/reset", **body, dry_run=True)
+    done = await api.change("/reset", key="k", **body, confirmation=preview["confirmation"])
     assert [("reset", "team=dba", None, None), ("reset", "team=dbb", None, None)] == edits_of(done)
     assert 1 == done["version"]
     assert ["OK: OK 100 3600", "OK: OK 100 3600", "OVER_LIMIT: OVER_LIMIT 0 3600"] == [
-        desk.ask(f"team={name}") for name in ("dba", "dbb", "ops")
+        api.ask(f"team={name}") for name in ("dba", "dbb", "ops")
     ]
-    desk.ask("team=dba", 40)
-    desk.ask("team=dbc", 40)
-    again = await desk.change("/reset", key="k", **body, confirmation=preview["confirmation"])
+    api.ask("team=dba", 40)
+    api.ask("team=dbc", 40)
+    again = await api.change("/reset", key="k", **body, confirmation=preview["confirmation"])
     assert (True, done["edits"]) == (again["replayed"], again["edits"])
-    assert ["OK: OK 60 3600", "OK: OK 60 3600"] == [desk.ask(f"team={name}") for name in ("dba", "dbc")]
+    assert ["OK: OK 60 3600", "OK: OK 60 3600"] == [api.ask(f"team={name}") for name in ("dba", "dbc")]
 
 
-async def test_a_reset_of_more_than_100_buckets_or_of_none_is_refused(desk: Desk) -> None:
+async def test_a_reset_of_more_than_100_buckets_or_of_none_is_refused(api: ServedApi) -> None:
     """A change has at most a hundred edits, and is applied as a whole."""
     assert (
-        "nothing to reset" in (await desk.change("/reset", 422, descriptor="user=*", dry_run=True))["detail"]
+        "nothing to reset" in (await api.change("/reset", 422, descriptor="user=*", dry_run=True))["detail"]
     )
     for number in range(101):
-        desk.ask(f"team={number}", 1)
-    problem = await desk.change("/reset", 422, descriptor="team=*", dry_run=True)
+        api.ask(f"team={number}", 1)
+    problem = await api.change("/reset", 422, descriptor="team=*", dry_run=True)
     assert "at most 100 buckets, and team=* matches 101" in problem["detail"]
 
 
-async def test_names_with_any_bytes_are_shown_on_one_line_and_can_be_found(desk: Desk) -> None:
+async def test_names_with_any_bytes_are_shown_on_one_line_and_can_be_found(api: ServedApi) -> None:
     """Markup, bidi marks, control characters, invalid UTF-8, and eight kilobytes."""
     for value in ["<script>alert(1)</script>", "\u202eevil", "a\x00b\x1b[31m", "x" * 8_000, "a,b=c*d\\e"]:
         text = "team=" + value.replace("\\", "\\\\").replace("*", "\\*").replace(",", "\\,")
-        made = await desk.change("/override", descriptor=text, amount=7)
+        made = await api.change("/override", descriptor=text, amount=7)
         shown = made["edits"][0]["descriptor"]
         assert shown.isprintable()
-        found = await bucket(desk, shown)
+        found = await bucket(api, shown)
         assert 7 == found["windows"][0]["effective_limit"]
         assert all(part.isprintable() for entry in found["entries"] for part in entry)
-    listed = await desk.client.get("/budgets", headers=bearer(ADMIN))
+    listed = await api.client.get("/budgets", headers=bearer(ADMIN))
     assert 200 == listed.status_code

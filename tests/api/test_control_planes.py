@@ -9,7 +9,7 @@ import pytest
 from ratelimit_service.api.response_types import ControlPlane, ControlPlanes
 from ratelimit_service.assembly.operators import most_troubled
 
-from .served_api import Desk
+from .served_api import ServedApi
 
 
 def seen(*overlay_problems: str, **more: Any) -> ControlPlanes:
@@ -36,9 +36,9 @@ def seen(*overlay_problems: str, **more: Any) -> ControlPlanes:
     }
 
 
-async def test_a_service_without_control_planes_has_an_empty_list(desk: Desk) -> None:
+async def test_a_service_without_control_planes_has_an_empty_list(api: ServedApi) -> None:
     """The status is not 404, because the page sends this request to every service."""
-    assert {"control_planes": [], "overlay_problems": []} == await desk.get("/control-planes")
+    assert {"control_planes": [], "overlay_problems": []} == await api.get("/control-planes")
 
 
 @pytest.mark.parametrize(

@@ -9,26 +9,26 @@ import pytest
 from ratelimit_service.ports import InForce
 from tests.limiter import descriptor
 
-from .served_api import Desk, open_desk
+from .served_api import ServedApi, serve_api
 
 
-async def explained(desk: Desk, target: str, hits: int = 0, **body: Any) -> dict[str, Any]:
+async def explained(api: ServedApi, target: str, hits: int = 0, **body: Any) -> dict[str, Any]:
     """Return an explanation."""
     given = {"domain": "d", "descriptor": target, "hits": hits, **body}
-    answer = await desk.client.post("/explain", json=given)
+    answer = await api.client.post("/explain", json=given)
     assert 200 == answer.status_code, answer.text
     found: dict[str, Any] = answer.json()
     return found
 
 
-async def test_an_explanation_has_the_decision_and_its_reasons(desk: Desk) -> None:
+async def test_an_explanation_has_the_decision_and_its_reasons(api: ServedApi) -> None:
     """The rule that applies, the rules that do not, the deciding window, and the amendments. Nothing is
     counted.
     """
-    desk.ask(hits=90)
-    made = (await desk.change("/top-up", amount=20, window="hour"))["edits"][0]["after"]
-    found = await explained(desk, "team=dba", 1_000)
-    assert found == await explained(desk, "team=dba", 1_000)
+    api.ask(hits=90)
+    made = (await api.change("/top-up", amount=20, window="hour"))["edits"][0]["after"]
+    found = await explained(api, "team=dba", 1_000)
+    assert found == await explained(api, "team=dba", 1_000)
     assert ("ok", "OK", "there is room in every window", None, "d.team") == tuple(
         found[name] for name in ("verdict", "code", "reason", "message", "rule")
     )
@@ -39,7 +39,7 @@ async def test_an_explanation_has_the_decision_and_its_reasons(desk: Desk) -> No
     (amendment,) = found["amendments"]
     assert {**made, "holds": True}.items() <= amendment.items()
     assert (90, "team=dba") == (found["budget"]["windows"][0]["used"], found["budget"]["descriptor"])
-    assert "OK: OK 30 3600" == desk.ask()
+    assert "OK: OK 30 3600" == api.ask()
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ async def test_an_explanation_has_the_decision_and_its_reasons(desk: Desk) -> No
         ("nothing=x", "unmatched", "OK"),
     ],
 )
-async def test_an_explanation_has_a_verdict(desk: Desk, target: str, verdict: str, code: str) -> None:
+async def test_an_explanation_has_a_verdict(api: ServedApi, target: str, verdict: str, code: str) -> None:
     """Each verdict comes with the code that a gateway would get."""
-    desk.ask("team=dba", 100)
-    desk.ask("user=al", 9)
-    await desk.change("/override", descriptor="team=eve", amount=0)
-    found = await explained(desk, target, 1)
+    api.ask("team=dba", 100)
+    api.ask("user=al", 9)
+    await api.change("/override", descriptor="team=eve", amount=0)
+    found = await explained(api, target, 1)
     assert (verdict, code) == (found["verdict"], found["code"])
     assert found["reason"]
 
@@ -67,37 +67,37 @@ async def test_an_explanation_includes_the_holds_of_requests_in_flight() -> None
     hold.
     """
     rules = "domain: d\ndescriptors: [{key: team, hold: 50, rate_limit: {unit: day, tokens_per_unit: 100}}]\n"
-    async with open_desk(Desk(files=(rules,))) as desk:
+    async with serve_api(ServedApi(files=(rules,))) as api:
         for verdict, held in [("ok", 0), ("ok", 50), ("held", 100)]:
-            first, found = await explained(desk, "team=dba"), await explained(desk, "team=dba")
+            first, found = await explained(api, "team=dba"), await explained(api, "team=dba")
             assert first == found
             assert (verdict, [held]) == (
                 found["verdict"],
                 [window["held"] for window in found["budget"]["windows"]],
             )
-            decision = desk.limiter.ask(descriptor("team=dba", 0))
+            decision = api.limiter.ask(descriptor("team=dba", 0))
             assert decision.code.name == found["code"]
             assert (found["message"] or "").encode() in decision.body
-        listed = (await desk.client.post("/bucket", json={"domain": "d", "descriptor": "team=dba"})).json()
+        listed = (await api.client.post("/bucket", json={"domain": "d", "descriptor": "team=dba"})).json()
         assert (0, 100, "ok") == tuple(listed["windows"][0][name] for name in ("used", "held", "state"))
-        desk.limiter.ask(descriptor("team=dba", 10))
-        (budget,) = (await desk.get("/budgets"))["budgets"]
+        api.limiter.ask(descriptor("team=dba", 10))
+        (budget,) = (await api.get("/budgets"))["budgets"]
         assert (10, 50) == tuple(budget["windows"][0][name] for name in ("used", "held"))
-        await desk.change("/reset")
-        (budget,) = (await desk.get("/budgets"))["budgets"]
+        await api.change("/reset")
+        (budget,) = (await api.get("/budgets"))["budgets"]
         assert (0, 50) == tuple(budget["windows"][0][name] for name in ("used", "held"))
 
 
-async def test_an_unknown_domain_has_a_verdict_and_a_missing_descriptor_is_a_problem(desk: Desk) -> None:
-    assert "unknown" == (await explained(desk, "team=dba", domain="e"))["verdict"]
+async def test_an_unknown_domain_has_a_verdict_and_a_missing_descriptor_is_a_problem(api: ServedApi) -> None:
+    assert "unknown" == (await explained(api, "team=dba", domain="e"))["verdict"]
     for target in ("team=*", "*", "team"):
-        answer = await desk.client.post("/explain", json={"domain": "d", "descriptor": target})
+        answer = await api.client.post("/explain", json={"domain": "d", "descriptor": target})
         assert 422 == answer.status_code
 
 
-async def test_replicas_are_listed_with_the_versions_that_they_have(desk: Desk) -> None:
+async def test_replicas_are_listed_with_the_versions_that_they_have(api: ServedApi) -> None:
     """They are in step once all have the rules and amendments of this replica."""
-    first = await desk.get("/replicas")
+    first = await api.get("/replicas")
     assert (True, [("here", True, 1, "a-hash", 0)]) == (
         first["in_step"],
         [
@@ -105,20 +105,20 @@ async def test_replicas_are_listed_with_the_versions_that_they_have(desk: Desk) 
             for each in first["replicas"]
         ],
     )
-    await desk.limiter.store.replicas.meet("there", InForce("an-older-hash", 0, "0.1.0"))
-    second = await desk.get("/replicas")
+    await api.limiter.store.replicas.meet("there", InForce("an-older-hash", 0, "0.1.0"))
+    second = await api.get("/replicas")
     assert (False, ["here", "there"]) == (
         second["in_step"],
         [each["id"] for each in second["replicas"]],
     )
-    await desk.limiter.store.replicas.meet("there", InForce("a-hash", 0, "0.1.0"))
-    assert (await desk.get("/replicas"))["in_step"]
+    await api.limiter.store.replicas.meet("there", InForce("a-hash", 0, "0.1.0"))
+    assert (await api.get("/replicas"))["in_step"]
 
 
-async def test_a_cursor_from_before_a_reload_is_refused(desk: Desk) -> None:
+async def test_a_cursor_from_before_a_reload_is_refused(api: ServedApi) -> None:
     """Otherwise, a list would begin with the old rules and continue with the new ones."""
-    first = await desk.get("/rules", limit=1)
+    first = await api.get("/rules", limit=1)
     assert ("a-hash", "2026-11-21T00:00:00Z") == (first["hash"], first["loaded_at"])
-    await desk.get("/rules", limit=1, cursor=first["next_cursor"])
-    desk.rules.digest = "another-hash"
-    assert "begin again" in (await desk.get("/rules", 422, limit=1, cursor=first["next_cursor"]))["detail"]
+    await api.get("/rules", limit=1, cursor=first["next_cursor"])
+    api.rules.digest = "another-hash"
+    assert "begin again" in (await api.get("/rules", 422, limit=1, cursor=first["next_cursor"]))["detail"]

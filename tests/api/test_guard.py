@@ -12,7 +12,13 @@ from ratelimit_service.api import guard
 from ratelimit_service.api.problems import ApiError
 from ratelimit_service.http.messages import Request
 
-from .served_api import ADMIN, READ, Desk, bearer, open_desk
+from .served_api import (
+    ADMIN,
+    READ,
+    ServedApi,
+    bearer,
+    serve_api,
+)
 
 CHANGE = {"domain": "d", "descriptor": "team=dba", "amount": 7, "reason": "launch"}
 
@@ -30,19 +36,19 @@ def request(peer: str = "127.0.0.1", **headers: str) -> Request:
     return Request("GET", "/api/v1/status", _empty(), headers=pairs, peer=peer)
 
 
-async def role_of(desk: Desk, asked: Request, *, changes: bool = False) -> str:
+async def role_of(api: ServedApi, asked: Request, *, changes: bool = False) -> str:
     """Return the role of a caller, or the type of the problem."""
     try:
-        return (await desk.guard.admit(asked, changes=changes)).name
+        return (await api.guard.admit(asked, changes=changes)).name
     except ApiError as refused:
         return refused.kind.name
 
 
 @pytest.fixture
-async def closed() -> AsyncIterator[Desk]:
+async def closed() -> AsyncIterator[ServedApi]:
     """Return the guard of a replica without tokens."""
-    async with open_desk(Desk(admin="", read="")) as desk:
-        yield desk
+    async with serve_api(ServedApi(admin="", read="")) as api:
+        yield api
 
 
 @pytest.mark.parametrize(
@@ -102,13 +108,13 @@ async def closed() -> AsyncIterator[Desk]:
     ],
 )
 async def test_the_role_of_a_caller_follows_from_its_token_and_its_address(
-    desk: Desk, asked: Request, reads: str, changes: str
+    api: ServedApi, asked: Request, reads: str, changes: str
 ) -> None:
     """For reads and for changes."""
-    assert (reads, changes) == (await role_of(desk, asked), await role_of(desk, asked, changes=True))
+    assert (reads, changes) == (await role_of(api, asked), await role_of(api, asked, changes=True))
 
 
-async def test_without_tokens_loopback_may_read_and_no_caller_may_change(closed: Desk) -> None:
+async def test_without_tokens_loopback_may_read_and_no_caller_may_change(closed: ServedApi) -> None:
     """No text, not even an empty one, matches an unset token."""
     assert "local" == (await closed.get("/status"))["you"]
     assert not (await closed.get("/status"))["writes"]
@@ -120,28 +126,28 @@ async def test_without_tokens_loopback_may_read_and_no_caller_may_change(closed:
     assert "unauthorized" == await role_of(closed, request("10.0.0.7"))
 
 
-async def test_a_refused_request_is_answered_with_the_required_role(desk: Desk) -> None:
+async def test_a_refused_request_is_answered_with_the_required_role(api: ServedApi) -> None:
     """A 401 has WWW-Authenticate, and nothing else about the token."""
     for headers, status, challenge in [
         ({}, 401, 'Bearer realm="ratelimit-service"'),
         (bearer("wrong-0123456789"), 401, 'Bearer realm="ratelimit-service", error="invalid_token"'),
         (bearer(READ), 403, None),
     ]:
-        answer = await desk.client.post("/override", json=CHANGE, headers=headers)
+        answer = await api.client.post("/override", json=CHANGE, headers=headers)
         assert (status, challenge) == (answer.status_code, answer.headers.get("www-authenticate"))
         assert ADMIN not in answer.text
         assert "wrong-0123456789" not in answer.text
-    assert "OK: OK 100 3600" == desk.ask()
+    assert "OK: OK 100 3600" == api.ask()
 
 
-async def test_responses_are_not_readable_by_other_sites(desk: Desk) -> None:
+async def test_responses_are_not_readable_by_other_sites(api: ServedApi) -> None:
     """They have no CORS headers, not even for a preflight request, and are not cached."""
-    answer = await desk.client.get("/status")
+    answer = await api.client.get("/status")
     assert ("no-store", "same-origin", "nosniff") == tuple(
         answer.headers[name]
         for name in ("cache-control", "cross-origin-resource-policy", "x-content-type-options")
     )
-    preflight = await desk.client.options(
+    preflight = await api.client.options(
         "/override",
         headers={"origin": "http://evil.example", "access-control-request-method": "POST"},
     )
@@ -149,10 +155,10 @@ async def test_responses_are_not_readable_by_other_sites(desk: Desk) -> None:
     assert [] == [name for name in (*answer.headers, *preflight.headers) if name.startswith("access-control")]
 
 
-async def test_a_form_from_another_site_is_refused(desk: Desk) -> None:
+async def test_a_form_from_another_site_is_refused(api: ServedApi) -> None:
     """Browsers send text/plain, URL-encoded and multipart bodies without a preflight request."""
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
-        answer = await desk.client.post(
+        answer = await api.client.post(
             "/override",
             content=b"{}",
             headers={**bearer(ADMIN), "content-type": kind, "idempotency-key": "k"},
@@ -163,33 +169,33 @@ async def test_a_form_from_another_site_is_refused(desk: Desk) -> None:
         )
 
 
-async def test_each_role_has_its_own_rate_limit(desk: Desk) -> None:
+async def test_each_role_has_its_own_rate_limit(api: ServedApi) -> None:
     """Readers without a token cannot keep an operator from the kill switch."""
-    statuses: list[str] = [await role_of(desk, request()) for _ in range(guard.READS_AT_ONCE + 1)]
+    statuses: list[str] = [await role_of(api, request()) for _ in range(guard.READS_AT_ONCE + 1)]
     assert ["LOCAL"] * guard.READS_AT_ONCE + ["too-many-requests"] == statuses
-    answer = await desk.client.get("/status")
+    answer = await api.client.get("/status")
     assert (429, "1") == (answer.status_code, answer.headers["retry-after"])
     admin = request(authorization=f"Bearer {ADMIN}")
-    assert ("ADMIN", "ADMIN") == (await role_of(desk, admin), await role_of(desk, admin, changes=True))
-    desk.seconds += 2 / guard.READS
-    assert ["LOCAL"] * 2 + ["too-many-requests"] == [await role_of(desk, request()) for _ in range(3)]
+    assert ("ADMIN", "ADMIN") == (await role_of(api, admin), await role_of(api, admin, changes=True))
+    api.seconds += 2 / guard.READS
+    assert ["LOCAL"] * 2 + ["too-many-requests"] == [await role_of(api, request()) for _ in range(3)]
 
 
-async def test_guesses_of_a_token_are_limited_and_logged_once_a_minute(desk: Desk) -> None:
+async def test_guesses_of_a_token_are_limited_and_logged_once_a_minute(api: ServedApi) -> None:
     """Meanwhile, callers with the token are served. The log never contains a token."""
     wrong = request("10.0.0.7", authorization="Bearer guess-0123456789")
     with capture_logs() as logged:
-        kinds: list[Any] = [await role_of(desk, wrong) for _ in range(guard.FAILURES_AT_ONCE + 2)]
+        kinds: list[Any] = [await role_of(api, wrong) for _ in range(guard.FAILURES_AT_ONCE + 2)]
         assert ["unauthorized"] * guard.FAILURES_AT_ONCE + ["too-many-requests"] * 2 == kinds
-        assert "ADMIN" == await role_of(desk, request("10.0.0.7", authorization=f"Bearer {ADMIN}"))
-        desk.seconds += 61
-        assert "unauthorized" == await role_of(desk, wrong)
+        assert "ADMIN" == await role_of(api, request("10.0.0.7", authorization=f"Bearer {ADMIN}"))
+        api.seconds += 61
+        assert "unauthorized" == await role_of(api, wrong)
     assert [1, guard.FAILURES_AT_ONCE + 2] == [line["requests"] for line in logged]
     assert "guess" not in str(logged)
 
 
-async def test_changes_are_rate_limited(desk: Desk) -> None:
+async def test_changes_are_rate_limited(api: ServedApi) -> None:
     """A tool in a loop cannot fill the audit at once."""
     admin = request(authorization=f"Bearer {ADMIN}")
-    kinds = [await role_of(desk, admin, changes=True) for _ in range(guard.WRITES_AT_ONCE + 1)]
+    kinds = [await role_of(api, admin, changes=True) for _ in range(guard.WRITES_AT_ONCE + 1)]
     assert ["ADMIN"] * guard.WRITES_AT_ONCE + ["too-many-requests"] == kinds

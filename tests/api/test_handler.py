@@ -14,27 +14,27 @@ from ratelimit_service.core.amendments.model import Put, override
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import NotReady, Problem, StoreError
 
-from .served_api import ADMIN, Desk, bearer
+from .served_api import ADMIN, ServedApi, bearer
 
 
-async def test_status_has_the_state_of_the_replica_and_the_role_of_the_caller(desk: Desk) -> None:
-    await desk.change("/override", amount=7)
-    desk.problems.append(Problem("a.yaml", 3, "x", "y"))
-    desk.health.set("redis", False)
-    status = await desk.get("/status")
+async def test_status_has_the_state_of_the_replica_and_the_role_of_the_caller(api: ServedApi) -> None:
+    await api.change("/override", amount=7)
+    api.problems.append(Problem("a.yaml", 3, "x", "y"))
+    api.health.set("redis", False)
+    status = await api.get("/status")
     assert ("local", True, "2026-11-21T00:00:00Z") == tuple(status[name] for name in ("you", "writes", "now"))
     assert (False, ["redis"]) == (status["healthy"], status["unhealthy"])
     assert {"domains": 1, "rules": 3, "problems": 1}.items() <= status["rules"].items()
     assert {"version": 1, "count": 1, "unreadable": 0}.items() <= status["amendments"].items()
-    admin = await desk.client.get("/status", headers=bearer(ADMIN))
+    admin = await api.client.get("/status", headers=bearer(ADMIN))
     assert "admin" == admin.json()["you"]
 
 
-async def test_rules_are_listed_in_pages(desk: Desk) -> None:
+async def test_rules_are_listed_in_pages(api: ServedApi) -> None:
     """With their domains and the errors of the last load. Control characters are escaped for terminals."""
-    desk.problems.append(Problem("a.yaml", 0, "", "'\x1b' is no unit"))
-    first = await desk.get("/rules", limit=2)
-    second = await desk.get("/rules", limit=2, cursor=first["next_cursor"], domain="d")
+    api.problems.append(Problem("a.yaml", 0, "", "'\x1b' is no unit"))
+    first = await api.get("/rules", limit=2)
+    second = await api.get("/rules", limit=2, cursor=first["next_cursor"], domain="d")
     assert (["d.team", "d.user"], ["d.free"], None) == (
         [rule["rule"] for rule in first["rules"]],
         [rule["rule"] for rule in second["rules"]],
@@ -52,22 +52,22 @@ async def test_rules_are_listed_in_pages(desk: Desk) -> None:
     ]
     problem = {"file": "a.yaml", "line": None, "path": None, "problem": "'\\x1b' is no unit"}
     assert [problem] == first["problems"]
-    assert [] == (await desk.get("/rules", domain="e"))["rules"]
+    assert [] == (await api.get("/rules", domain="e"))["rules"]
 
 
-async def test_amendments_are_listed_in_pages_the_latest_first(desk: Desk) -> None:
+async def test_amendments_are_listed_in_pages_the_latest_first(api: ServedApi) -> None:
     """Each is on exactly one page, even if several are of the same second. Filters are the domain, a
     descriptor or a pattern.
     """
     for number in range(5):
-        desk.limiter.now += number % 2
-        await desk.change("/override", descriptor=f"team=t{number}", amount=number)
-    await desk.confirmed("/override", descriptor="team=*", amount=50)
-    await desk.change("/top-up", domain="e", amount=50)
+        api.limiter.now += number % 2
+        await api.change("/override", descriptor=f"team=t{number}", amount=number)
+    await api.confirmed("/override", descriptor="team=*", amount=50)
+    await api.change("/top-up", domain="e", amount=50)
     found: list[str] = []
     cursor: str | None = ""
     while cursor is not None:
-        page = await desk.get("/amendments", limit=2, cursor=cursor)
+        page = await api.get("/amendments", limit=2, cursor=cursor)
         found += [one["since"] for one in page["amendments"]]
         cursor = page["next_cursor"]
     assert (7, sorted(found, reverse=True)) == (len(found), found)
@@ -77,7 +77,7 @@ async def test_amendments_are_listed_in_pages_the_latest_first(desk: Desk) -> No
         ({"domain": "e"}, {50}),
         ({"domain": "f"}, set()),
     ]:
-        listed = (await desk.get("/amendments", **parameters))["amendments"]
+        listed = (await api.get("/amendments", **parameters))["amendments"]
         assert amounts == {one["amount"] for one in listed}, parameters
 
 
@@ -95,22 +95,22 @@ async def test_amendments_are_listed_in_pages_the_latest_first(desk: Desk) -> No
     ],
 )
 async def test_an_invalid_parameter_is_named(
-    desk: Desk, path: str, parameters: dict[str, str], field: str | None
+    api: ServedApi, path: str, parameters: dict[str, str], field: str | None
 ) -> None:
     """A typo is not silently ignored."""
-    answer = await desk.client.get(path, params=parameters)
+    answer = await api.client.get(path, params=parameters)
     errors = [error["field"] for error in answer.json().get("errors", ())]
     assert ((400, [field]) if field else (200, [])) == (answer.status_code, errors)
 
 
 @pytest.mark.parametrize("path", ["/audit", "/rules", "/amendments"])
 @pytest.mark.parametrize("cursor", ["x", "-1", "x.y", "9" * 20, "١"])
-async def test_a_cursor_from_another_list_is_refused(desk: Desk, path: str, cursor: str) -> None:
+async def test_a_cursor_from_another_list_is_refused(api: ServedApi, path: str, cursor: str) -> None:
     """It is not taken for a position in this list."""
-    assert "begin again" in (await desk.get(path, 422, cursor=cursor))["detail"]
+    assert "begin again" in (await api.get(path, 422, cursor=cursor))["detail"]
 
 
-async def test_an_ambiguous_query_is_refused(desk: Desk) -> None:
+async def test_an_ambiguous_query_is_refused(api: ServedApi) -> None:
     """Repeated names, invalid UTF-8, and more than a hundred parameters."""
     for query, status in [
         ("domain=d&domain=e", 400),
@@ -119,12 +119,12 @@ async def test_an_ambiguous_query_is_refused(desk: Desk) -> None:
         ("domain=d%26e+f", 200),
         ("", 200),
     ]:
-        assert status == (await desk.client.get(f"/rules?{query}")).status_code, query
+        assert status == (await api.client.get(f"/rules?{query}")).status_code, query
 
 
-async def test_unknown_paths_and_methods_are_problems(desk: Desk) -> None:
+async def test_unknown_paths_and_methods_are_problems(api: ServedApi) -> None:
     """The status is 404, or 405 with the allowed methods. HEAD is GET without the body."""
-    missing = await desk.client.get("/nothing")
+    missing = await api.client.get("/nothing")
     assert (404, "application/problem+json") == (missing.status_code, missing.headers["content-type"])
     for path, method, allow in [
         ("/status", "POST", "HEAD, GET"),
@@ -132,9 +132,9 @@ async def test_unknown_paths_and_methods_are_problems(desk: Desk) -> None:
         ("/override", "GET", "POST"),
         ("/override", "HEAD", "POST"),
     ]:
-        answer = await desk.client.request(method, path)
+        answer = await api.client.request(method, path)
         assert (405, allow) == (answer.status_code, answer.headers["allow"])
-    head = await desk.client.head("/status")
+    head = await api.client.head("/status")
     assert (200, b"", "application/json") == (head.status_code, head.content, head.headers["content-type"])
 
 
@@ -153,10 +153,10 @@ async def test_unknown_paths_and_methods_are_problems(desk: Desk) -> None:
         (b" " * (handler.LARGEST_BODY + 1), 413, "65536 bytes"),
     ],
 )
-async def test_an_invalid_body_is_refused(desk: Desk, body: bytes, status: int, detail: str) -> None:
+async def test_an_invalid_body_is_refused(api: ServedApi, body: bytes, status: int, detail: str) -> None:
     """The problem has the reason."""
     headers = {**bearer(ADMIN), "content-type": "application/json; charset=utf-8", "idempotency-key": "k"}
-    answer = await desk.client.post("/override", content=body, headers=headers)
+    answer = await api.client.post("/override", content=body, headers=headers)
     assert (status, True) == (answer.status_code, detail in answer.json()["detail"]), answer.text
 
 
@@ -169,15 +169,15 @@ async def test_an_invalid_body_is_refused(desk: Desk, body: bytes, status: int, 
     ],
 )
 async def test_an_internal_error_is_a_problem_without_details(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, kind: str
+    api: ServedApi, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, kind: str
 ) -> None:
     """A bug is logged, not shown to the caller."""
 
     async def fail(*arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr(desk.operations, "audit", fail)
-    problem = await desk.get("/audit", status)
+    monkeypatch.setattr(api.operations, "audit", fail)
+    problem = await api.get("/audit", status)
     assert (f"urn:ratelimit-service:problem:{kind}", status != 500) == (
         problem["type"],
         str(error) in problem["detail"],
@@ -185,34 +185,34 @@ async def test_an_internal_error_is_a_problem_without_details(
 
 
 async def test_each_role_has_its_own_bound_on_requests_in_flight(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    api: ServedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Readers that wait for the store do not lock out an operator."""
     release = asyncio.Event()
-    audit = desk.operations.audit
+    audit = api.operations.audit
 
     async def slow(*arguments: Any) -> Any:
         await release.wait()
         return await audit(*arguments)
 
-    monkeypatch.setattr(desk.operations, "audit", slow)
+    monkeypatch.setattr(api.operations, "audit", slow)
     monkeypatch.setattr(handler, "MOST_IN_FLIGHT", 2)
-    waiting = [asyncio.create_task(desk.get("/audit")) for _ in range(2)]
-    while sum(desk.handler._in_flight.values()) < 2:
+    waiting = [asyncio.create_task(api.get("/audit")) for _ in range(2)]
+    while sum(api.handler._in_flight.values()) < 2:
         await asyncio.sleep(0)
-    assert "urn:ratelimit-service:problem:busy" == (await desk.get("/status", 503))["type"]
-    await desk.change("/override", amount=7)
+    assert "urn:ratelimit-service:problem:busy" == (await api.get("/status", 503))["type"]
+    await api.change("/override", amount=7)
     release.set()
     await asyncio.gather(*waiting)
-    await desk.get("/status")
+    await api.get("/status")
 
 
-async def test_long_responses_leave_most_of_the_event_loop_to_calls(desk: Desk) -> None:
+async def test_long_responses_leave_most_of_the_event_loop_to_calls(api: ServedApi) -> None:
     """However many are requested at once, they are made one at a time, in slices with pauses."""
     for number in range(500):
-        desk.limiter.amendments.put(override(parse("d", f"team={number}"), number, since=1))
-    page = await desk.handler._api.amendments(_page(500), Role.LOCAL)
-    waiting = [asyncio.create_task(desk.handler._api.turns.written(page)) for _ in range(8)]
+        api.limiter.amendments.put(override(parse("d", f"team={number}"), number, since=1))
+    page = await api.handler._api.amendments(_page(500), Role.LOCAL)
+    waiting = [asyncio.create_task(api.handler._api.turns.written(page)) for _ in range(8)]
     turned = 0
     while not all(task.done() for task in waiting):
         turned += 1
@@ -221,26 +221,26 @@ async def test_long_responses_leave_most_of_the_event_loop_to_calls(desk: Desk) 
     assert len({b"".join(await task) for task in waiting}) == 1
 
 
-async def test_a_long_page_is_written_in_pieces(desk: Desk) -> None:
+async def test_a_long_page_is_written_in_pieces(api: ServedApi) -> None:
     """Calls are handled between the pieces, which together are the JSON of the whole page."""
     amendments = [
         Put(override(parse("d", f"team={number}{'x' * 10_000}"), number, since=1)) for number in range(100)
     ]
     for put in amendments:
-        desk.limiter.amendments.put(put.amendment)
-    page = await desk.handler._api.amendments(_page(100), Role.LOCAL)
-    pieces = await desk.handler._api.turns.written(page)
+        api.limiter.amendments.put(put.amendment)
+    page = await api.handler._api.amendments(_page(100), Role.LOCAL)
+    pieces = await api.handler._api.turns.written(page)
     assert page == json.loads(b"".join(pieces))
     assert 10 < len(pieces)
     assert max(map(len, pieces)) < 2 * turns._PIECE
-    assert page == await desk.get("/amendments", limit=100)
+    assert page == await api.get("/amendments", limit=100)
 
 
-async def test_listing_thousands_of_amendments_does_not_delay_calls(desk: Desk) -> None:
+async def test_listing_thousands_of_amendments_does_not_delay_calls(api: ServedApi) -> None:
     """They are sorted in a thread."""
     for number in range(5_000):
-        desk.limiter.amendments.put(override(parse("d", f"team={number}"), number, since=number))
-    page = await desk.get("/amendments", limit=1)
+        api.limiter.amendments.put(override(parse("d", f"team={number}"), number, since=number))
+    page = await api.get("/amendments", limit=1)
     assert [4_999] == [one["amount"] for one in page["amendments"]]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.core.amendments.test_planning import ASKED, DENYING, RULES, TABLE, answer_text
 
-from .served_api import Desk, open_desk
+from .served_api import ServedApi, serve_api
 
 
 def limits(budget: dict[str, Any]) -> dict[str, tuple[int, int]]:
@@ -26,19 +26,19 @@ async def test_each_kind_of_rule_behaves_as_its_preview_shows(
     descriptors, key = ASKED[rule]
     target = f"{key}=a*" if key == "shared counter" else f"{key}=a"
     named = {"domain": domain, "descriptor": target}
-    async with open_desk(Desk(files=(RULES, DENYING))) as desk:
+    async with serve_api(ServedApi(files=(RULES, DENYING))) as api:
         if int(used):
             charged = descriptors[0]._replace(hits_addend=int(used), override=None)
-            desk.limiter.ask(charged, domain=domain)
+            api.limiter.ask(charged, domain=domain)
         for verb, amount, window in re.findall(r"(override|top-up) (\d+)(?: (\w+))?", amended_by):
             body = {**named, "amount": int(amount), "window": window or None}
-            preview = await desk.change(f"/{verb}", **body, dry_run=True)
-            await desk.change(f"/{verb}", **body, confirmation=preview["confirmation"])
+            preview = await api.change(f"/{verb}", **body, dry_run=True)
+            await api.change(f"/{verb}", **body, confirmation=preview["confirmation"])
             for each in preview["budgets"]:
                 asked = {"domain": domain, "descriptor": each["before"]["descriptor"]}
                 if "*" in asked["descriptor"]:
-                    (found,) = (await desk.get("/budgets", domain=domain, key=key))["budgets"]
+                    (found,) = (await api.get("/budgets", domain=domain, key=key))["budgets"]
                 else:
-                    found = (await desk.client.post("/bucket", json=asked)).json()
+                    found = (await api.client.post("/bucket", json=asked)).json()
                 assert limits(each["after"]) == limits(found)
-        assert expected == answer_text(desk.limiter.ask(*descriptors, domain=domain))
+        assert expected == answer_text(api.limiter.ask(*descriptors, domain=domain))

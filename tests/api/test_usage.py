@@ -17,8 +17,9 @@ import pytest
 from ratelimit_service.amending import operations
 from ratelimit_service.amending.operations import Attribution
 from ratelimit_service.cli.operating.client import Client, server_of
-from ratelimit_service.cli.operating.usage import Row, UsageQuery, amendments, as_json, rows, table, write_csv
-from ratelimit_service.cli.operating.usage import read as read_ledgers
+from ratelimit_service.cli.operating.ledgers import Row, UsageQuery, amendments, rows
+from ratelimit_service.cli.operating.ledgers import read as read_ledgers
+from ratelimit_service.cli.operating.usage import as_json, table, write_csv
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import InvalidRequest
 from ratelimit_service.core.ledger.price import plain
@@ -27,7 +28,7 @@ from ratelimit_service.core.rules.prices import read_model_prices
 from ratelimit_service.core.windows.dates import start_of
 from ratelimit_service.sources.yaml_text import read as read_yaml
 
-from .served_api import Desk, open_desk
+from .served_api import ServedApi, serve_api
 
 RULES = """
 domain: d
@@ -43,23 +44,23 @@ descriptors:
 """
 
 
-def asked(desk: Desk, first: str, last: str, *by: str, per: str = "day", zone: str = "UTC") -> UsageQuery:
+def asked(api: ServedApi, first: str, last: str, *by: str, per: str = "day", zone: str = "UTC") -> UsageQuery:
     return UsageQuery("d", by, start_of(first, zone), start_of(last, zone), per, zone)
 
 
-async def read(desk: Desk, wanted: UsageQuery) -> list[Row]:
+async def read(api: ServedApi, wanted: UsageQuery) -> list[Row]:
     """Return the sums of the command line for the pages of the API."""
-    url = desk.client.base_url
+    url = api.client.base_url
     client = Client(server_of(f"{url.host}:{url.port}"), timeout=120)
     return await asyncio.to_thread(lambda: list(rows(read_ledgers(client, wanted).values(), wanted)))
 
 
-async def books_of(desk: Desk, since: str, until: str) -> list[Any]:
+async def books_of(api: ServedApi, since: str, until: str) -> list[Any]:
     """Return the books on all pages."""
     found: list[Any] = []
     cursor: str | None = ""
     while cursor is not None:
-        page = await desk.get("/usage", domain="d", since=since, until=until, cursor=cursor)
+        page = await api.get("/usage", domain="d", since=since, until=until, cursor=cursor)
         found += page["books"]
         cursor = page["next_cursor"]
     return found
@@ -69,19 +70,19 @@ async def books_of(desk: Desk, since: str, until: str) -> list[Any]:
 async def test_a_month_of_two_hundred_teams_is_exported_to_the_token(zone: str) -> None:
     """It includes the ends of daylight saving time: 25 October in Berlin, 1 November in New York."""
     random, charged = Random(zone), Counter[tuple[str, str]]()
-    async with open_desk(Desk(files=[RULES])) as desk:
+    async with serve_api(ServedApi(files=[RULES])) as api:
         start = datetime(2026, 10, 10, tzinfo=ZoneInfo(zone))
         end = datetime(2026, 11, 9, tzinfo=ZoneInfo(zone))
         hours = int(end.timestamp() - start.timestamp()) // 3_600
         assert 30 * 24 + 1 == hours
         for hour in range(hours):
-            desk.limiter.now = start.timestamp() + hour * 3_600 + random.randrange(3_600)
-            local = datetime.fromtimestamp(desk.limiter.now, ZoneInfo(zone))
+            api.limiter.now = start.timestamp() + hour * 3_600 + random.randrange(3_600)
+            local = datetime.fromtimestamp(api.limiter.now, ZoneInfo(zone))
             for _ in range(12):
                 team, tokens = f"t{random.randrange(200)}", random.randrange(1, 4_000)
-                desk.ask(f"team={team}", hits=tokens)
+                api.ask(f"team={team}", hits=tokens)
                 charged[f"{local:%Y-%m-%d}", team] += tokens
-        found = await read(desk, asked(desk, "2026-10-10", "2026-11-09", "team", zone=zone))
+        found = await read(api, asked(api, "2026-10-10", "2026-11-09", "team", zone=zone))
         exported = {
             (f"{datetime.fromtimestamp(row.start, ZoneInfo(zone)):%Y-%m-%d}", *row.values): row.charged
             for row in found
@@ -94,27 +95,27 @@ async def test_a_month_of_two_hundred_teams_is_exported_to_the_token(zone: str) 
 
 async def test_buckets_with_different_keys_are_summed_separately() -> None:
     """A request that charges its team and its user is in both ledgers."""
-    async with open_desk(Desk(files=[RULES])) as desk:
-        desk.ask("team=dba", hits=7)
-        desk.ask("team=dba user=ana", hits=5)
-        desk.ask("team=dba user=bo", hits=3)
-        found = await read(desk, asked(desk, "2026-11-20", "2026-11-23", "team", zone="Europe/Berlin"))
+    async with serve_api(ServedApi(files=[RULES])) as api:
+        api.ask("team=dba", hits=7)
+        api.ask("team=dba user=ana", hits=5)
+        api.ask("team=dba user=bo", hits=3)
+        found = await read(api, asked(api, "2026-11-20", "2026-11-23", "team", zone="Europe/Berlin"))
         assert [(("dba",), "team", 7), (("dba",), "team,user", 8)] == [
             (row.values, row.keys, row.charged) for row in found
         ]
         assert [("dba", "ana"), ("dba", "bo")] == [
-            row.values for row in await read(desk, asked(desk, "2026-11-20", "2026-11-23", "team", "user"))
+            row.values for row in await read(api, asked(api, "2026-11-20", "2026-11-23", "team", "user"))
         ]
 
 
 async def test_refunds_and_refused_requests_have_columns_of_their_own() -> None:
     """In the table and in the CSV file, in which no value is a formula."""
-    async with open_desk(Desk(files=[RULES])) as desk:
-        desk.ask("team==SUM(A1)", hits=100_000)
+    async with serve_api(ServedApi(files=[RULES])) as api:
+        api.ask("team==SUM(A1)", hits=100_000)
         for _ in range(3):
-            desk.ask("team==SUM(A1)", hits=0)
-        wanted = asked(desk, "2026-11-01", "2026-12-01", "team", per="month")
-        found = await read(desk, wanted)
+            api.ask("team==SUM(A1)", hits=0)
+        wanted = asked(api, "2026-11-01", "2026-12-01", "team", per="month")
+        found = await read(api, wanted)
         assert [(100_000, 0, 3)] == [row.numbers for row in found]
         text = io.StringIO()
         write_csv(found, wanted, text)
@@ -164,16 +165,16 @@ async def test_tokens_with_a_price_have_a_cost() -> None:
     """The price is that of the model from its date on, or else that of the rule. Refunds are deducted, and
     each currency has its own sum.
     """
-    async with open_desk(Desk(files=[PRICED])) as desk:
-        desk.prices.models = MODELS
-        desk.ask("team=dba", hits=3_000_000)
-        desk.limiter.ask(Descriptor((Entry(b"team", b"dba"),), 1_000_000, negative=True))
-        desk.ask("team=dba model=large", hits=1_000_001)
-        desk.ask("team=dba model=small", hits=1_000_000)
-        desk.limiter.now = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
-        desk.ask("team=dba model=large", hits=1_000_000)
-        wanted = asked(desk, "2026-11-01", "2027-01-01", "team", per="month")
-        found = await read(desk, wanted)
+    async with serve_api(ServedApi(files=[PRICED])) as api:
+        api.prices.models = MODELS
+        api.ask("team=dba", hits=3_000_000)
+        api.limiter.ask(Descriptor((Entry(b"team", b"dba"),), 1_000_000, negative=True))
+        api.ask("team=dba model=large", hits=1_000_001)
+        api.ask("team=dba model=small", hits=1_000_000)
+        api.limiter.now = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
+        api.ask("team=dba model=large", hits=1_000_000)
+        wanted = asked(api, "2026-11-01", "2027-01-01", "team", per="month")
+        found = await read(api, wanted)
         assert [
             (11, "team", "USD", "0.2"),
             (11, "team,model", "EUR", "2.5000025"),
@@ -199,7 +200,7 @@ async def test_tokens_with_a_price_have_a_cost() -> None:
             "total          team,model  1,000,000          0        0  9.00 USD",
         ] == list(table(found, wanted))
         assert ["0.2", "2.5000025", "9", "3"] == [row["amount"] for row in as_json(found, wanted)["rows"]]
-        books = await books_of(desk, "2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z")
+        books = await books_of(api, "2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z")
         assert [("EUR", "3", "3")] == [
             (book["currency"], each["per_million"], each["amount"])
             for book in books
@@ -211,32 +212,32 @@ async def test_top_ups_and_overrides_are_listed_beside_usage() -> None:
     """Each is listed once, however often its request was sent, if it is of the domain and the period; also
     among many others.
     """
-    async with open_desk(Desk(files=[RULES])) as desk:
-        at = int(desk.limiter.now)
-        desk.ask("team=dba", hits=7)
+    async with serve_api(ServedApi(files=[RULES])) as api:
+        at = int(api.limiter.now)
+        api.ask("team=dba", hits=7)
 
         async def change(key: str, text: str = "team=dba", *, domain: str = "d", at: int = at) -> None:
-            desk.limiter.now = at
+            api.limiter.now = at
             by = Attribution("ana", "launch", key)
-            await desk.operations.apply(by, [desk.operations.make_top_up(by, parse(domain, text), 500)])
+            await api.operations.apply(by, [api.operations.make_top_up(by, parse(domain, text), 500)])
 
         await change("before", at=at - 1)
         for key in ("one", "two", "one", "two", "one"):
             await change(key)
         await change("elsewhere", domain="e")
-        await desk.operations.apply(
+        await api.operations.apply(
             Attribution("bo", "done", "three"),
-            [desk.operations.make_override(Attribution("bo", "done", "three"), parse("d", "team=*"), 0)],
+            [api.operations.make_override(Attribution("bo", "done", "three"), parse("d", "team=*"), 0)],
         )
-        await desk.operations.reset(Attribution("bo", "again", "four"), parse("d", "team=dba"))
+        await api.operations.reset(Attribution("bo", "again", "four"), parse("d", "team=dba"))
         await change("after", at=at + 10)
         since, until = (datetime.fromtimestamp(second, UTC).isoformat() for second in (at, at + 10))
-        page = await desk.get("/usage-amendments", domain="d", since=since, until=until)
+        page = await api.get("/usage-amendments", domain="d", since=since, until=until)
         assert [("four", "reset"), ("three", "put"), ("two", "put"), ("one", "put")] == [
             (line["key"], line["action"]) for line in page["lines"]
         ]
         wanted = UsageQuery("d", ("team",), at, at + 10, "day", "UTC")
-        url = desk.client.base_url
+        url = api.client.base_url
         client = Client(server_of(f"{url.host}:{url.port}"), timeout=120)
         found = await asyncio.to_thread(amendments, client, wanted)
         assert page["lines"] == found[::-1]
@@ -247,13 +248,13 @@ async def test_changes_of_a_domain_are_found_after_many_of_other_domains(
 ) -> None:
     """One page searches a part of the audit, and its cursor continues the search."""
     monkeypatch.setattr(operations, "MOST_AUDITED", 3)
-    async with open_desk(Desk(files=[RULES])) as desk:
+    async with serve_api(ServedApi(files=[RULES])) as api:
         for number in range(40):
             by = Attribution("ana", "why", f"{number}")
             domain = "d" if number in (0, 1, 39) else "e"
-            await desk.operations.apply(by, [desk.operations.make_top_up(by, parse(domain, "team=dba"), 1)])
-        wanted = UsageQuery("d", (), 0, int(desk.limiter.now) + 1, "day", "UTC")
-        url = desk.client.base_url
+            await api.operations.apply(by, [api.operations.make_top_up(by, parse(domain, "team=dba"), 1)])
+        wanted = UsageQuery("d", (), 0, int(api.limiter.now) + 1, "day", "UTC")
+        url = api.client.base_url
         client = Client(server_of(f"{url.host}:{url.port}"), timeout=120)
         found = await asyncio.to_thread(amendments, client, wanted)
         assert ["0", "1", "39"] == [line["key"] for line in found]
@@ -263,17 +264,17 @@ async def test_only_entries_that_begin_in_the_given_period_are_listed() -> None:
     """Including its first second, excluding its end. Entries of other domains and of buckets that were only
     checked are left out.
     """
-    async with open_desk(Desk(files=[RULES])) as desk:
+    async with serve_api(ServedApi(files=[RULES])) as api:
         for hour in range(4):
-            desk.limiter.now = datetime(2026, 11, 21, hour, 59, tzinfo=UTC).timestamp()
-            desk.ask("team=dba", hits=1 + hour)
-        desk.ask("team=idle", hits=0)
-        books = await books_of(desk, "2026-11-21T01:00:00Z", "2026-11-21T03:00:00Z")
+            api.limiter.now = datetime(2026, 11, 21, hour, 59, tzinfo=UTC).timestamp()
+            api.ask("team=dba", hits=1 + hour)
+        api.ask("team=idle", hits=0)
+        books = await books_of(api, "2026-11-21T01:00:00Z", "2026-11-21T03:00:00Z")
         assert {("{d|team=dba}", "hour")} == {(book["bucket"], book["by"]) for book in books}
         assert [["team", "dba"]] == books[0]["entries"]
         seen = [(each["start"], each["charged"]) for book in books for each in book["spent"]]
         assert [("2026-11-21T01:00:00Z", 2), ("2026-11-21T02:00:00Z", 3)] == sorted(seen)
-        nothing = await desk.get(
+        nothing = await api.get(
             "/usage", domain="e", since="2026-11-21T00:00:00Z", until="2026-11-22T00:00:00Z"
         )
         assert [] == nothing["books"]
@@ -289,10 +290,10 @@ async def test_only_entries_that_begin_in_the_given_period_are_listed() -> None:
     ],
 )
 async def test_an_invalid_time_or_cursor_is_refused(
-    desk: Desk, status: int, parameters: dict[str, str]
+    api: ServedApi, status: int, parameters: dict[str, str]
 ) -> None:
     """With the same problem as in other lists of the API."""
-    problem = await desk.get("/usage", status, domain="d", **parameters)
+    problem = await api.get("/usage", status, domain="d", **parameters)
     assert problem["detail"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from ratelimit_service.core.model import Entry
 from ratelimit_service.inspection.refusals import Refusal
 
-from .served_api import Desk
+from .served_api import ServedApi
 
 
 def elsewhere(number: int) -> Refusal:
@@ -17,15 +17,15 @@ def elsewhere(number: int) -> Refusal:
     return Refusal(number, 1, "d", (Entry(b"team", b"x\xff"),), True, "the domain wants a team", 3)
 
 
-async def test_refusals_are_listed_the_latest_first(desk: Desk) -> None:
+async def test_refusals_are_listed_the_latest_first(api: ServedApi) -> None:
     """Each has the refusing window and the used amount. Those before `since` are left out."""
-    desk.ask("team=dba", 100)
-    assert {"refusals": [], "last": 0} == await desk.get("/refusals")
-    desk.ask("team=dba", 7)
-    desk.limiter.now += 1
-    await desk.change("/override", descriptor="team=eve", amount=0)
-    desk.ask("team=eve")
-    found = await desk.get("/refusals")
+    api.ask("team=dba", 100)
+    assert {"refusals": [], "last": 0} == await api.get("/refusals")
+    api.ask("team=dba", 7)
+    api.limiter.now += 1
+    await api.change("/override", descriptor="team=eve", amount=0)
+    api.ask("team=eve")
+    found = await api.get("/refusals")
     blocked, over = found["refusals"]
     assert blocked["id"] == found["last"] > over["id"]
     assert {
@@ -42,22 +42,22 @@ async def test_refusals_are_listed_the_latest_first(desk: Desk) -> None:
         "resets_at": "2026-11-21T01:00:00Z",
     }.items() <= over.items()
     assert ("blocked", "team=eve") == (blocked["reason"], blocked["descriptor"])
-    later = await desk.get("/refusals", since=over["id"])
+    later = await api.get("/refusals", since=over["id"])
     assert [blocked] == later["refusals"]
-    assert [blocked] == (await desk.get("/refusals", limit=1))["refusals"]
-    nothing = await desk.get("/refusals", since=found["last"])
+    assert [blocked] == (await api.get("/refusals", limit=1))["refusals"]
+    nothing = await api.get("/refusals", since=found["last"])
     assert ([], found["last"]) == (nothing["refusals"], nothing["last"])
 
 
-async def test_refusals_of_other_workers_are_included(desk: Desk) -> None:
+async def test_refusals_of_other_workers_are_included(api: ServedApi) -> None:
     """All are in the order of time. A refusal by the domain has its reason in words, and a truncated
     descriptor has no name.
     """
-    desk.ask("team=dba", 100)
-    desk.ask("team=dba")
-    (own,) = (await desk.get("/refusals"))["refusals"]
-    desk.elsewhere.refusals = [[elsewhere(own["id"] + 1), elsewhere(1)], []]
-    found = await desk.get("/refusals")
+    api.ask("team=dba", 100)
+    api.ask("team=dba")
+    (own,) = (await api.get("/refusals"))["refusals"]
+    api.elsewhere.refusals = [[elsewhere(own["id"] + 1), elsewhere(1)], []]
+    found = await api.get("/refusals")
     assert [own["id"] + 1, own["id"], 1] == [each["id"] for each in found["refusals"]]
     assert {
         "descriptor": None,
@@ -69,29 +69,29 @@ async def test_refusals_of_other_workers_are_included(desk: Desk) -> None:
     }.items() <= found["refusals"][0].items()
 
 
-async def series(desk: Desk, descriptor: str, status: int = 200) -> dict[str, Any]:
+async def series(api: ServedApi, descriptor: str, status: int = 200) -> dict[str, Any]:
     """Return the series of a bucket, or the problem in the response."""
-    answer = await desk.client.post("/series", json={"domain": "d", "descriptor": descriptor})
+    answer = await api.client.post("/series", json={"domain": "d", "descriptor": descriptor})
     assert status == answer.status_code, answer.text
     found: dict[str, Any] = answer.json()
     return found
 
 
-async def test_a_series_begins_with_its_first_request(desk: Desk) -> None:
+async def test_a_series_begins_with_its_first_request(api: ServedApi) -> None:
     """It has one point for each step, with the charges in that step."""
-    desk.ask("team=dba", 50)
-    first = await series(desk, "team=dba")
+    api.ask("team=dba", 50)
+    first = await series(api, "team=dba")
     assert ("d", "team=dba", []) == (first["domain"], first["descriptor"], first["points"])
     for hits in (7, 0):
-        desk.ask("team=dba", hits)
-        desk.limiter.now += first["step_seconds"]
-        await desk.views._series.step()
+        api.ask("team=dba", hits)
+        api.limiter.now += first["step_seconds"]
+        await api.views._series.step()
     assert [("2026-11-21T00:00:02Z", 7), ("2026-11-21T00:00:04Z", 0)] == [
-        (point["at"], point["tokens"]) for point in (await series(desk, "team=dba"))["points"]
+        (point["at"], point["tokens"]) for point in (await series(api, "team=dba"))["points"]
     ]
 
 
 @pytest.mark.parametrize("descriptor, status", [("nothing=x", 404), ("team=*", 422)])
-async def test_a_series_without_a_bucket_is_a_problem(desk: Desk, descriptor: str, status: int) -> None:
+async def test_a_series_without_a_bucket_is_a_problem(api: ServedApi, descriptor: str, status: int) -> None:
     """No rule matches, or there are several descriptors."""
-    assert (await series(desk, descriptor, status))["detail"]
+    assert (await series(api, descriptor, status))["detail"]

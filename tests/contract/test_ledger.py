@@ -27,7 +27,7 @@ from ratelimit_service.stores.redis.server import RedisStore
 from testing.exact_load import entries_in
 from testing.redis_clients import connect
 from testing.redis_servers import RedisServer
-from tests.limiter import Unobserved
+from tests.limiter import NoObserver
 
 from .conftest import NOW, Bench
 from .kinds import stores_of
@@ -173,7 +173,7 @@ class Serving:
 
     def start(self, by: str, zone: str) -> RateLimitService:
         policy = Policy(key_prefix=self.prefix)
-        service = RateLimitService(self.store, Unobserved(), lambda: self.now, policy)
+        service = RateLimitService(self.store, NoObserver(), lambda: self.now, policy)
         service.use(RuleTree(load([read("rules.yaml", RULES.format(by=by, zone=zone))]).domains))
         return service
 

@@ -27,7 +27,7 @@ from ratelimit_service.stores.redis.client import Link, at_address
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.slots import slot_of
 from testing.redis_fleets import RedisCluster
-from tests.limiter import Unobserved
+from tests.limiter import NoObserver
 
 from .conftest import NOW
 from .kinds import KINDS, stores_of
@@ -233,7 +233,7 @@ descriptors:
 
 async def test_a_budget_shows_its_holds(walking: Walking) -> None:
     """Until they expire. A rule without holds shows none."""
-    service = RateLimitService(walking.store, Unobserved(), lambda: NOW, Policy(key_prefix=walking.prefix))
+    service = RateLimitService(walking.store, NoObserver(), lambda: NOW, Policy(key_prefix=walking.prefix))
     tree = RuleTree(load([read("rules.yaml", HOLDING)]).domains)
     service.use(tree)
     entries = (Entry(b"user", b"dba"),)

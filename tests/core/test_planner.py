@@ -15,7 +15,12 @@ from ratelimit_service.core.plan import Plan, PlannedWindow, Policy
 from ratelimit_service.core.planner import Planner
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources.yaml_text import read
-from tests.limiter import MIDNIGHT, Asked, Limiter, decision_text
+from tests.limiter import (
+    MIDNIGHT,
+    Limiter,
+    RecordedCall,
+    decision_text,
+)
 
 RULES = """
 domain: d
@@ -167,7 +172,7 @@ def test_a_reload_drops_prepared_requests() -> None:
     for limit in (10, 20):
         rules = RULES.replace("tokens_per_unit: 10}", f"tokens_per_unit: {limit}}}")
         limiter.service.use(RuleTree(load([read("rules.yaml", rules)]).domains))
-        call = Asked(asked(b"k", 1, names="team"))
+        call = RecordedCall(asked(b"k", 1, names="team"))
         limiter.service.submit([call])
         answers.append(decision_text(call.answers[0]))  # type: ignore[arg-type]
     assert ["OK: OK 9 60", "OK: OK 18 60"] == answers

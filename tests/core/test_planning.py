@@ -14,7 +14,15 @@ from ratelimit_service.core.plan import Policy
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
-from tests.limiter import MIDNIGHT, Asked, Limiter, Recording, Unobserved, decision_text, descriptor
+from tests.limiter import (
+    MIDNIGHT,
+    Limiter,
+    NoObserver,
+    RecordedCall,
+    RecordingStore,
+    decision_text,
+    descriptor,
+)
 
 RULES = """
 domain: d
@@ -36,10 +44,10 @@ def hits(
     **settings: Any,
 ) -> list[list[Hit]]:
     """Return the groups that the store receives for `requests` in one batch, in one call."""
-    store = Recording()
-    service = RateLimitService(store, Unobserved(), clock, Policy(**settings), jitter)
+    store = RecordingStore()
+    service = RateLimitService(store, NoObserver(), clock, Policy(**settings), jitter)
     service.use(RuleTree(load([read("rules.yaml", RULES)]).domains))
-    service.submit([Asked(request) for request in requests])
+    service.submit([RecordedCall(request) for request in requests])
     (groups,) = store.asked
     return [list(group) for group in groups]
 
@@ -183,6 +191,6 @@ def test_without_rules_nothing_can_be_decided() -> None:
 
 
 def answers_without_rules(asked: Request) -> Sequence[RateLimitServiceError | Any]:
-    call = Asked(asked)
-    RateLimitService(Recording(), Unobserved(), lambda: MIDNIGHT).submit([call])
+    call = RecordedCall(asked)
+    RateLimitService(RecordingStore(), NoObserver(), lambda: MIDNIGHT).submit([call])
     return call.answers

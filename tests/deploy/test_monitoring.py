@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ratelimit_service.observe.catalogue import CATALOGUE
-from ratelimit_service.observe.info import Kind
+from ratelimit_service.observe.catalogue.all_metrics import CATALOGUE
+from ratelimit_service.observe.catalogue.metric_info import Kind
 
 from ..docs.documents import DOCS, tables
 from .monitoring import DASHBOARDS, MONITORING, OF_GRAFANA, RULES, Dashboard, promtool, variables_in

@@ -16,7 +16,7 @@ from ratelimit_service.assembly.policy import policy_of
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Decision, Descriptor, Entry, Request
 from ratelimit_service.core.rules.reader import load
-from ratelimit_service.observe.catalogue import CATALOGUE
+from ratelimit_service.observe.catalogue.all_metrics import CATALOGUE
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.settings.table import documented, load_settings

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from ratelimit_service.core.rules.reader import load
-from ratelimit_service.observe.catalogue import CATALOGUE
+from ratelimit_service.observe.catalogue.all_metrics import CATALOGUE
 from ratelimit_service.settings.table import documented
 from ratelimit_service.settings.unsupported import UNNEEDED, UNSUPPORTED
 from ratelimit_service.sources.yaml_text import read

@@ -34,7 +34,7 @@ from ratelimit_service.stores.redis.server import RedisStore
 from testing.redis_clients import connect
 from testing.redis_fleets import RedisCluster, RedisSentinels
 from testing.redis_servers import RedisServer
-from tests.limiter import Unobserved
+from tests.limiter import NoObserver
 
 RULES = """
 domain: d
@@ -61,7 +61,7 @@ class Replica:
         self.store = CoalescingStore(self.settling) if self.settling is not None else below
         self.amendments = Amendments()
         self.service = RateLimitService(
-            self.store, Unobserved(), self.now, patience=Patience(otherwise=0.05), amendments=self.amendments
+            self.store, NoObserver(), self.now, patience=Patience(otherwise=0.05), amendments=self.amendments
         )
         self.service.use(TREE)
         self.follower = Follower(self.store.amendments, self.amendments, [self.service], lambda: TREE)

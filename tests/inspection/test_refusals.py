@@ -22,7 +22,7 @@ from ratelimit_service.inspection.views import Views
 from ratelimit_service.loading.rulebook import Rulebook
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.ports import InForce
-from tests.limiter import Limiter, Unobserved
+from tests.limiter import Limiter, NoObserver
 
 RULES = """
 domain: d
@@ -38,7 +38,7 @@ descriptors:
 """
 
 
-class Noting(Unobserved):
+class Noting(NoObserver):
     """An observer that notes refusals like that of the service."""
 
     def __init__(self) -> None:

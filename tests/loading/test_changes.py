@@ -20,7 +20,7 @@ from ratelimit_service.ports import RuleChange
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
-from tests.limiter import MIDNIGHT, Unobserved
+from tests.limiter import MIDNIGHT, NoObserver
 from tests.loading import fake_readers
 
 CONFIG_TYPE = (FILES, "xds eg", "xds ai")
@@ -62,7 +62,7 @@ class Book:
     def __init__(self) -> None:
         self.files = [rules("f", 1)]
         self.metrics = Metrics()
-        self.service = RateLimitService(MemoryStore(lambda: MIDNIGHT), Unobserved(), lambda: MIDNIGHT)
+        self.service = RateLimitService(MemoryStore(lambda: MIDNIGHT), NoObserver(), lambda: MIDNIGHT)
         self.book = Rulebook(
             [self.service], self._read, self.metrics, merge_domains=False, sources=CONFIG_TYPE
         )

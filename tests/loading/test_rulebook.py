@@ -35,7 +35,7 @@ from ratelimit_service.sources import files
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
 from testing.waiting import PATIENCE
-from tests.limiter import MIDNIGHT, Unobserved
+from tests.limiter import MIDNIGHT, NoObserver
 from tests.loading.blocking_file import HeldFile, children
 
 RULES = """
@@ -120,7 +120,7 @@ class Observed:
 
 
 def made_service() -> RateLimitService:
-    return RateLimitService(MemoryStore(lambda: MIDNIGHT), Unobserved(), lambda: MIDNIGHT)
+    return RateLimitService(MemoryStore(lambda: MIDNIGHT), NoObserver(), lambda: MIDNIGHT)
 
 
 class Book:

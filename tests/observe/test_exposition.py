@@ -6,7 +6,7 @@ from prometheus_client import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from ratelimit_service.observe.catalogue import BY_NAME
+from ratelimit_service.observe.catalogue.all_metrics import BY_NAME
 from ratelimit_service.observe.exposition import family
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.tables import Sample

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ratelimit_service.observe.catalogue import CATALOGUE
+from ratelimit_service.observe.catalogue.all_metrics import CATALOGUE
+from ratelimit_service.observe.catalogue.metric_info import Kind
 from ratelimit_service.observe.exposition import Process
-from ratelimit_service.observe.info import Kind
 from ratelimit_service.observe.merging import MergedMetrics, departed_counts, packed
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.tables import Sample

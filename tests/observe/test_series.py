@@ -13,12 +13,12 @@ from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Descriptor, DescriptorRule, DomainRules, Entry, Limit
 from ratelimit_service.loading.slices import at_once
-from ratelimit_service.observe.catalogue import CATALOGUE
-from ratelimit_service.observe.catalogue_events import EVENT_METRICS
-from ratelimit_service.observe.catalogue_page import markdown
-from ratelimit_service.observe.catalogue_tracing import TRACING_METRICS
-from ratelimit_service.observe.catalogue_workers import WORKER_METRICS
-from ratelimit_service.observe.catalogue_xds import XDS_METRICS
+from ratelimit_service.observe.catalogue.all_metrics import CATALOGUE
+from ratelimit_service.observe.catalogue.events import EVENT_METRICS
+from ratelimit_service.observe.catalogue.page import markdown
+from ratelimit_service.observe.catalogue.tracing import TRACING_METRICS
+from ratelimit_service.observe.catalogue.workers import WORKER_METRICS
+from ratelimit_service.observe.catalogue.xds import XDS_METRICS
 from ratelimit_service.observe.metrics import Metrics
 from ratelimit_service.observe.tables import Sample
 

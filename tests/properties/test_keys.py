@@ -16,7 +16,7 @@ from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Descriptor, DomainRules, Entry, Override, Request, Unit
 from ratelimit_service.core.plan import Policy
 from ratelimit_service.service import RateLimitService
-from tests.limiter import Asked, Recording, Unobserved
+from tests.limiter import NoObserver, RecordedCall, RecordingStore
 
 pytestmark = pytest.mark.fuzz
 
@@ -160,8 +160,8 @@ moments = st.one_of(st.integers(1_700_000_000, 1_700_100_000), st.integers(0, 4_
 
 def counters(name: str, asked: list[tuple[Entries, tuple[Unit, int]]], now: int) -> list[str]:
     """Return the keys of a request with limit overrides, all in one batch and so with one `now`."""
-    store = Recording()
-    service = RateLimitService(store, Unobserved(), lambda: now, Policy(key_prefix="p:"))
+    store = RecordingStore()
+    service = RateLimitService(store, NoObserver(), lambda: now, Policy(key_prefix="p:"))
     service.use(RuleTree([DomainRules(name)]))
     descriptors = tuple(
         [
@@ -169,7 +169,7 @@ def counters(name: str, asked: list[tuple[Entries, tuple[Unit, int]]], now: int)
             for one, (unit, multiplier) in asked
         ]
     )
-    service.submit([Asked(Request(name, descriptors))])
+    service.submit([RecordedCall(Request(name, descriptors))])
     return [hit.key for hits in store.asked for group in hits for hit in group]
 
 

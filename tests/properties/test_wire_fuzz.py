@@ -36,7 +36,7 @@ from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitRes
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.transports.codec import make_decode, make_encode
-from tests.limiter import MIDNIGHT, Asked, Recording
+from tests.limiter import MIDNIGHT, RecordedCall, RecordingStore
 
 from .wire import field, messages, requests
 
@@ -102,13 +102,13 @@ def serve(batch: Sequence[bytes], policy: Policy | None = None) -> list[str]:
 
     The service reports anything else, and raises, because there is no event loop here.
     """
-    store, metrics = Recording(), Metrics()
+    store, metrics = RecordingStore(), Metrics()
     service = RateLimitService(store, metrics, lambda: MIDNIGHT, policy)
     service.use(TREE)
-    calls: list[Asked | None] = []
+    calls: list[RecordedCall | None] = []
     for data in batch:
         try:
-            calls.append(Asked(make_decode()(data)))
+            calls.append(RecordedCall(make_decode()(data)))
         except InvalidRequest:
             calls.append(None)
     service.submit([call for call in calls if call is not None])
@@ -117,7 +117,7 @@ def serve(batch: Sequence[bytes], policy: Policy | None = None) -> list[str]:
     return ["invalid" if call is None else check_answer(call) for call in calls]
 
 
-def check_answer(call: Asked) -> str:
+def check_answer(call: RecordedCall) -> str:
     (answer,) = call.answers
     if isinstance(answer, InvalidRequest):
         return "invalid"
@@ -148,7 +148,7 @@ def check_answer(call: Asked) -> str:
     return RateLimitResponse.Code.Name(response.overall_code)
 
 
-def check_counters(store: Recording) -> None:
+def check_counters(store: RecordingStore) -> None:
     """Check that every hit is valid for a store, and that every counter is within its bounds."""
     for hit in [hit for hand_over in store.asked for group in hand_over for hit in group]:
         assert re.fullmatch(r"[!-~]+", hit.key)

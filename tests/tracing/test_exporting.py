@@ -19,7 +19,7 @@ from ratelimit_service.core.model import OK, Decision, Descriptor, Entry, Reques
 from ratelimit_service.settings.table import load_settings
 from ratelimit_service.tracing.exporting import Exporting, make_exporter, resource_of
 from ratelimit_service.tracing.spans import CallSpan, StoreSpan, attributes_of
-from ratelimit_service.tracing.tracer import Notes, Tracer
+from ratelimit_service.tracing.tracer import SpanQueue, Tracer
 from testing.waiting import wait_for
 
 
@@ -43,7 +43,7 @@ class Broken:
 
 def test_the_exporting_thread_survives_an_exception_of_the_exporter() -> None:
     """The spans are counted as failed, and later ones are sent."""
-    notes, exporter = Notes(100, 1), Broken()
+    notes, exporter = SpanQueue(100, 1), Broken()
     tracer = Tracer(notes, 1.0)
     exporting = Exporting(notes, exporter, Resource({}), "memory", 1, 60.0)
     exporting.start()
@@ -59,7 +59,7 @@ def test_the_exporting_thread_survives_an_exception_of_the_exporter() -> None:
 
 def test_a_defective_note_loses_only_its_own_spans() -> None:
     """They are counted as failed. Other spans of the batch are sent."""
-    notes, exporter = Notes(100, 100), Broken()
+    notes, exporter = SpanQueue(100, 100), Broken()
     exporter.calls = 1
     tracer = Tracer(notes, 1.0)
     defect: Any = None
@@ -82,7 +82,7 @@ def test_a_defective_note_loses_only_its_own_spans() -> None:
 )
 def test_hits_beyond_the_range_of_otlp_are_its_largest_integer(negative: bool, expected: int) -> None:
     """hits_addend is an unsigned integer of 64 bits."""
-    notes, exporter = Notes(100, 1), Broken()
+    notes, exporter = SpanQueue(100, 1), Broken()
     exporter.calls = 1
     descriptor = Descriptor((Entry(b"team", b"json"),), 2**64 - 1, negative=negative)
     request = Request("llm", (descriptor,))
@@ -97,7 +97,7 @@ def test_hits_beyond_the_range_of_otlp_are_its_largest_integer(negative: bool, e
 
 def test_the_thread_pauses_four_times_as_long_as_it_works() -> None:
     """So it takes at most a fifth of a core from calls. When the process ends, it does not pause."""
-    notes, exporter = Notes(100, 1), Broken()
+    notes, exporter = SpanQueue(100, 1), Broken()
     exporter.calls = 1
     pauses: list[float] = []
     exporting = Exporting(notes, exporter, Resource({}), "memory", 1, 60.0)
@@ -118,7 +118,7 @@ def test_the_thread_pauses_four_times_as_long_as_it_works() -> None:
 
 def test_notes_that_arrive_during_an_export_are_sent_without_a_delay() -> None:
     """However many they are: the queue wakes the thread only when it fills up."""
-    notes, exporter = Notes(100, 2), Broken()
+    notes, exporter = SpanQueue(100, 2), Broken()
     exporter.calls = 1
     tracer = Tracer(notes, 1.0)
     exporting = Exporting(notes, exporter, Resource({}), "memory", 2, 3_600.0)
@@ -141,7 +141,7 @@ def test_notes_that_arrive_during_an_export_are_sent_without_a_delay() -> None:
 
 def test_a_few_spans_are_sent_after_the_delay() -> None:
     """OTEL_BSP_SCHEDULE_DELAY."""
-    notes, exporter = Notes(100, 100), Broken()
+    notes, exporter = SpanQueue(100, 100), Broken()
     exporter.calls = 1
     exporting = Exporting(notes, exporter, Resource({}), "memory", 10, 0.01)
     exporting.start()

@@ -31,7 +31,7 @@ from ratelimit_service.stores.redis.server import RedisStore
 from ratelimit_service.tracing.service import TracedService
 from ratelimit_service.tracing.spans import BatchSpan, CallSpan
 from ratelimit_service.tracing.stores import TracedBackend
-from ratelimit_service.tracing.tracer import Notes, Tracer
+from ratelimit_service.tracing.tracer import SpanQueue, Tracer
 from testing.redis_clients import connect
 
 RULES = """
@@ -54,7 +54,7 @@ class Traced:
     """A traced service over a store. Its tracer draws the numbers in `draws`."""
 
     def __init__(self, rate: float, *draws: float, most: int = 100, wanted: int = 100) -> None:
-        self.notes = Notes(most, wanted)
+        self.notes = SpanQueue(most, wanted)
         self.tracer = Tracer(self.notes, rate, iter(draws).__next__, itertools.count(1).__next__)
 
     def over(self, store: CounterStore) -> TracedService:

@@ -20,7 +20,7 @@ from ...core.model import Calendar, Entry, Unit
 from ...core.rfc3339 import moment
 from ...core.windows import calendars
 from . import formatting
-from .usage import BucketUsage, UsageQuery, cell, periods, selected
+from .ledgers import BucketUsage, UsageQuery, cell, periods, selected
 
 NO_CURRENCY = "XXX"
 PROVIDER = "ratelimit-service"

@@ -146,7 +146,8 @@ def _usage_options(parser: argparse.ArgumentParser) -> None:
 
 def _usage(given: argparse.Namespace) -> int:
     from ...core.windows.dates import start_of
-    from .usage import UsageQuery, usage
+    from .ledgers import UsageQuery
+    from .usage import usage
 
     since, until = start_of(given.since, given.time_zone), start_of(given.until, given.time_zone)
     if since >= until:

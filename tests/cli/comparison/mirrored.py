@@ -65,7 +65,7 @@ async def server(
         await server.stop(0)
 
 
-class Mirrored:
+class MirrorSetup:
     """A tee before a service, a comparison with another one, and a caller. `lines` are the reports, and
     `notes` the messages of the tee.
     """
@@ -86,7 +86,7 @@ class Mirrored:
 
 
 @asynccontextmanager
-async def mirrored(theirs: str, ours: str, **options: Any) -> AsyncIterator[Mirrored]:
+async def mirrored(theirs: str, ours: str, **options: Any) -> AsyncIterator[MirrorSetup]:
     lines: list[str] = []
     notes: list[str] = []
     report = Report(put=lines.append)
@@ -94,7 +94,7 @@ async def mirrored(theirs: str, ours: str, **options: Any) -> AsyncIterator[Mirr
         mirror = Mirror(channel, report, **{"timeout": 5.0, **options})
         tee = Tee(Target.of(theirs), mirror, notes.append, timeout=5)
         await tee.start(listen("127.0.0.1:0"))
-        front = Mirrored(tee, mirror, report, lines, notes)
+        front = MirrorSetup(tee, mirror, report, lines, notes)
         try:
             async with front.caller:
                 yield front

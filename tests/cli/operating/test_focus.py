@@ -18,13 +18,13 @@ import pytest
 
 from ratelimit_service.cli.operating.client import Client, server_of
 from ratelimit_service.cli.operating.focus import COLUMNS, write_focus
-from ratelimit_service.cli.operating.usage import BucketUsage, UsageQuery, read
+from ratelimit_service.cli.operating.ledgers import BucketUsage, UsageQuery, read
 from ratelimit_service.core.errors import InvalidRequest
 from ratelimit_service.core.ledger.price import ModelPrices, Step
 from ratelimit_service.core.model import Descriptor, Entry
 from ratelimit_service.core.windows.dates import start_of
 
-from ...api.served_api import Desk, open_desk
+from ...api.served_api import ServedApi, serve_api
 
 RULES = """
 domain: d
@@ -128,8 +128,8 @@ def written(found: list[BucketUsage], wanted: UsageQuery) -> str:
     return text.getvalue()
 
 
-async def exported(desk: Desk, wanted: UsageQuery) -> list[dict[str, str]]:
-    url = desk.client.base_url
+async def exported(api: ServedApi, wanted: UsageQuery) -> list[dict[str, str]]:
+    url = api.client.base_url
     client = Client(server_of(f"{url.host}:{url.port}"), timeout=120)
     found = await asyncio.to_thread(lambda: list(read(client, wanted).values()))
     return check(written(found, wanted))
@@ -137,18 +137,18 @@ async def exported(desk: Desk, wanted: UsageQuery) -> list[dict[str, str]]:
 
 async def test_usage_is_exported_as_a_focus_dataset() -> None:
     """Each bucket and day has a row with its cost. A day of 25 hours is one day."""
-    async with open_desk(Desk(files=[RULES])) as desk:
-        desk.limiter.now = datetime(2026, 10, 25, 0, 30, tzinfo=UTC).timestamp()
-        desk.ask("team=dba model=large", hits=1_500_001)
-        desk.limiter.now += 22 * 3_600
-        desk.ask("team=dba model=large", hits=2)
-        desk.limiter.ask(Descriptor((Entry(b"team", b"dba"), Entry(b"model", b"large")), 3, negative=True))
-        desk.ask("team=dba", hits=1_000_000_000)
-        desk.ask("team=dba", hits=0)
+    async with serve_api(ServedApi(files=[RULES])) as api:
+        api.limiter.now = datetime(2026, 10, 25, 0, 30, tzinfo=UTC).timestamp()
+        api.ask("team=dba model=large", hits=1_500_001)
+        api.limiter.now += 22 * 3_600
+        api.ask("team=dba model=large", hits=2)
+        api.limiter.ask(Descriptor((Entry(b"team", b"dba"), Entry(b"model", b"large")), 3, negative=True))
+        api.ask("team=dba", hits=1_000_000_000)
+        api.ask("team=dba", hits=0)
         with pytest.raises(InvalidRequest, match="choose one with --keys: team; team,model"):
-            await exported(desk, asked("team"))
-        (plain,) = await exported(desk, asked("team", keys=("team",)))
-        (priced,) = await exported(desk, asked("team", keys=("team", "model")))
+            await exported(api, asked("team"))
+        (plain,) = await exported(api, asked("team", keys=("team",)))
+        (priced,) = await exported(api, asked("team", keys=("team", "model")))
         assert {
             "BilledCost": "3.75",
             "BillingCurrency": "EUR",
@@ -195,11 +195,11 @@ async def test_a_row_is_exported_for_each_price() -> None:
 
 async def test_the_sku_is_the_entry_that_prices_name() -> None:
     """A file of prices can have another `model_key`."""
-    async with open_desk(Desk(files=[RULES.replace("key: model", "key: llm")])) as desk:
-        desk.prices.models = ModelPrices(b"llm", "USD", {b"large": (Step(0, "4"),)})
-        desk.limiter.now = datetime(2026, 11, 21, tzinfo=UTC).timestamp()
-        desk.ask("team=dba llm=large", hits=1_000_000)
-        (row,) = await exported(desk, asked("team", keys=("team", "llm")))
+    async with serve_api(ServedApi(files=[RULES.replace("key: model", "key: llm")])) as api:
+        api.prices.models = ModelPrices(b"llm", "USD", {b"large": (Step(0, "4"),)})
+        api.limiter.now = datetime(2026, 11, 21, tzinfo=UTC).timestamp()
+        api.ask("team=dba llm=large", hits=1_000_000)
+        (row,) = await exported(api, asked("team", keys=("team", "llm")))
         assert ("large", "large@4", "4") == (row["SkuId"], row["SkuPriceId"], row["BilledCost"])
 
 

@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from ratelimit_service.core.model import OK, Code, Decision, Descriptor, Request
-from tests.limiter import MIDNIGHT, Asked, Limiter, descriptor
+from tests.limiter import (
+    MIDNIGHT,
+    Limiter,
+    RecordedCall,
+    descriptor,
+)
 
 RULES = """
 domain: d
@@ -325,7 +330,7 @@ def test_a_caller_that_has_gone_holds_nothing() -> None:
     """Its id would never be returned."""
     one = limiter()
     for _ in range(5):
-        one.service.submit([Asked(Request("d", (descriptor("team=a", 0),)), gone=True)])
+        one.service.submit([RecordedCall(Request("d", (descriptor("team=a", 0),)), gone=True)])
     assert 2 == len(passed(one, 5))
 
 

@@ -15,7 +15,7 @@ from ratelimit_service.stores.memory import MemoryStore
 BUDGET = Gate.BUDGET | Gate.REFUSES
 
 
-class Asked(MemoryStore):
+class CountingStore(MemoryStore):
     """A memory store that records its calls."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Bench:
 
     def __init__(self, size: int = 100_000) -> None:
         self.now = 0.0
-        self.store = Asked()
+        self.store = CountingStore()
         self.cache = LocalCache(self.store, size, lambda: self.now)
 
     def ask(self, *groups: Sequence[Hit]) -> list[Outcome]:

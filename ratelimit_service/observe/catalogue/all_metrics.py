@@ -6,14 +6,14 @@ Names are upstream's where upstream has the metric, so that dashboards made for 
 
 from __future__ import annotations
 
-from .catalogue_events import EVENT_METRICS
-from .catalogue_holds import HOLD_METRICS, HOLDS_REFUSED
-from .catalogue_ledger import LEDGER_MISSED
-from .catalogue_tracing import TRACING_METRICS
-from .catalogue_tracked import TRACKED_METRICS
-from .catalogue_workers import WORKER_METRICS
-from .catalogue_xds import XDS_METRICS
-from .info import Join, Kind, MetricInfo
+from .events import EVENT_METRICS
+from .holds import HOLD_METRICS, HOLDS_REFUSED
+from .ledger import LEDGER_MISSED
+from .metric_info import Join, Kind, MetricInfo
+from .tracing import TRACING_METRICS
+from .tracked import TRACKED_METRICS
+from .workers import WORKER_METRICS
+from .xds import XDS_METRICS
 
 _LIMIT = ("domain", "key1", "key2")
 _RULE = ("domain", "rule", "path", "unit", "window")

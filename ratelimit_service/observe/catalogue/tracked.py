@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .info import Join, Kind, MetricInfo
+from .metric_info import Join, Kind, MetricInfo
 
 _TRACKED = ("domain", "rule", "path", "bucket", "window")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .catalogue import CATALOGUE
+from .all_metrics import CATALOGUE
 
 
 def markdown() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .info import Kind, MetricInfo
+from .metric_info import Kind, MetricInfo
 
 TRACING_METRICS: tuple[MetricInfo, ...] = (
     MetricInfo(
