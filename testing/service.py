@@ -249,18 +249,22 @@ class Service(Serving):
 
     def health(self) -> tuple[int, str]:
         """Return the status and the body of /healthcheck."""
-        answer = httpx.get(f"http://{self.http}/healthcheck", trust_env=False)
+        answer = httpx.get(f"http://{self.http}/healthcheck", trust_env=False, timeout=PATIENCE)
         return answer.status_code, answer.text.strip()
 
     def metric(self, name: str) -> float:
         """Return the value of a metric without labels."""
-        lines = httpx.get(f"http://{self.metrics}/metrics", trust_env=False).text.splitlines()
+        lines = self._metrics()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
 
     def metric_sum(self, name: str) -> float:
         """Return the sum of all series of a metric."""
-        lines = httpx.get(f"http://{self.metrics}/metrics", trust_env=False).text.splitlines()
+        lines = self._metrics()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name}{{"))
+
+    def _metrics(self) -> list[str]:
+        text = httpx.get(f"http://{self.metrics}/metrics", trust_env=False, timeout=PATIENCE).text
+        return text.splitlines()
 
 
 class Caller:
@@ -274,7 +278,7 @@ class Caller:
         )
 
     def ask(
-        self, domain: str, key: str, value: str | bytes, *, hits: int | None = 0, timeout: float = 10
+        self, domain: str, key: str, value: str | bytes, *, hits: int | None = 0, timeout: float = PATIENCE
     ) -> pb.RateLimitResponse:
         """Send a request with one entry. None sends no hits_addend, which counts 1; hits below 0 are a refund."""
         request = pb.RateLimitRequest(domain=domain)
@@ -286,7 +290,7 @@ class Caller:
         answer: pb.RateLimitResponse = self._call(request, timeout=timeout)
         return answer
 
-    def call(self, request: pb.RateLimitRequest, *, timeout: float = 10) -> pb.RateLimitResponse:
+    def call(self, request: pb.RateLimitRequest, *, timeout: float = PATIENCE) -> pb.RateLimitResponse:
         """Send a request as it is."""
         answer: pb.RateLimitResponse = self._call(request, timeout=timeout)
         return answer

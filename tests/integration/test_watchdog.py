@@ -103,11 +103,11 @@ async def test_a_redis_for_seconds_needs_no_persistence(server: RedisServer) -> 
 
 async def test_the_deviation_of_a_wrong_clock_is_reported(watching: Watching) -> None:
     """Ahead or behind."""
-    for ahead, text in ((90.0, "90."), (-3.0, "-3.")):
+    for ahead, text in ((90.5, "90."), (-3.5, "-3.")):  # in the middle: Redis may answer late
         watching.ahead = ahead
         said = await watching.said()
         assert abs(watching.watch.clock_offset - ahead) < 0.5
-        assert all(line["ahead"].startswith(text[:2]) for line in said)
+        assert all(line["ahead"].startswith(text) for line in said)
     watching.ahead = 0.0
     assert ["Redis is well again: clock"] == [line["event"] for line in await watching.said()]
 

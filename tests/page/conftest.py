@@ -7,10 +7,14 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+
+from testing.waiting import PATIENCE
 
 from .answers import HOSTILE, book, budget, control_plane, moment, refusal, spent, window
 from .fake_api import FakeApi
+
+expect.set_options(timeout=1_000 * PATIENCE)  # by default, 5 seconds
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -59,7 +63,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     context = browser.new_context(
         locale="en-GB", timezone_id="Europe/Berlin", viewport={"width": 1200, "height": 900}
     )
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(1_000 * PATIENCE)
     context.on("page", opened.listen)
     yield context
     context.close()

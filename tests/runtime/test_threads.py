@@ -57,16 +57,34 @@ async def test_a_call_that_hangs_is_abandoned_with_its_name(
     assert ["this"] == done
 
 
-async def test_a_call_that_is_working_does_not_time_out() -> None:
+async def test_a_call_that_is_working_does_not_time_out(
+    held: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However long it takes: the machine may be busy, and the file does answer."""
+    seen: list[float] = []
 
-    def work() -> str:
-        until = time.thread_time() + 10 * SOON
+    def used(_: Thread) -> float:
+        if len(seen) == 5:
+            held.set()
+        seen.append(len(seen))
+        return seen[-1]
+
+    monkeypatch.setattr(Thread, "_used", used)
+    await Thread("working").do(held.wait, SOON)
+    assert len(seen) > 5
+
+
+async def test_the_time_of_a_call_is_that_of_its_thread() -> None:
+    """Without the time that others use meanwhile."""
+
+    def work() -> float:
+        until = time.thread_time() + SOON
         while time.thread_time() < until:
             sum(range(1_000))
-        return "done"
+        return time.thread_time()
 
-    assert "done" == await Thread("working").do(work, 2 * SOON)
+    thread = Thread("working")
+    assert await thread.do(work, LONG) <= thread._used() < time.process_time()
 
 
 async def test_a_cancelled_call_leaves_the_thread_to_the_next_one(held: threading.Event) -> None:

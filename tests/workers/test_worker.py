@@ -37,7 +37,7 @@ asyncio.run(main())
 """A worker that reports its health."""
 
 SILENT = CONNECTED.format(fails=False, then="signal.pause()")
-FAILING = CONNECTED.format(fails=True, then="await asyncio.sleep(1.5)")
+FAILING = CONNECTED.format(fails=True, then="await asyncio.sleep(3_600)")
 
 
 def nothing(*_: object) -> None:
@@ -62,9 +62,13 @@ async def test_a_worker_whose_metrics_fail_is_alive() -> None:
     await worker.start(HELLO)
     late: list[bool] = []
     watching = asyncio.create_task(worker.watch(late.append))
-    assert 0 == await asyncio.wait_for(worker.ended(), PATIENCE)
+    async with asyncio.timeout(PATIENCE):
+        while not late:
+            await asyncio.sleep(0.005)
     watching.cancel()
-    assert False in late
+    worker.signal(signal.SIGTERM)
+    assert -signal.SIGTERM == await asyncio.wait_for(worker.ended(), PATIENCE)
+    assert [False] == late
 
 
 async def test_a_process_that_cannot_be_started_is_an_error_that_the_supervisor_knows(
