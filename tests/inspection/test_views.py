@@ -17,6 +17,7 @@ from ratelimit_service.inspection.explaining import Explanation
 from ratelimit_service.inspection.query import Query
 from ratelimit_service.settings.table import load_settings
 from testing.service import FREE_PORTS
+from testing.waiting import PATIENCE
 
 RULES = """
 domain: d
@@ -140,7 +141,10 @@ async def test_hits_that_there_cannot_be_are_refused(app: App) -> None:
 
 async def test_a_served_app_lists_its_budgets(app: App) -> None:
     await charge(app, "team=dba", 90)
-    (budget,) = (await app.views.budgets(Query("d"))).budgets
+    async with asyncio.timeout(PATIENCE):
+        while (listing := await app.views.budgets(Query("d"))).partial:
+            pass
+    (budget,) = listing.budgets
     assert (entries("team=dba"), "low", 0.9) == (budget.entries, budget.state.value, budget.share)
     bucket = await app.views.bucket("d", entries("team=dba"))
     assert bucket is not None
@@ -170,8 +174,7 @@ async def test_a_change_of_rules_is_noticed_without_a_view(app: App, tmp_path: P
     before = app.views.rules.digest
     (tmp_path / "strict.yaml").write_text(STRICT + "required_keys: [team]\n")
     assert await app.rulebook.load()
-    for _ in range(200):
-        if app.views.rules.generation == 2:
-            break
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(PATIENCE):
+        while app.views.rules.generation != 2:
+            await asyncio.sleep(0.05)
     assert (2, True) == (app.views.rules.generation, app.views.rules.digest != before)

@@ -105,8 +105,6 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
             "BACKEND_TYPE": "redis",
             "REDIS_URL": redis.address,
             "ADMIN_TOKEN": TOKEN,
-            "REDIS_TIMEOUT": "200ms",
-            "STORE_ANSWER_DEADLINE": "200ms",
         }
         first, second = (stack.enter_context(Service(environment)) for _ in range(2))
         callers = (stack.enter_context(calling(first.grpc)), stack.enter_context(calling(second.grpc)))
