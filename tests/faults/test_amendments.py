@@ -118,7 +118,7 @@ async def test_ten_thousand_amendments_come_into_force_under_load(in_redis: Flee
             await operations.apply(by, edits)
         await in_redis.until_answered("budget=u9999", "OK of 10000")
         assert 10_000 == len(in_redis.second.amendments)
-        third = Replica(RedisStore(connect(in_redis_url(in_redis), timeout=0.5)))
+        third = Replica(RedisStore(connect(in_redis_url(in_redis), timeout=5.0)))
         await third.start()
         assert 10_000 == len(third.amendments)
         assert "OK of 5001" == await answered(third, "budget=u5000")

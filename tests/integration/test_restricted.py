@@ -73,7 +73,7 @@ async def test_a_redis_without_script_is_healthy_and_recovers() -> None:
     circuit.
     """
     with RedisServer("--rename-command", "SCRIPT", "") as server:
-        async with settling(RedisStore(connect(server.url, timeout=0.5))) as store:
+        async with settling(RedisStore(connect(server.url, timeout=5.0))) as store:
             await store.ping()
             assert [0] == await charge(store, "{a}:x")
             server.stop()
@@ -97,7 +97,7 @@ async def test_a_cluster_without_script_is_healthy_and_recovers() -> None:
         async with asyncio.timeout(60):
             while "cluster_state:ok" not in server.cli("CLUSTER", "INFO"):
                 await asyncio.sleep(0.01)
-        async with settling(ClusterStore(lambda to: at_address(to, Link(timeout=0.5)), [address])) as store:
+        async with settling(ClusterStore(lambda to: at_address(to, Link(timeout=5.0)), [address])) as store:
             await store.ping()
             assert [0, 0] == await charge(store, "{a}:x", "{b}:x")
 
