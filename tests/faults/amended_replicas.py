@@ -34,6 +34,7 @@ from ratelimit_service.stores.redis.server import RedisStore
 from testing.redis_clients import connect
 from testing.redis_fleets import RedisCluster, RedisSentinels
 from testing.redis_servers import RedisServer
+from testing.waiting import PATIENCE
 from tests.limiter import NoObserver
 
 RULES = """
@@ -176,7 +177,7 @@ class Fleet(NamedTuple):
             settling = replica.settling
             if settling is None:
                 continue
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await settling._in_flight.drained()
                 while settling._recovering is not None:
                     await asyncio.wait([settling._recovering])
@@ -237,7 +238,7 @@ async def running(*below: CounterStore) -> AsyncIterator[Fleet]:
         yield Fleet(replicas)
 
 
-async def until(condition: Callable[[], bool], patience: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], patience: float = PATIENCE) -> None:
     async with asyncio.timeout(patience):
         while not condition():
             await asyncio.sleep(0.01)

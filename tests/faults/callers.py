@@ -77,7 +77,7 @@ async def charge_until(service: Service, end: Callable[[], Awaitable[object]]) -
             for turn in range(100_000):
                 hits = turn % 5 + 1
                 try:
-                    await method(charge(team, hits), timeout=20)
+                    await method(charge(team, hits), timeout=60)
                 except aio.AioRpcError:
                     outcome.unanswered[team] += hits
                     outcome.failed += 1

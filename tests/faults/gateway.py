@@ -64,7 +64,7 @@ class Gateway:
             channel = self._in_use[turn % len(self._in_use)]
             method = channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
             try:
-                await method(request, timeout=20)
+                await method(request, timeout=60)
             except aio.AioRpcError as error:
                 if error.code() not in TURNED_AWAY:
                     raise

@@ -18,6 +18,7 @@ from testing.proxy import Proxy
 from testing.redis_clients import connect
 from testing.redis_fleets import RedisCluster, RedisSentinels
 from testing.redis_servers import RedisServer
+from testing.waiting import PATIENCE
 
 from .amended_replicas import KINDS, MILLION, Fleet, Replica, answered, running, target, until
 
@@ -82,8 +83,8 @@ async def test_a_step_of_a_clock_ends_a_top_up_on_that_replica_until_it_is_undon
         assert f"OK of {limit}" == await answered(second, "budget=dba")
         assert f"OK of {MILLION + 5}" == await answered(in_redis.first, "budget=dba")
     second.ahead = 0.0
-    decision = await second.ask("budget=dba")
-    assert decision is not None
+    while (decision := await second.ask("budget=dba")) is None:
+        await asyncio.sleep(0.01)  # the store has answered too late: the machine may be busy
     assert MILLION + 5 - 7 == decision.statuses[0].remaining
 
 
@@ -114,7 +115,7 @@ async def test_a_block_holds_during_a_failover(request: pytest.FixtureRequest) -
 
 
 async def until_taken_over(server: RedisServer) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while "role:master" not in await asyncio.to_thread(server.cli, "INFO", "replication"):
             await asyncio.sleep(0.02)
 

@@ -73,9 +73,9 @@ class Replica:
             while not self._ended:
                 turn += 1
                 hits = turn % 5 + 1
-                await method(charge(team, hits), timeout=20)
+                await method(charge(team, hits), timeout=60)
                 self.charged[team] += hits
-                answer = await method(check(), timeout=20)
+                answer = await method(check(), timeout=60)
                 self.answers += 2
                 self.let_through += answer.overall_code != OVER
 

@@ -305,7 +305,7 @@ def sentinels() -> Iterator[RedisSentinels]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until the condition holds. Another thread checks it, so the event loop is not blocked."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not await asyncio.to_thread(condition):
             await asyncio.sleep(0.02)
 

@@ -131,7 +131,7 @@ class Peer:
 
     async def until(self, kind: int, stream: int | None = None) -> Frame:
         """Return the next frame of a kind."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 found = await self.frame()
                 if found.kind == kind and stream in (None, found.stream):
@@ -145,7 +145,7 @@ class Peer:
         """Return the answers on several streams, in whatever order they arrive."""
         answers: dict[int, Answer] = {}
         waiting = set(streams)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while waiting:
                 found = await self.frame()
                 answer = answers.setdefault(found.stream, Answer({}, bytearray()))
@@ -163,7 +163,7 @@ class Peer:
     async def rest(self) -> list[Frame]:
         """Return all frames until the connection is closed."""
         frames = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     frames.append(await self.frame())
@@ -173,7 +173,7 @@ class Peer:
     async def rest_or_answer(self, stream: int) -> list[Frame]:
         """Return all frames until a stream is answered or the connection is closed."""
         frames: list[Frame] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not frames or frames[-1].stream != stream or not frames[-1].flags & END_STREAM:
                 try:
                     frames.append(await self.frame())
@@ -183,7 +183,7 @@ class Peer:
 
     async def read(self) -> bytes:
         """Return some received bytes."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self._reader.read(1_024)
 
     def reset(self) -> None:

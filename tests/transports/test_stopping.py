@@ -48,7 +48,7 @@ async def test_a_peer_that_does_not_introduce_itself_is_closed(
     monkeypatch.setattr("ratelimit_service.transports.native.connection.PATIENCE", 0.2)
     served = await start(GrpcOptions())
     reader, writer = await asyncio.open_connection(*served.server.address.split(":"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await reader.read(1_000):
             pass
     writer.close()
@@ -92,7 +92,7 @@ async def test_calls_that_were_sent_before_the_peer_knows_the_bound_are_served(s
 
 async def until_served(address: str) -> None:
     """Wait until a new connection is served."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             peer = await Peer.connect(address)
             peer.send(h2.call(1, CHECK))

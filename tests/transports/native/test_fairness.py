@@ -258,7 +258,7 @@ async def test_a_connection_whose_postponed_input_fails_stops_no_other(
     monkeypatch.setattr(Connection, "_take", take_or_fail)
     if hangs_up:
         failing.abort()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await until(lambda: list(limiter.server.peers) == [other])
         while await limiter.counted("modest") < 100:
             await asyncio.sleep(0)
