@@ -70,12 +70,15 @@ class EnvoyProcess:
 
     def _ready(self) -> bool:
         try:
-            return httpx.get(f"http://{self.admin}/ready", trust_env=False).status_code == httpx.codes.OK
+            return (
+                httpx.get(f"http://{self.admin}/ready", trust_env=False, timeout=60).status_code
+                == httpx.codes.OK
+            )
         except httpx.TransportError:
             return False
 
     def _listeners(self) -> dict[str, str]:
-        status = httpx.get(f"http://{self.admin}/listeners?format=json", trust_env=False).json()
+        status = httpx.get(f"http://{self.admin}/listeners?format=json", trust_env=False, timeout=60).json()
         sockets = {
             each["name"]: each["local_address"]["socket_address"]
             for each in status["listener_statuses"]

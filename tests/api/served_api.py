@@ -159,7 +159,7 @@ class ServedApi:
         )
         self.guard = Guard(tokens, lambda: self.seconds)
         self.handler = ApiHandler(Api(parts), self.guard)
-        self.client = httpx.AsyncClient(trust_env=False)
+        self.client = httpx.AsyncClient(trust_env=False, timeout=60)
         self.keys = 0
 
     def ask(self, text: str = "team=dba", hits: int = 0) -> str:

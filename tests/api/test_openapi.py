@@ -75,5 +75,5 @@ def test_every_response_is_described(service: Service, endpoint: Endpoint, mode:
 
 def test_the_served_description_is_that_of_the_code(service: Service) -> None:
     """Word for word."""
-    answer = httpx.get(f"http://{service.debug}/api/v1/openapi.json", trust_env=False)
+    answer = httpx.get(f"http://{service.debug}/api/v1/openapi.json", trust_env=False, timeout=60)
     assert description() == answer.json()

@@ -178,5 +178,5 @@ def remaining(service: str, key: bytes = b"team") -> int:
             request_serializer=pb.RateLimitRequest.SerializeToString,
             response_deserializer=pb.RateLimitResponse.FromString,
         )
-        left: int = call(request, timeout=10).statuses[0].limit_remaining
+        left: int = call(request, timeout=60).statuses[0].limit_remaining
     return left

@@ -129,7 +129,7 @@ def test_the_access_log_has_the_metered_tokens(
     text = {"x-mock-content-type": "text/plain"}
     with (
         running(tmp_path, bootstrap(ratelimit=port_of(gateway.service.grpc), llm=peculiar_llm.port)) as url,
-        httpx.Client(base_url=url, trust_env=False) as client,
+        httpx.Client(base_url=url, trust_env=False, timeout=60) as client,
     ):
         through = gateway._replace(client=client)
         through.complete(COMPLETIONS, {})
@@ -158,7 +158,10 @@ def test_the_example_of_the_readme_charges_only_the_documented_answers(
         text = bootstrap(ratelimit=port_of(service.grpc), llm=peculiar_llm.port)
         manager(text)["http_filters"] = yaml.safe_load(example)["http_filters"]
         ratelimit_filter(text)["timeout"] = "10s"
-        with running(tmp_path, text) as url, httpx.Client(base_url=url, trust_env=False) as client:
+        with (
+            running(tmp_path, text) as url,
+            httpx.Client(base_url=url, trust_env=False, timeout=60) as client,
+        ):
             gateway = Gateway(client, Counters(redis_server), service)
             charset = {"x-mock-content-type": "application/json; charset=utf-8"}
             who = {"x-client-ns": namespace, "x-mock-tokens": "20"}
@@ -200,7 +203,7 @@ def test_the_failure_mode_decides_while_the_service_is_down(
     asks["failure_mode_deny"] = closed
     environment = {"CONFIG_PATH": str(RULES), "REDIS_URL": redis_server.url, "GRPC_PORT": str(port)}
 
-    with running(tmp_path, text) as url, httpx.Client(base_url=url, trust_env=False) as client:
+    with running(tmp_path, text) as url, httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
 
         def asked() -> httpx.Response:
             return client.post(COMPLETIONS, headers={"x-team-id": team}, json={})

@@ -143,7 +143,7 @@ def test_every_end_of_a_request_releases_its_hold(llm: PatientLlm, tmp_path: Pat
         text = configured([service.address], llm)
         llm.go.set()
         with running(tmp_path, text) as address:
-            with httpx.Client(trust_env=False, headers={"x-team-id": "dba"}) as client:
+            with httpx.Client(trust_env=False, headers={"x-team-id": "dba"}, timeout=60) as client:
                 for status in (200, 500, 503) * 60:
                     answer = client.post(f"http://{address}/", headers={"x-status": str(status)}, json={})
                     assert status == answer.status_code

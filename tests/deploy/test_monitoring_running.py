@@ -120,7 +120,7 @@ class Play:
         envoy = EnvoyProcess(directory, text)
         stack.callback(envoy.stop)
         self._gateways = envoy.listeners
-        self._client = stack.enter_context(httpx.Client(trust_env=False))
+        self._client = stack.enter_context(httpx.Client(trust_env=False, timeout=60))
 
         targets = {"ratelimit": [self.service.metrics, alone.metrics], "envoy": [envoy.admin]}
         self.prometheus = stack.enter_context(Prometheus(directory, targets, every="250ms"))

@@ -61,7 +61,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
             envoy = EnvoyProcess(directory, text)
             try:
                 address = envoy.listeners["callers"]
-                with httpx.Client(base_url=f"http://{address}", trust_env=False) as client:
+                with httpx.Client(base_url=f"http://{address}", trust_env=False, timeout=60) as client:
                     answers = (
                         client.post(COMPLETIONS, headers=headers("plain"), json=body()),
                         client.post(MESSAGES, headers=headers("messages"), json=body()),

@@ -46,7 +46,7 @@ def test_the_commands_of_the_page_do_what_it_says(tmp_path: Path) -> None:
                 check=False,
             )
             assert 0 == done.returncode, f"line {block.line}: {done.stdout}{done.stderr}"
-        lines = httpx.get(f"{api}/audit", trust_env=False).json()["lines"]
+        lines = httpx.get(f"{api}/audit", trust_env=False, timeout=60).json()["lines"]
         with calling(service.grpc) as caller:
             blocked = caller.ask("token-budgets", "team", "dba")
     assert [

@@ -44,7 +44,9 @@ def test_the_access_log_has_every_call(llm: MockLlm, tmp_path: Path) -> None:
         chain["filters"][0]["typed_config"]["access_log"] = access_log(log)
         envoy = EnvoyProcess(tmp_path, yaml.safe_dump(bootstrap))
         try:
-            with httpx.Client(base_url=f"http://{envoy.listeners['gateway']}", trust_env=False) as client:
+            with httpx.Client(
+                base_url=f"http://{envoy.listeners['gateway']}", trust_env=False, timeout=60
+            ) as client:
                 codes = [
                     client.post("/team", headers=headers, json={}).status_code
                     for headers in (

@@ -244,16 +244,16 @@ def test_a_terminal_gets_a_live_table_and_keep_leaves_it_running() -> None:
             )
             assert shown_by_it in command_line(words, environment)
         (page,) = set(re.findall(r"^The page of its budgets, for a browser: (\S+)$", seen, re.MULTILINE))
-        document = httpx.get(page, headers={"accept": "text/html"}, trust_env=False)
+        document = httpx.get(page, headers={"accept": "text/html"}, trust_env=False, timeout=60)
         assert (200, "text/html; charset=utf-8") == (document.status_code, document.headers["content-type"])
         (token,) = re.findall(r"^The token for changes there: (\S+)$", seen, re.MULTILINE)
         headers = {"authorization": f"Bearer {token}"}
-        status = httpx.get(f"{page}api/v1/status", headers=headers, trust_env=False).json()
+        status = httpx.get(f"{page}api/v1/status", headers=headers, trust_env=False, timeout=60).json()
         assert "admin" == status["you"]
         before = used_by_support(page)
         wait_for("support to go on", lambda: used_by_support(page) > before)
         for address in re.findall(r"^curl -s (\S+)", seen, re.MULTILINE):
-            assert 200 == httpx.get(address, trust_env=False).status_code
+            assert 200 == httpx.get(address, trust_env=False, timeout=60).status_code
 
         os.killpg(demo.pid, signal.SIGINT)
         assert 0 == wait_for_the_end(demo, ours)
@@ -264,7 +264,7 @@ def test_a_terminal_gets_a_live_table_and_keep_leaves_it_running() -> None:
 def used_by_support(page: str) -> int:
     """Return the tokens that support has used this hour."""
     bucket = {"domain": "team-budgets", "descriptor": "team=support"}
-    budget = httpx.post(f"{page}api/v1/bucket", json=bucket, trust_env=False).json()
+    budget = httpx.post(f"{page}api/v1/bucket", json=bucket, trust_env=False, timeout=60).json()
     return int(budget["windows"][0]["used"])
 
 
@@ -281,7 +281,9 @@ def curl(command: list[str]) -> int:
     if "--cert" in given:
         context.load_cert_chain(given["--cert"], given["--key"])
     body = json.loads(given["-d"])
-    return httpx.post(url, headers=headers, json=body, verify=context, trust_env=False).status_code
+    return httpx.post(
+        url, headers=headers, json=body, verify=context, trust_env=False, timeout=60
+    ).status_code
 
 
 def command_line(words: str, environment: str = "") -> str:

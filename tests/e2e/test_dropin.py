@@ -67,7 +67,7 @@ class Deployment:
         descriptor.entries.add(key=key.encode(), value=value.encode())
         if hits is not None:
             descriptor.hits_addend.value = hits
-        answer: pb.RateLimitResponse = self._call(request, timeout=10)
+        answer: pb.RateLimitResponse = self._call(request, timeout=60)
         return answer
 
     def per_user(self, user: str) -> int:
@@ -80,7 +80,7 @@ class Deployment:
 
     def load_errors(self) -> float:
         """Return the number of failed loads, as Prometheus would scrape it."""
-        lines = httpx.get(f"http://{self.service.metrics}/metrics").text.splitlines()
+        lines = httpx.get(f"http://{self.service.metrics}/metrics", timeout=60).text.splitlines()
         return next(float(line.split()[1]) for line in lines if line.startswith(f"{LOAD_ERRORS} "))
 
     def codes(self, key: str, value: str, *, times: int) -> list[int]:
@@ -197,8 +197,8 @@ def test_an_invalid_configmap_changes_no_limit(deployment: Deployment, unique: U
 def test_the_health_check_is_ok_once_redis_is_reached(deployment: Deployment) -> None:
     """At the path of a Kubernetes probe."""
     url = f"http://{deployment.service.http}/healthcheck"
-    wait_for("a healthy service", lambda: httpx.get(url).status_code == httpx.codes.OK)
-    assert "OK" == httpx.get(url).text.strip()
+    wait_for("a healthy service", lambda: httpx.get(url, timeout=60).status_code == httpx.codes.OK)
+    assert "OK" == httpx.get(url, timeout=60).text.strip()
 
 
 def test_sigterm_ends_the_process_with_exit_code_0(

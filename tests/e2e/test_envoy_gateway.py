@@ -68,7 +68,8 @@ def test_each_shape_of_resources_limits_the_requests_of_its_envoy(running: Runni
     for call in SHAPES[name].calls:
         url = f"http://{running.envoy.listeners[call.gateway]}{call.path}"
         answers = [
-            httpx.request(call.method, url, headers=dict(call.headers), trust_env=False) for _ in call.codes
+            httpx.request(call.method, url, headers=dict(call.headers), trust_env=False, timeout=60)
+            for _ in call.codes
         ]
         assert (call, list(call.codes)) == (call, [answer.status_code for answer in answers])
         for answer in answers:
@@ -85,8 +86,9 @@ def test_a_limit_in_shadow_mode_is_counted_and_refuses_nothing(running: Running)
             f"http://{running.envoy.listeners['first']}/shadow",
             headers={**user("one"), "x-org-id": "three"},
             trust_env=False,
+            timeout=60,
         )
-    text = httpx.get(f"http://{running.service.metrics}/metrics", trust_env=False).text
+    text = httpx.get(f"http://{running.service.metrics}/metrics", trust_env=False, timeout=60).text
     (line,) = [
         line
         for line in text.splitlines()
@@ -97,7 +99,9 @@ def test_a_limit_in_shadow_mode_is_counted_and_refuses_nothing(running: Running)
 
 def test_every_limit_is_in_force_without_a_problem(running: Running) -> None:
     """Every rule of every shape is in force, with the path of its resource."""
-    lines = httpx.get(f"http://{running.service.debug}/rlconfig", trust_env=False).text.splitlines()
+    lines = httpx.get(
+        f"http://{running.service.debug}/rlconfig", trust_env=False, timeout=60
+    ).text.splitlines()
     limits = [line for line in lines if not line.startswith("#") and line]
     rules = sum(len(route.rules) for shape in SHAPES.values() for route in shape.routes)
     shared_twice = 3  # rules of one policy on two routes or listeners are one
@@ -140,7 +144,7 @@ def quota(caller: Caller, backend: str, model: str, hits: int | None) -> tuple[i
         descriptor.entries.add(key=key.encode(), value=value.encode())
     if hits is not None:
         descriptor.hits_addend.value = hits
-    answer = caller._call(request, timeout=10)
+    answer = caller._call(request, timeout=60)
     return int(answer.overall_code), int(answer.statuses[0].limit_remaining)
 
 
@@ -184,7 +188,9 @@ def test_a_quota_of_envoy_ai_gateway_is_charged_at_the_end_and_refuses_the_next_
             assert (over, 0) == quota(caller, "default/backend", "llama-3", None)
             assert 22 == sum(
                 float(line.rpartition(" ")[2])
-                for line in httpx.get(f"http://{service.metrics}/metrics", trust_env=False).text.splitlines()
+                for line in httpx.get(
+                    f"http://{service.metrics}/metrics", trust_env=False, timeout=60
+                ).text.splitlines()
                 if line.startswith("ratelimit_service_rule_hits{") and "llama-3" in line and "backend" in line
             )
             assert 3 == service.metric("ratelimit_service_config_rules")

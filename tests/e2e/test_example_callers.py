@@ -101,7 +101,7 @@ def test_a_team_near_its_limit_is_logged_and_shown(examples: Gateway) -> None:
     expected = [("support-hourly", share, used) for share, used in crossings]
     wait_for("three events", lambda: crossed()[len(before) :] == expected)
 
-    text = httpx.get(f"http://{examples.service.metrics}/metrics").text
+    text = httpx.get(f"http://{examples.service.metrics}/metrics", timeout=60).text
     gauges = {
         (family.name.removeprefix("ratelimit_service_budget_"), sample.labels["rule"]): sample.value
         for family in text_string_to_metric_families(text)

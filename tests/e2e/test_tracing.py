@@ -69,7 +69,9 @@ def test_the_span_of_a_call_is_a_child_of_envoys_span(llm: MockLlm, tmp_path: Pa
             bootstrap = yaml.safe_load(text.replace("$ratelimit_port", str(port_of(service.grpc))))
             envoy = EnvoyProcess(tmp_path, traced(bootstrap, collector))
             try:
-                with httpx.Client(base_url=f"http://{envoy.listeners['gateway']}", trust_env=False) as client:
+                with httpx.Client(
+                    base_url=f"http://{envoy.listeners['gateway']}", trust_env=False, timeout=60
+                ) as client:
 
                     def post(sampled: str) -> int:
                         headers = {

@@ -66,7 +66,7 @@ def by_grpcio(port: int) -> None:
     """Calls at once, with a deadline; the health; a watch that is given up."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         method = channel.unary_unary(PATH, bytes, bytes)
-        calls = [method.future(body, timeout=10) for body in (CHECK, CHARGE_40) * 3]
+        calls = [method.future(body, timeout=60) for body in (CHECK, CHARGE_40) * 3]
         for call in calls:
             call.result()
         stub = health_pb2_grpc.HealthStub(channel)
@@ -105,7 +105,7 @@ def by_envoy(port: int) -> None:
     llm = MockLlm()
     with tempfile.TemporaryDirectory() as scratch:
         envoy = Envoy(Path(scratch), ratelimit_port=port, llm_port=llm.port)
-        with httpx.Client(base_url=envoy.url, trust_env=False) as client:
+        with httpx.Client(base_url=envoy.url, trust_env=False, timeout=60) as client:
             for path, headers in (
                 ("/team", {"x-team-id": "dba"}),
                 ("/team", {"x-team-id": "support"}),

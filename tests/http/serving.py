@@ -29,7 +29,9 @@ async def serving(handler: Handler) -> AsyncIterator[httpx.AsyncClient]:
     port = HttpPort(handler, "127.0.0.1", 0)
     await port.start()
     try:
-        async with httpx.AsyncClient(base_url=f"http://{port.address}", trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://{port.address}", trust_env=False, timeout=60
+        ) as client:
             yield client
     finally:
         await port.stop(1)

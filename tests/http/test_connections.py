@@ -171,7 +171,7 @@ async def test_handshakes_count_as_connections(tmp_path: Path) -> None:
     try:
         silent = [await port.connect() for _ in range(3)]
         await until(lambda: port.count == 3)
-        async with httpx.AsyncClient(verify=authority.context(), trust_env=False) as client:
+        async with httpx.AsyncClient(verify=authority.context(), trust_env=False, timeout=60) as client:
             assert "hello\n" == (await client.get(f"https://localhost:{port_of(port.port.address)}/")).text
             assert await silent[0].closed()
             assert ([True, True], 3) == ([peer.is_open for peer in silent[1:]], port.count)

@@ -19,7 +19,7 @@ async def hello(request: Request) -> Response:
 
 
 async def get(address: str) -> str:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         return (await client.get(f"http://{address}/")).text
 
 
@@ -45,7 +45,7 @@ async def test_a_handler_gets_the_head_of_a_request_and_may_add_headers() -> Non
     port = HttpPort(note, "127.0.0.1", 0)
     await port.start()
     try:
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             headers = [("Accept", "text/html"), ("X-Two", "a"), ("X-Two", "b")]
             answer = await client.get(f"http://{port.address}/a%20b?c=%41&d", headers=headers)
     finally:

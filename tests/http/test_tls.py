@@ -56,14 +56,14 @@ async def test_a_client_that_trusts_the_ca_is_answered(
 ) -> None:
     """The client may use a name, which it sends as SNI, or an address."""
     port = await start(*authority.server().write(tmp_path))
-    async with httpx.AsyncClient(verify=authority.context(), trust_env=False) as client:
+    async with httpx.AsyncClient(verify=authority.context(), trust_env=False, timeout=60) as client:
         assert "hello\n" == (await client.get(f"https://{host}:{port_of(port.address)}/")).text
 
 
 async def test_a_plain_client_is_refused(start: Start, authority: Authority, tmp_path: Path) -> None:
     """There is no fallback to plaintext."""
     port = await start(*authority.server().write(tmp_path))
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         with pytest.raises(httpx.TransportError):
             await client.get(f"http://{port.address}/")
 
@@ -73,7 +73,7 @@ async def test_a_client_that_trusts_another_ca_disconnects(
 ) -> None:
     """It cannot verify the server."""
     port = await start(*authority.server().write(tmp_path))
-    async with httpx.AsyncClient(verify=Authority().context(), trust_env=False) as client:
+    async with httpx.AsyncClient(verify=Authority().context(), trust_env=False, timeout=60) as client:
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             await client.get(f"https://{port.address}/")
 
@@ -109,7 +109,7 @@ async def test_certificates_are_renewed_during_requests(
     mount = ConfigMapMount(tmp_path / "secret", {"c": pair.certificate.decode(), "k": pair.key.decode()})
     port = await start(str(mount.directory / "c"), str(mount.directory / "k"))
     context = authority.context(version)
-    async with httpx.AsyncClient(verify=authority.context(), trust_env=False) as client:
+    async with httpx.AsyncClient(verify=authority.context(), trust_env=False, timeout=60) as client:
         first = await client.get(f"https://{port.address}/")
         for _ in range(5):
             pair = authority.server()

@@ -222,7 +222,7 @@ async def answers(path: Path) -> bool:
     async with aio.insecure_channel(f"unix:{path}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
         method = channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
         try:
-            await method(CHECK, timeout=10)
+            await method(CHECK, timeout=60)
         except aio.AioRpcError:
             return False
     return True
@@ -379,7 +379,7 @@ def test_a_reserved_port_is_shared_only_with_the_workers(host: str) -> None:
             second.setblocking(False)
             accepted = 0
             for _ in range(8):
-                with socket.create_connection((host or "127.0.0.1", address.port), timeout=10):
+                with socket.create_connection((host or "127.0.0.1", address.port), timeout=60):
                     pass
             for listening in (first, second):
                 with contextlib.suppress(BlockingIOError):

@@ -34,9 +34,9 @@ def test_answers_of_the_stand_in_conform_to_the_schemas(everything: FakeApi, nam
     headers = {"authorization": f"Bearer {TOKEN}"}
     url = f"{everything.url}api/v1/{name}"
     if name in BODIES:
-        answer = httpx.post(url, json=BODIES[name], headers=headers, trust_env=False)
+        answer = httpx.post(url, json=BODIES[name], headers=headers, trust_env=False, timeout=60)
     else:
-        answer = httpx.get(url, headers=headers, trust_env=False)
+        answer = httpx.get(url, headers=headers, trust_env=False, timeout=60)
     assert 200 == answer.status_code
     schema = {**content["schema"], "components": document["components"]}
     assert [] == [error.message for error in Draft202012Validator(schema).iter_errors(answer.json())]

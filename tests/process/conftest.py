@@ -49,5 +49,5 @@ def probing(service: Service) -> Iterator[health_pb2_grpc.HealthStub]:
 
 def serving(probe: health_pb2_grpc.HealthStub, name: str) -> str:
     """The health of a service by its name: "SERVING", "NOT_SERVING"."""
-    status = probe.Check(health_pb2.HealthCheckRequest(service=name), timeout=10).status
+    status = probe.Check(health_pb2.HealthCheckRequest(service=name), timeout=60).status
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(status))

@@ -63,7 +63,7 @@ def test_amendments_reach_all_replicas_and_new_ones_before_their_first_call(
             assert 1 == service.metric("ratelimit_service_amendments")
             assert 1 == service.metric("ratelimit_service_amendments_version")
             assert 2 > service.metric("ratelimit_service_amendments_age_seconds")
-            page = httpx.get(f"http://{service.debug}/rlconfig", trust_env=False).text
+            page = httpx.get(f"http://{service.debug}/rlconfig", trust_env=False, timeout=60).text
             assert "# amendments: 1 in force, version 1, read " in page
         with replicas(environment) as ((_, caller),):
             assert 2 == code(caller)
@@ -103,7 +103,7 @@ def test_limits_as_data_are_reloaded_like_rules(tmp_path: Path) -> None:
         refused = service.wait_for_event("configuration refused")
         assert str(refused["problem"]).startswith(f"{table}:2: limit: must be a whole number")
         assert 8 == caller.limit("d", "team", "dba")
-        page = httpx.get(f"http://{service.debug}/rlconfig", trust_env=False).text
+        page = httpx.get(f"http://{service.debug}/rlconfig", trust_env=False, timeout=60).text
         assert "# domain d: limits as data: 2" in page
 
 

@@ -263,7 +263,7 @@ def test_the_refusals_of_all_workers_are_listed(tmp_path: Path) -> None:
             operator.client.headers.pop("authorization")
             assert len(callers) == len(operator.get("/refusals")["refusals"])
             assert 401 == operator.send("/override", "k", amount=0).status_code
-        scrape = httpx.get(f"http://{service.metrics}/metrics", trust_env=False).text
+        scrape = httpx.get(f"http://{service.metrics}/metrics", trust_env=False, timeout=60).text
         for endpoint, status in [("/refusals", 200), ("/override", 401)]:
             labels = f'endpoint="{endpoint}",status="{status}"'
             assert f"ratelimit_service_api_requests{{{labels}}} 1" in scrape
@@ -289,7 +289,7 @@ def test_tokens_come_from_files_and_the_port_uses_tls(tmp_path: Path) -> None:
         def you(given: str) -> str:
             headers = {"authorization": f"Bearer {given}"}
             url = f"https://localhost:{port}/api/v1/status"
-            answer = httpx.get(url, headers=headers, verify=context, trust_env=False)
+            answer = httpx.get(url, headers=headers, verify=context, trust_env=False, timeout=60)
             return answer.json()["you"] if answer.status_code == 200 else str(answer.status_code)
 
         assert ("admin", "401") == (you("first-0123456789"), you("second-0123456789"))

@@ -111,6 +111,7 @@ def test_a_change_of_a_limit_and_an_outage_of_the_store_are_sent(
             json={"domain": "llm", "descriptor": "team=dba", "amount": 0, "reason": "abuse"},
             headers={"authorization": f"Bearer {TOKEN}", "idempotency-key": "1"},
             trust_env=False,
+            timeout=60,
         )
         assert 200 == answer.status_code, answer.text
         answer = httpx.post(
@@ -118,6 +119,7 @@ def test_a_change_of_a_limit_and_an_outage_of_the_store_are_sent(
             json={"domain": "llm", "descriptor": "team=ops", "amount": 500, "reason": "launch", "windows": 1},
             headers={"authorization": f"Bearer {TOKEN}", "idempotency-key": "2"},
             trust_env=False,
+            timeout=60,
         )
         assert 200 == answer.status_code, answer.text
         wait_for("the events", lambda: len(webhook.got) >= 2)

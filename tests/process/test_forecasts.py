@@ -37,7 +37,9 @@ def test_a_service_that_starts_forecasts_by_the_weeks_before(
 
         def forecast_by() -> str | None:
             body = {"domain": "d", "descriptor": "team=dba"}
-            answer = httpx.post(f"http://{service.debug}/api/v1/bucket", json=body, trust_env=False)
+            answer = httpx.post(
+                f"http://{service.debug}/api/v1/bucket", json=body, trust_env=False, timeout=60
+            )
             (window,) = answer.json()["windows"]
             return str(window["forecast_by"])
 

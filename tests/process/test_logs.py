@@ -135,7 +135,7 @@ def test_a_password_is_never_shown(tmp_path: Path, where: str, right: bool) -> N
                 assert ("OK" if right else "UNAVAILABLE") == caller.status("d", "team", "dba")
             status, body = service.health()
             assert (200 if right else 500) == status
-            pages = [body, httpx.get(f"http://{service.debug}/rlconfig", trust_env=False).text]
+            pages = [body, httpx.get(f"http://{service.debug}/rlconfig", trust_env=False, timeout=60).text]
             assert 0 == service.stop()
     assert not any("hunter2" in text for text in (service.log, *pages))
 

@@ -43,7 +43,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def get(address: str, path: str) -> str:
-    return httpx.get(f"http://{address}{path}", trust_env=False).text
+    return httpx.get(f"http://{address}{path}", trust_env=False, timeout=60).text
 
 
 def test_logs_have_the_name_unchanged(service: Service) -> None:
@@ -65,7 +65,7 @@ def test_json_and_the_body_of_a_refusal_have_the_name_unchanged(service: Service
         "domain": "names",
         "descriptors": [{"entries": [{"key": "team", "value": "dba"}], "hitsAddend": "0"}],
     }
-    answer = httpx.post(f"http://{service.http}/json", json=asked, trust_env=False).json()
+    answer = httpx.post(f"http://{service.http}/json", json=asked, trust_env=False, timeout=60).json()
     assert NAME == answer["statuses"][0]["currentLimit"]["name"]
 
 

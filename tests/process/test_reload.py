@@ -134,7 +134,7 @@ def test_an_invalid_file_changes_nothing_until_it_is_corrected(live: Live) -> No
     errors, logged = service.metric(LOAD_ERRORS), len(service.events("configuration refused"))
 
     def rlconfig() -> str:
-        return httpx.get(f"http://{service.debug}/rlconfig", trust_env=False).text
+        return httpx.get(f"http://{service.debug}/rlconfig", trust_env=False, timeout=60).text
 
     with live.going_on():
         write(path, rules("broken", 12).replace("year", "fortnight") + "  - value: dba\n")

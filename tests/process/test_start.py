@@ -113,7 +113,9 @@ def test_all_ports_may_listen_on_both_ip_families(config: str, transport: str) -
             with calling(f"{host}:{ports[0]}") as caller:
                 assert 10 == caller.limit("d", "team", "dba")
             for port, path in zip(ports[1:], ("healthcheck", "rlconfig", "metrics"), strict=True):
-                assert 200 == httpx.get(f"http://{host}:{port}/{path}", trust_env=False).status_code
+                assert (
+                    200 == httpx.get(f"http://{host}:{port}/{path}", trust_env=False, timeout=60).status_code
+                )
 
 
 def test_options_take_precedence_and_useless_settings_are_named(config: str, tmp_path: Path) -> None:

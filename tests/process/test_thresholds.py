@@ -90,7 +90,7 @@ def test_every_replica_has_the_total_of_a_bucket_that_a_rule_names(replicas: lis
 
 def scrape(replica: Service) -> str:
     """A scrape of the metrics."""
-    return httpx.get(f"http://{replica.metrics}/metrics", trust_env=False).text
+    return httpx.get(f"http://{replica.metrics}/metrics", trust_env=False, timeout=60).text
 
 
 def test_each_replica_shows_the_last_usage_that_it_saw(replicas: list[Service]) -> None:

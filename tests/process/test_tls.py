@@ -117,7 +117,7 @@ def test_all_http_ports_are_served_with_tls(config: str, authority: Authority, t
 
         def statuses(authority: Authority) -> list[int]:
             context = authority.context()
-            return [httpx.get(url, verify=context, trust_env=False).status_code for url in urls]
+            return [httpx.get(url, verify=context, trust_env=False, timeout=60).status_code for url in urls]
 
         assert [200] * 3 == statuses(authority)
         other = Authority()

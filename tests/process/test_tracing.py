@@ -65,7 +65,7 @@ def call(
             request_serializer=pb.RateLimitRequest.SerializeToString,
             response_deserializer=pb.RateLimitResponse.FromString,
         )
-        answer: pb.RateLimitResponse = method(message, timeout=10, metadata=headers)
+        answer: pb.RateLimitResponse = method(message, timeout=60, metadata=headers)
         return answer
 
 
@@ -157,7 +157,11 @@ def test_requests_to_json_have_spans(config: str, collector: Collector) -> None:
     with Service(environment) as service:
         body = {"domain": "d", "descriptors": [{"entries": [{"key": "team", "value": "j"}]}]}
         answer = httpx.post(
-            f"http://{service.http}/json", json=body, headers={"traceparent": SAMPLED}, trust_env=False
+            f"http://{service.http}/json",
+            json=body,
+            headers={"traceparent": SAMPLED},
+            trust_env=False,
+            timeout=60,
         )
         assert 200 == answer.status_code
         (span,) = collector.wait_for("a call", lambda span: span.name == "POST /json")
@@ -168,7 +172,7 @@ def test_requests_to_json_have_spans(config: str, collector: Collector) -> None:
             span.attributes["http.route"],
             span.attributes["ratelimit_service.code"],
         )
-        refused = httpx.post(f"http://{service.http}/json", content=b"{", trust_env=False)
+        refused = httpx.post(f"http://{service.http}/json", content=b"{", trust_env=False, timeout=60)
         assert 400 == refused.status_code
         collector.wait_for("an error", lambda span: span.name == "POST /json" and bool(span.error))
 
@@ -355,7 +359,7 @@ def test_tracing_imports_nothing_while_off_and_is_optional(config: str, tmp_path
     environment = {"CONFIG_PATH": config, "BACKEND_TYPE": "memory", "PYTHONPATH": str(tmp_path)}
     with Service({**environment, "TRACING_ENABLED": enabled, "OTEL_SDK_DISABLED": "false"}) as service:
         assert 1 == call(service, request(), ("traceparent", SAMPLED)).overall_code
-        text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False).text
+        text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False, timeout=60).text
     warnings = [event for event in service.everything() if "the extra `tracing`" in event["@message"]]
     assert (enabled == "true") == imported.exists() == bool(warnings)
     assert "ratelimit_service_spans" not in text
@@ -379,6 +383,6 @@ def test_invalid_settings_of_the_exporter_stop_the_start(config: str) -> None:
 
 def spans(service: Service, outcome: str) -> float:
     """Return the number of spans with an outcome."""
-    text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False).text
+    text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False, timeout=60).text
     wanted = f'ratelimit_service_spans{{outcome="{outcome}"}} '
     return sum(float(line.removeprefix(wanted)) for line in text.splitlines() if line.startswith(wanted))

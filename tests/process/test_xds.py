@@ -41,19 +41,19 @@ def plane() -> Iterator[ThreadedControlPlane]:
 
 
 def rlconfig(service: Service) -> list[str]:
-    return httpx.get(f"http://{service.debug}/rlconfig", trust_env=False).text.splitlines()
+    return httpx.get(f"http://{service.debug}/rlconfig", trust_env=False, timeout=60).text.splitlines()
 
 
 def control_planes(service: Service) -> list[dict[str, Any]]:
     """Return the API's list of control planes."""
-    answer = httpx.get(f"http://{service.debug}/api/v1/control-planes", trust_env=False)
+    answer = httpx.get(f"http://{service.debug}/api/v1/control-planes", trust_env=False, timeout=60)
     planes: list[dict[str, Any]] = answer.json()["control_planes"]
     return planes
 
 
 def samples(service: Service, name: str) -> dict[str, float]:
     """The series of a metric, by its labels as written in the scrape."""
-    text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False).text
+    text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False, timeout=60).text
     lines = [line for line in text.splitlines() if line.startswith(f"ratelimit_service_{name}{{")]
     return {line.partition("{")[2].partition("}")[0]: float(line.rpartition(" ")[2]) for line in lines}
 
@@ -313,6 +313,6 @@ def test_the_dashboard_of_envoy_gateway_finds_its_series(plane: ThreadedControlP
             for name in ("total_hits", "near_limit", "over_limit")
         }
         assert {"total_hits": 4.0, "near_limit": 1.0, "over_limit": 1.0} == counted
-        text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False).text
+        text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False, timeout=60).text
         for name in ("process_resident_memory_bytes", "process_virtual_memory_bytes"):
             assert f"\n{name} " in text

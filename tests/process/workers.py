@@ -49,7 +49,7 @@ def connections(service: Service, number: int = MANY) -> Iterator[list[Caller]]:
 
 def metrics(service: Service, name: str) -> dict[str, float]:
     """Return the series of a metric, by its labels as written in the scrape."""
-    text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False).text
+    text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False, timeout=60).text
     found = re.findall(rf"^ratelimit_service_{name}(?:{{(.*)}})? (\S+)$", text, re.MULTILINE)
     return {labels: float(value) for labels, value in found}
 
@@ -75,7 +75,7 @@ def processes(service: Service) -> list[int]:
 
 
 def debug(service: Service, path: str) -> str:
-    return httpx.get(f"http://{service.debug}/{path}", trust_env=False).text
+    return httpx.get(f"http://{service.debug}/{path}", trust_env=False, timeout=60).text
 
 
 def counter(redis: RedisServer, team: str) -> str:

@@ -122,19 +122,19 @@ async def test_health_follows_the_service(served: Served) -> None:
 
 async def health_of(stub: health_pb2_grpc.HealthStub, name: str) -> int:
     await asyncio.sleep(0)
-    return int((await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)).status)
+    return int((await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=60)).status)
 
 
 async def test_names_that_strangers_watch_are_not_kept(served: Served) -> None:
     """They stay unknown while they are watched. Existing services are answered as usual."""
     stub = health_pb2_grpc.HealthStub(served.channel)
     for number in range(50):
-        watch = stub.Watch(health_pb2.HealthCheckRequest(service=f"made up {number}"), timeout=10)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=f"made up {number}"), timeout=60)
         assert health_pb2.HealthCheckResponse.SERVICE_UNKNOWN == (await watch.read()).status
         watch.cancel()
     if isinstance(served.server, GrpcioServer):
         assert {"", "ratelimit"} >= set(served.server._health_service._server_watchers)
-    watch = stub.Watch(health_pb2.HealthCheckRequest(service="ratelimit"), timeout=10)
+    watch = stub.Watch(health_pb2.HealthCheckRequest(service="ratelimit"), timeout=60)
     assert health_pb2.HealthCheckResponse.SERVING == (await watch.read()).status
 
 
@@ -150,7 +150,7 @@ async def test_grpcio_bounds_the_watches_and_their_names(
     stub = health_pb2_grpc.HealthStub(served.channel)
 
     async def code(name: str) -> grpc.StatusCode:
-        watch = stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=10)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=60)
         code: grpc.StatusCode = await watch.code()
         return code
 
@@ -167,14 +167,14 @@ async def test_grpcio_bounds_the_watches_and_their_names(
             await asyncio.sleep(0.01)
     assert (
         health_pb2.HealthCheckResponse.SERVING
-        == (await stub.Watch(health_pb2.HealthCheckRequest(service=""), timeout=10).read()).status
+        == (await stub.Watch(health_pb2.HealthCheckRequest(service=""), timeout=60).read()).status
     )
 
 
 async def test_health_watches_report_the_drain(served: Served) -> None:
     """NOT_SERVING is sent before the port closes."""
     stub = health_pb2_grpc.HealthStub(served.channel)
-    watch = stub.Watch(health_pb2.HealthCheckRequest(service="ratelimit"), timeout=10)
+    watch = stub.Watch(health_pb2.HealthCheckRequest(service="ratelimit"), timeout=60)
     assert health_pb2.HealthCheckResponse.SERVING == (await watch.read()).status
     await served.server.drain()
     assert health_pb2.HealthCheckResponse.NOT_SERVING == (await watch.read()).status

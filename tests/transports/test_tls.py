@@ -70,7 +70,7 @@ async def calling(
         method = channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
 
         async def call(data: bytes) -> RateLimitResponse:
-            response: RateLimitResponse = await method(data, timeout=10)
+            response: RateLimitResponse = await method(data, timeout=60)
             return response
 
         yield call
@@ -156,7 +156,7 @@ async def test_probes_need_a_certificate_but_no_name(
     )
     credentials = authority.channel(authority.issue("prober.mesh"))
     async with aio.secure_channel(served.server.address, credentials) as channel:
-        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
     assert health_pb2.HealthCheckResponse.SERVING == answer.status
 
 
@@ -339,7 +339,7 @@ async def test_a_name_that_is_refused_leaves_a_line(
     with capture_logs() as logged:
         credentials = authority.channel(authority.issue("other.mesh"))
         async with aio.secure_channel(served.server.address, credentials) as channel:
-            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=60)
         assert [] == logged
         assert ["PERMISSION_DENIED"] * 2 == [(await status_of(served, credentials))[0] for _ in range(2)]
     (line,) = logged

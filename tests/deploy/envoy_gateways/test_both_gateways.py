@@ -109,7 +109,7 @@ def limit_of(channel: grpc.Channel, domain: str, entries: list[tuple[str, str]])
         request_serializer=pb.RateLimitRequest.SerializeToString,
         response_deserializer=pb.RateLimitResponse.FromString,
     )
-    answer: pb.RateLimitResponse = call(request, timeout=10)
+    answer: pb.RateLimitResponse = call(request, timeout=60)
     return answer.statuses[0].current_limit.requests_per_unit
 
 
