@@ -30,13 +30,13 @@ MOST: Final = 2_000
 _EVERY: Final = 1.0
 """Seconds between two looks at the list."""
 
-_BETWEEN: Final = 0.02
-"""Seconds between two buckets: the entries of one take the event loop about a millisecond."""
+_BETWEEN: Final = 0.1
+"""Seconds between two buckets: one takes the event loop about a millisecond, even if strangers make up new ones all day."""
 
 _PAUSE: Final = 60.0
 """Seconds until the next attempt after a failure of the store."""
 
-_BOOKS: Final = 10
+_TOGETHER: Final = 10
 """Books that are read together."""
 
 _SLICE: Final = 48
@@ -48,11 +48,13 @@ class _Known(NamedTuple):
     profile: Profile | None
 
 
-class _Book(NamedTuple):
-    """A book of every bucket with such a ledger: the end of its key, and where its entries begin by their names."""
+class _Books(NamedTuple):
+    """Books that are read together, of every bucket with such a ledger."""
 
-    suffix: str
-    starts: Mapping[str, int]
+    starts: Mapping[str, Mapping[str, int]]
+    """By the ends of the keys of books: when their entries begin, by the names of these."""
+    names: Sequence[str]
+    """The names of all entries, with their kinds."""
 
 
 class Profiles:
@@ -64,7 +66,7 @@ class Profiles:
         self._most = most
         self._known: dict[str, _Known] = {}
         self._wanted: dict[str, LedgerRule] = {}
-        self._books: dict[LedgerRule, tuple[int, Sequence[_Book]]] = {}
+        self._books: dict[LedgerRule, tuple[int, Sequence[_Books]]] = {}
         self._log = structlog.get_logger("ratelimit_service.forecasts")
 
     def __len__(self) -> int:
@@ -94,11 +96,19 @@ class Profiles:
         for bucket in [bucket for bucket, known in self._known.items() if known.day < today - 1]:
             del self._known[bucket]
         for bucket, ledger in self._wanted.copy().items():  # copy() is atomic, iteration is not
-            if bucket in self._known or len(self._known) < self._most:
+            if bucket in self._known or self._has_room():
                 spent = await self._spent(bucket, ledger, today)
                 self._known[bucket] = _Known(today, learn(spent, today * DAY, ledger.by))
                 await asyncio.sleep(_BETWEEN)
             self._wanted.pop(bucket, None)
+
+    def _has_room(self) -> bool:
+        """Return whether there is room for a further bucket. Buckets without history make room: strangers make such ones up."""
+        if len(self._known) >= self._most:
+            self._known = {
+                bucket: known for bucket, known in self._known.items() if known.profile is not None
+            }
+        return len(self._known) < self._most
 
     @property
     def _today(self) -> int:
@@ -106,27 +116,20 @@ class Profiles:
 
     async def _spent(self, bucket: str, ledger: LedgerRule, today: int) -> list[tuple[int, int]]:
         """Return the net tokens of each hour or day of the bucket's ledger, with their starts."""
-        books = await self._books_of(ledger, today)
         spent: dict[int, int] = {}
-        for first in range(0, len(books), _BOOKS):
-            some = {f"{bucket}{book.suffix}": book for book in books[first : first + _BOOKS]}
-            names = [
-                f"{name}:{kind}"
-                for book in some.values()
-                for name in book.starts
-                for kind in (CHARGED, REFUNDED)
-            ]
-            found = await self._store.read_books(list(some), tuple(dict.fromkeys(names)))
+        for books in await self._books_of(ledger, today):
+            starts = {f"{bucket}{end}": starts for end, starts in books.starts.items()}
+            found = await self._store.read_books(list(starts), books.names)
             for key, entries in found.items():
                 for text, tokens in entries.items():
                     name, _, kind = text.rpartition(":")
-                    start = some[key].starts.get(name)
+                    start = starts[key].get(name)
                     if start is not None and kind in (CHARGED, REFUNDED):
                         spent[start] = spent.get(start, 0) + (tokens if kind == CHARGED else -tokens)
             await asyncio.sleep(0)
         return list(spent.items())
 
-    async def _books_of(self, ledger: LedgerRule, today: int) -> Sequence[_Book]:
+    async def _books_of(self, ledger: LedgerRule, today: int) -> Sequence[_Books]:
         """Return the books of the last weeks. All buckets with the same ledger have the same."""
         known = self._books.get(ledger)
         if known is not None and known[0] == today:
@@ -141,7 +144,16 @@ class Profiles:
             number += 1
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
-        found = [_Book(suffix, starts) for suffix, starts in books.items()]
+        found = []
+        for first in range(0, len(books), _TOGETHER):
+            some = dict(list(books.items())[first : first + _TOGETHER])
+            names = {
+                f"{name}:{kind}": None
+                for starts in some.values()
+                for name in starts
+                for kind in (CHARGED, REFUNDED)
+            }
+            found.append(_Books(some, tuple(names)))
         if len(self._books) >= 100:
             self._books.clear()
         self._books[ledger] = today, found

@@ -73,6 +73,17 @@ async def test_each_charge_is_in_the_entry_of_its_hour(bench: Bench) -> None:
     assert {"T08Z:charged": 45, "T09Z:charged": 4, f"{of_b}T08Z:charged": 11} == await entries(bench)
 
 
+async def test_a_book_can_be_read_by_its_key_and_the_names_of_entries(bench: Bench) -> None:
+    """Without a walk through the store. A book that does not exist is left out."""
+    await bench.counts(recorded(4), recorded(6, hour="T09Z"), recorded(5, OF_B), recorded(-1))
+    of_b = BOOK.replace("k=a", "k=b")
+    names = ("T08Z:charged", "T08Z:refunded", "T09Z:charged", "T10Z:charged")
+    assert {
+        BOOK: {"T08Z:charged": 4, "T08Z:refunded": 1, "T09Z:charged": 6},
+        of_b: {"T08Z:charged": 5},
+    } == await bench.store.read_books([BOOK, of_b, BOOK.replace("-21", "-22")], names)
+
+
 async def test_the_ledger_records_the_refunded_amount(bench: Bench) -> None:
     """A refund stops at 0, so charges less refunds always equal the counter."""
     await bench.counts(recorded(10), recorded(-4), recorded(-100), recorded(-1), recorded(3))

@@ -138,22 +138,51 @@ async def test_redis_gets_few_and_small_commands(redis_server: RedisServer) -> N
     }
 
 
+async def test_a_redis_that_refuses_the_reads_leaves_forecasts_to_the_rate(redis_server: RedisServer) -> None:
+    """An ACL without HGETALL is a StoreError, as a Redis that is away."""
+    redis_server.cli("ACL", "SETUSER", "writer", "on", ">secret", "~*", "&*", "+@all", "-hgetall")
+    redis = RedisStore(connect(redis_server.url.replace("redis://", "redis://writer:secret@")))
+    await redis.start()
+    profiles = Profiles(redis, lambda: MIDNIGHT)
+    try:
+        profiles.of(BUCKET, LedgerRule())
+        with pytest.raises(StoreError, match="hgetall"):
+            await profiles.learn()
+    finally:
+        await redis.close()
+        redis_server.cli("ACL", "DELUSER", "writer")
+    assert None is profiles.of(BUCKET, LedgerRule())
+
+
 async def test_only_so_many_buckets_have_a_profile() -> None:
-    """Those that nobody asks for make room after two days."""
-    clock, read = Moved(), Counted()
-    profiles = Profiles(read, clock, most=3)
-    for number in range(10):
-        profiles.of(f"{{d|team={number}}}", LedgerRule())
-        await profiles.learn()
-    assert (3, 3 * KEPT_DAYS) == (len(profiles), len(read.keys))
-    for number in range(10):
-        profiles.of(f"{{d|other={number}}}", LedgerRule())
-    await profiles.learn()
-    assert (3, 3 * KEPT_DAYS) == (len(profiles), len(read.keys))
-    clock.now += 2 * DAY_LONG
-    profiles.of("{d|team=new}", LedgerRule())
-    await profiles.learn()
-    assert (1, 4 * KEPT_DAYS) == (len(profiles), len(read.keys))
+    """Those without history make room for others, and those that nobody asks for do after two days."""
+    clock, store = Moved(), MemoryStore(lambda: MIDNIGHT)
+    teams = [f"team={name}" for name in ("a", "b", "c", "d")]
+    replica = Replica(team(LedgerRule()), store=store)
+    for each in teams:
+        for day in (2, 1):
+            replica.now = MIDNIGHT - day * DAY_LONG
+            await replica.ask(each, hits=100)
+    profiles = Profiles(store, clock, most=3)
+
+    async def asked(*names: str) -> list[bool]:
+        """Return which of these have a profile, after forecasts have asked for all of them a few times."""
+        buckets = [f"{{d|{name}}}" for name in names]
+        for _ in range(3):
+            for bucket in buckets:
+                profiles.of(bucket, LedgerRule())
+            await profiles.learn()
+        return [profiles.of(bucket, LedgerRule()) is not None for bucket in buckets]
+
+    assert [False] * 5 == await asked(*[f"team=new-{number}" for number in range(5)])
+    assert len(profiles) <= 3
+    assert [True, True, True, False] == await asked(*teams)
+    assert [False] * 5 == await asked(*[f"team=new-{number}" for number in range(5)])
+    assert [True, True, True] == await asked(*teams[:3])
+    clock.now += DAY_LONG
+    assert [True, True] == await asked(*teams[:2])
+    clock.now += DAY_LONG
+    assert [True] == await asked(teams[3])
 
 
 async def test_a_store_that_fails_leaves_the_list_as_it_is() -> None:
