@@ -134,6 +134,7 @@ class App:
             merge_domains=settings.merge_domain_config,
             budget_domains=frozenset(settings.budget_domains),
             sources=sources_of(settings),
+            hold_entries=settings.hold_entries,
         )
         self.views = make_views(
             settings,

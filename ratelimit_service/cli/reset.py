@@ -148,7 +148,8 @@ def bucket_of(settings: Settings, domain: str, entries: tuple[Entry, ...]) -> tu
     match, doubt = None, ""
     try:
         read = partial(files.read, find_files(settings), places_of(settings), settings.manifest_domain)
-        task = Task(read, settings.merge_domain_config, frozenset(settings.budget_domains))
+        budgets = frozenset(settings.budget_domains)
+        task = Task(read, settings.merge_domain_config, budgets, hold_entries=settings.hold_entries)
         tree = RuleTree(task.rules().domains)
     except InvalidRules as error:
         doubt = f"the rules could not be loaded, and they determine which values share a bucket: {error.problems[0]}"

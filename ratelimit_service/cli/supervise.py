@@ -160,6 +160,7 @@ def _task(settings: Settings) -> Task:
         settings.merge_domain_config,
         frozenset(settings.budget_domains),
         several=len(sources_of(settings)) > 1,
+        hold_entries=settings.hold_entries,
     )
 
 

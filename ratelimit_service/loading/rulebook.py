@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from ..core.errors import InvalidRules, Problem
+from ..core.holds.entries import DEFAULT_ENTRIES, HoldEntries
 from ..core.matching.tree import Domain, RuleTree
 from ..core.model import DomainRules
 from ..core.planner import Planner
@@ -90,9 +91,11 @@ class Rulebook:
         merge_domains: bool,
         budget_domains: frozenset[str] = frozenset(),
         sources: Sequence[str] = (FILES,),
+        hold_entries: HoldEntries = DEFAULT_ENTRIES,
     ) -> None:
         self._services = services
-        self._task = Task(read, merge_domains, budget_domains, several=len(sources) > 1)
+        several = len(sources) > 1
+        self._task = Task(read, merge_domains, budget_domains, several=several, hold_entries=hold_entries)
         self._observer = observer
         self._log = structlog.get_logger(__name__)
         self._loading = asyncio.Lock()

@@ -132,11 +132,14 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS, hold_entries: HoldEntrie
             return decode_returned(data)
         parts = split(data)
         if parts is None:
-            request = _parse(data, bounds)
-            requests.put(data, request)
+            request = _parse(data, bounds, hold_entries)
+            if not request.returned:
+                requests.put(data, request)
             return request
         key, hits, addend = parts
-        form: _Form = newest_form(key) or older_form(key) or new_form(key)
+        form: _Form | None = newest_form(key) or older_form(key) or new_form(key)
+        if form is None:
+            return _parse(data, bounds, hold_entries)
         repeats = not (addend or any(hits)) or (hits == form.last_hits and addend == form.last_addend)
         request = wire_request(form.domain, form.entries, hits, addend, form.key, repeats)
         if repeats:
@@ -155,12 +158,15 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS, hold_entries: HoldEntrie
             return request_of(message)
         return decode(message.SerializeToString())._replace(returned=returned, repeats=False)
 
-    def new_form(key: bytes) -> _Form:
+    def new_form(key: bytes) -> _Form | None:
+        """Return the form of a request; None if it has hold entries, whose unusual encoding has hidden their marks."""
         found = read(key)
         if found is None or len(found[1]) > bounds.descriptors:
             plain = _parse(key, bounds)
             found = plain.domain, tuple([descriptor.entries for descriptor in plain.descriptors])
         domain, entries = found
+        if any([hold_entries.take_off(each)[0] for each in entries]):
+            return None
         form = _Form(key, domain, entries)
         forms.put(key, form, form.weight)
         return form

@@ -147,3 +147,25 @@ async def test_the_bytes_of_an_id_elsewhere_are_no_id(start: Start) -> None:
     answer = await one.call(message(0, ("other", mark)))
     assert not answer.statuses[0].HasField("current_limit")
     assert 2 == len(await passed(one))
+
+
+async def test_an_entry_in_an_unusual_encoding_is_taken_off_as_well(start: Start) -> None:
+    """Its length is in more bytes than it needs, which protobuf reads as the same message."""
+    one = await served(start)
+    first, second = await passed(one)
+    for each in (first, second, first):
+        plain = message(10, ("hold", each))
+        entry = RateLimitRequest.FromString(plain).descriptors[0].entries[1].SerializeToString()
+        longer = entry.replace(b"\x0a\x04hold", b"\x0a\x84\x00hold")
+        request = RateLimitRequest.FromString(plain)
+        del request.descriptors[0].entries[1]
+        rest = request.descriptors[0].SerializeToString()
+        descriptor = _field(0x0A, longer) + rest
+        await one.call(_field(0x0A, b"llm") + _field(0x12, descriptor))
+    assert {f"{BUCKET}:hour:2026-11-21T08Z": 20} == await one.store.read_bucket(BUCKET)
+    assert 2 == len(await passed(one))
+
+
+def _field(tag: int, value: bytes) -> bytes:
+    size = len(value)
+    return bytes([tag, *([size & 0x7F | 0x80, size >> 7] if size > 0x7F else [size])]) + value

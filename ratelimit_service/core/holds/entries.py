@@ -32,6 +32,9 @@ class HoldEntries(NamedTuple):
         return places, b"" if marked and returned is None else returned
 
 
+DEFAULT_ENTRIES = HoldEntries(b"hold", Entry(b"phase", b"done"))
+"""Those of the default settings."""
+
 NO_ENTRIES = HoldEntries()
 """Removes no entries."""
 
