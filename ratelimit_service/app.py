@@ -111,13 +111,17 @@ class App:
         self._events = make_events(self, settings, patient)
         observers = make_observers(self.metrics, patient, tracker, log, refusals, self._events)
         amendments, ids = Amendments(), hold_ids()
-        self.service = make_service(settings, self.store, observers, amendments, ids, self._tracing)
+        self.service: RateLimitService = make_service(
+            settings, self.store, observers, amendments, ids, self._tracing
+        )
         policy = self.service.policy
         self._secret = SharedSecret(ids, self.store.amendments, lambda: self.service.tree)
         if self.watch is not None:
             self.metrics.watch("ratelimit_service_store_deadline_missed", lambda: self.service.missed)
-        self._standing = NamedBuckets(tracker, time.time, settings.track_max_buckets, patient.read_holds)
-        self._unobserved = RateLimitService(patient, self._standing, time.time, policy, amendments=amendments)
+        self._named_buckets = NamedBuckets(tracker, time.time, settings.track_max_buckets, patient.read_holds)
+        self._unobserved = RateLimitService(
+            patient, self._named_buckets, time.time, policy, amendments=amendments
+        )
         services = (self.service, self._unobserved)
         self.follower = Follower(self.store.amendments, amendments, services, lambda: self.service.tree)
         self.operations = Operations(
@@ -244,7 +248,7 @@ class App:
     async def _lead(self, addresses: Addresses) -> None:
         """Open the HTTP ports, and begin what one process does for all workers. Raises StartError."""
         await self.http.start(addresses)
-        self.background.keep("tracked_buckets", lambda: self._standing.run(self._unobserved.submit))
+        self.background.keep("tracked_buckets", lambda: self._named_buckets.run(self._unobserved.submit))
         if self.watch is not None:
             self.background.keep("redis_watch", self.watch.run)
         keep_events(self._events, self.background, leads=True)
@@ -352,7 +356,7 @@ class App:
     async def _in_force(self) -> None:
         """Update everything that depends on the rules in force."""
         async with self._following_rules:
-            await in_slices(self._standing.following(self.rulebook.domains))
+            await in_slices(self._named_buckets.following(self.rulebook.domains))
         tree = self.service.tree
         needs_a_domain = self._settings.healthy_with_at_least_one_config_loaded
         self.health.set("config", bool(tree and tree.domains) or not needs_a_domain)

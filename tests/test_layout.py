@@ -113,8 +113,15 @@ ALLOWED = {
 }
 """For each room (a package or module of ours) the rooms that it may import, each with the reason."""
 
-WIRING = {"app", "assembly", "cli", "__main__"}
-"""These make the others and put them together, and may import any of them. No other room imports them."""
+WIRING: dict[str, set[str]] = {
+    "assembly": set(),
+    "app": {"assembly"},
+    "cli": {"app", "assembly"},
+    "__main__": {"cli"},
+}
+"""These make the others and put them together, and may import any of them, and of each other those named here. No other room imports
+them.
+"""
 
 NOT_IN_CORE = {
     "asyncio",
@@ -191,7 +198,7 @@ def arrows(module: Module) -> set[str]:
 def test_a_module_imports_only_what_its_room_may(module: Module) -> None:
     """An import that is not in ALLOWED is a mistake, or a decision that needs a reason."""
     if module.room in WIRING:
-        allowed = set(ALLOWED) | WIRING
+        allowed = set(ALLOWED) | WIRING[module.room]
     else:
         allowed = set(ALLOWED.get(module.room, {}))
     assert set() == arrows(module) - allowed
@@ -199,7 +206,7 @@ def test_a_module_imports_only_what_its_room_may(module: Module) -> None:
 
 def test_the_table_has_every_room_and_every_arrow_that_there_is() -> None:
     """It has no others, so ALLOWED shows the structure of the program."""
-    rooms = {module.room for module in MODULES} - {""} - WIRING
+    rooms = {module.room for module in MODULES} - {""} - WIRING.keys()
     drawn = {
         room: sorted(set().union(*(arrows(module) for module in MODULES if module.room == room)))
         for room in rooms

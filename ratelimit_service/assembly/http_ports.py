@@ -17,9 +17,9 @@ from ..observe.metrics import Metrics
 from ..settings.table import Settings
 from ..transports import codec
 from .operators import make_api
+from .running import Running
 
 if TYPE_CHECKING:
-    from ..app import App
     from ..http.messages import Handler
 
 Whole = Callable[[], Awaitable[Metrics | MergedMetrics]]
@@ -41,7 +41,7 @@ def http_certificates(settings: Settings) -> Certificates | None:
 class HttpPorts:
     """Makes the handlers of all ports. `most` bounds the connections of each. Raises StartError."""
 
-    def __init__(self, app: App, settings: Settings, metrics: Whole, most: int) -> None:
+    def __init__(self, app: Running, settings: Settings, metrics: Whole, most: int) -> None:
         certificates = http_certificates(settings)
 
         def port(handler: Handler, host: str, number: int, what: str) -> HttpPort:

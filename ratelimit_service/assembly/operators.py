@@ -37,9 +37,9 @@ from ..runtime.tasks import Background
 from ..service import RateLimitService
 from ..settings.table import Settings
 from ..workers.worker_link import Siblings
+from .running import Running
 
 if TYPE_CHECKING:
-    from ..app import App
     from ..events.events import Events
 
 
@@ -97,7 +97,7 @@ def make_tokens(settings: Settings) -> Tokens:
     return Tokens(admin, read)
 
 
-def make_api(app: App, settings: Settings) -> Handler:
+def make_api(app: Running, settings: Settings) -> Handler:
     """Return the handler of /api/v1. Raises StartError."""
     tokens = make_tokens(settings)
     kind = settings.backend_type
@@ -173,7 +173,7 @@ def most_troubled(workers: Sequence[ControlPlanes]) -> ControlPlanes:
     }
 
 
-def make_events(app: App, settings: Settings, store: CounterStore) -> Events | None:
+def make_events(app: Running, settings: Settings, store: CounterStore) -> Events | None:
     """Return the events, or None if there is no receiver. Raises StartError."""
     if not settings.events_webhook_url and not settings.events_webhooks:
         return None
