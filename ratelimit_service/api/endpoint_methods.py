@@ -1,4 +1,4 @@
-"""What each endpoint does: a method for each line of endpoints.py."""
+"""The endpoints: a method for each line of endpoints.py."""
 
 from __future__ import annotations
 

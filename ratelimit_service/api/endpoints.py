@@ -89,7 +89,7 @@ ENDPOINTS = (
         "usage",
         request_types.PageOfUsage,
         inspection_types.UsageOf,
-        "What the buckets of a domain were charged, hour by hour or day by day, from their ledgers.",
+        "The charges of the buckets of a domain by hour or by day, from their ledgers.",
     ),
     Endpoint(
         "GET",
@@ -137,7 +137,7 @@ ENDPOINTS = (
         "audit",
         request_types.PageOfAudit,
         response_types.Audit,
-        "Who changed what, when and why, the latest first; the last 100,000 edits (in memory 10,000).",
+        "All changes with their authors, times and reasons, the latest first; the last 100,000 edits (in memory 10,000).",
     ),
     Endpoint(
         "POST",

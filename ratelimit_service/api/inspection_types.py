@@ -42,7 +42,7 @@ class AnswerLimit(TypedDict):
 
     window: Annotated[str, Doc("Its name.", "hour")]
     limit: Annotated[int | None, Doc("The limit in force.", 6_000)]
-    remaining: Annotated[int | None, Doc("What is left of it after the request.", 1_789)]
+    remaining: Annotated[int | None, Doc("The remaining amount after the request.", 1_789)]
     resets_at: Annotated[str | None, Doc("When it ends.", format="date-time")]
 
 
@@ -66,7 +66,7 @@ class Explanation(TypedDict):
     rule: Annotated[str | None, Doc("The path of the rule; null: none.", "token-budgets.team_dba")]
     source: Annotated[str | None, Doc("Its file and line.", "limits.yaml:4")]
     considered: Annotated[list[Considered], Doc("The rule that limits it, and similar rules that do not.")]
-    considered_left_out: Annotated[int, Doc("How many rules were considered and are not listed.", 0)]
+    considered_left_out: Annotated[int, Doc("The number of considered rules that are not listed.", 0)]
     possible: Annotated[list[Possible], Doc("Rules that could apply to a descriptor with more entries.")]
     possible_more: Annotated[bool, Doc("Whether there are more of these.", False)]
     amendments: Annotated[list[AmendmentHere], Doc("Amendments that match it.")]
@@ -77,7 +77,7 @@ class Replica(TypedDict):
     """A replica that counts in the same store."""
 
     id: Annotated[str, Doc("Its id, which begins with its host.", "ratelimit-0-5f3a1c")]
-    this: Annotated[bool, Doc("Whether it is the one that answers.", True)]
+    this: Annotated[bool, Doc("Whether it is the replica that answers.", True)]
     version: Annotated[str, Doc("The version of the service.", "0.2.0")]
     generation: Annotated[int | None, Doc("The generation of its rules; null: it has none yet.", 3)]
     hash: Annotated[str | None, Doc("The hash of its rules.")]

@@ -20,18 +20,18 @@ class FieldError(TypedDict):
     """An error in one field, parameter or header of the request."""
 
     field: Annotated[str, Doc("Its name.", "amount")]
-    detail: Annotated[str, Doc("What is wrong with it.", "must be at least 0")]
+    detail: Annotated[str, Doc("The mistake.", "must be at least 0")]
 
 
 class Problem(TypedDict):
     """An error (RFC 9457)."""
 
     type: Annotated[
-        str, Doc("What kind of error it is, for programs.", "urn:ratelimit-service:problem:conflict")
+        str, Doc("The kind of the error, for programs.", "urn:ratelimit-service:problem:conflict")
     ]
     title: Annotated[str, Doc("The same, for people.", "Conflict")]
     status: Annotated[int, Doc("The status of the response.", 409, minimum=400, maximum=599)]
-    detail: Annotated[str, Doc("What happened, and what to do.", "another change came first")]
+    detail: Annotated[str, Doc("The error, and what to do about it.", "another change came first")]
     errors: Annotated[list[FieldError], Doc("The fields with errors; empty if the error is in none of them.")]
 
 

@@ -102,22 +102,22 @@ class DomainInForce(TypedDict):
     rules: Annotated[int, Doc("How many rules it has.", 7)]
     limits_as_data: Annotated[int, Doc("How many limits as data it has.", 0)]
     unmatched: Annotated[
-        Literal["allow", "deny"], Doc("Whether a descriptor without a rule is let through or refused.")
+        Literal["allow", "deny"], Doc("Whether a descriptor without a rule is allowed or refused.")
     ]
     required_keys: Annotated[list[str], Doc("Keys that the descriptors of a request must have.")]
 
 
 class RuleProblem(TypedDict):
-    """What was wrong with the last load."""
+    """A problem of the last load."""
 
     file: Annotated[str, Doc("The file.", "limits.yaml")]
     line: Annotated[int | None, Doc("The line.", 3)]
     path: Annotated[str | None, Doc("The path of the value in the file.", "descriptors[0].rate_limit.unit")]
-    problem: Annotated[str, Doc("What is wrong, and what would be right.")]
+    problem: Annotated[str, Doc("The mistake, and a correction.")]
 
 
 class Rules(TypedDict):
-    """The rules in force, and what was wrong with the last load."""
+    """The rules in force, and the problems of the last load."""
 
     generation: Annotated[int | None, Doc("Increases with each new set of rules; equal on all replicas.", 3)]
     hash: Annotated[str | None, Doc("Equal on replicas with the same rules.", "5c1f0a6be2d94c07")]
@@ -180,7 +180,7 @@ class Amendment(TypedDict):
     since: Annotated[str, Doc("When it was made.", "2026-11-28T10:00:00Z", format="date-time")]
     author: Annotated[str, Doc("Its author.", "ana")]
     reason: Annotated[str, Doc("Why.", "launch of the new search")]
-    blocks: Annotated[bool, Doc("Whether it lets nothing through.", False)]
+    blocks: Annotated[bool, Doc("Whether it blocks all requests.", False)]
 
 
 class AmendmentList(TypedDict):
@@ -196,17 +196,17 @@ class Window(TypedDict):
 
     window: Annotated[str, Doc("Its name, as in the counter's key.", "hour")]
     name: Annotated[str | None, Doc("The name of its limit.")]
-    state: Annotated[State, Doc("How close its use is to the limit.")]
+    state: Annotated[State, Doc("The state of its usage: how close it is to the limit.")]
     used: Annotated[int | None, Doc("Its use; null: the counter is not a number.", 4_211)]
     limit: Annotated[int | None, Doc("The limit of the rule; null: no rule is known for the counter.", 5_000)]
     effective_limit: Annotated[int | None, Doc("The limit after limits as data and amendments.", 6_000)]
-    remaining: Annotated[int | None, Doc("What is left of it.", 1_789)]
+    remaining: Annotated[int | None, Doc("The remaining amount.", 1_789)]
     share: Annotated[float, Doc("The used share of it; 1 if it is 0.", 0.7018)]
     amended_by: Annotated[list[str], Doc("The ids of the amendments that change the limit.")]
     held: Annotated[int | None, Doc("Tokens set aside for requests in flight; null: not known.")]
     burn_per_second: Annotated[float | None, Doc("The current rate of use; null: not known yet.", 1.25)]
     runs_out_at: Annotated[
-        str | None, Doc("When nothing will be left; null: not before it resets.", format="date-time")
+        str | None, Doc("When it will be exhausted; null: not before it resets.", format="date-time")
     ]
     forecast_by: Annotated[
         Basis | None,
@@ -273,7 +273,7 @@ class CounterHeld(TypedDict):
 class Edit(TypedDict):
     """One edit, and its effect."""
 
-    action: Annotated[Literal["put", "remove", "reset"], Doc("What was done.")]
+    action: Annotated[Literal["put", "remove", "reset"], Doc("The operation.")]
     id: Annotated[str | None, Doc("The amendment's id; null: a reset.")]
     domain: Annotated[str | None, Doc("Its domain; null: there was no such amendment.", "token-budgets")]
     descriptor: Annotated[str | None, Doc("Its target.", "team=dba")]

@@ -59,7 +59,7 @@ class Token:
         try:
             problem = await self._watched.look()
         except StuckError as error:
-            self._log.error("a file does not answer: the token before stays valid", error=str(error))
+            self._log.error("a file does not answer: the previous token stays valid", error=str(error))
             return
         if problem:
             self._log.error(

@@ -1,4 +1,4 @@
-"""What the options of several commands share: kinds of values, and options."""
+"""Kinds of values and options that several commands share."""
 
 from __future__ import annotations
 

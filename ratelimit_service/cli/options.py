@@ -27,7 +27,7 @@ from .operating.change_options import change
 from .operating.options import COMMANDS as OPERATING
 
 _MOST_HITS = 2**64 - 1
-"""What the protocol has room for."""
+"""The largest number in the protocol."""
 
 
 # serve

@@ -42,7 +42,8 @@ class CurrentReceivers:
             if str(error) != self._refused:
                 self._refused = str(error)
                 self._log.error(
-                    "receivers of events cannot be read, and those before stay in use", error=self._refused
+                    "receivers of events cannot be read: the previous receivers stay in use",
+                    error=self._refused,
                 )
             return False
         if self.receivers == before:

@@ -189,7 +189,7 @@ class Delivery:
                 raise
             problem = str(error)
         if problem and problem != self._secret_problem:
-            said = "a secret cannot be used, and the one before stays in use"
+            said = "a secret cannot be used: the previous secret stays in use"
             self._log.error(said, receiver=receiver.name, file=file, error=problem)
         self._secret_problem = problem
         return self._secret[1]

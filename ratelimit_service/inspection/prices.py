@@ -43,7 +43,9 @@ class Prices:
         except StuckError as error:
             problem = str(error)
         if problem:
-            self._log.error("the file of prices cannot be used: those before stay in force", error=problem)
+            self._log.error(
+                "the file of prices cannot be used: the previous prices stay in force", error=problem
+            )
         elif self.models is not before:
             self._log.info("prices were read again", file=self._file)
 

@@ -85,7 +85,7 @@ class Certificates:
             try:
                 material = self._read()
             except Unusable as error:
-                self._log.error(f"the certificate before stays in use: {error}", port=self._what)
+                self._log.error(f"the previous certificate stays in use: {error}", port=self._what)
                 return False
             if material[:3] == self._material[:3]:
                 return False

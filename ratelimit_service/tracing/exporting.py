@@ -106,7 +106,7 @@ class Exporting:
         self._thread.join(patience)
         if self._thread.is_alive():
             self._exporter.shutdown()  # ends its pauses between attempts
-            self._log.warning("spans are lost: the collector does not take them", notes=len(self._notes))
+            self._log.warning("spans are lost: the collector does not accept them", notes=len(self._notes))
 
     def _run(self) -> None:
         ready = self._notes.ready

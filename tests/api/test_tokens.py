@@ -102,5 +102,5 @@ async def test_the_token_stays_valid_while_its_file_hangs(
     monkeypatch.setattr("ratelimit_service.runtime.watched_file._ANSWERS_WITHIN", 0.05)
     with capture_logs() as logged:
         assert Role.ADMIN is await role(tokens, clock, FIRST)
-    assert ["a file does not answer: the token before stays valid"] == [line["event"] for line in logged]
+    assert ["a file does not answer: the previous token stays valid"] == [line["event"] for line in logged]
     os.close(os.open(file, os.O_WRONLY))  # release the thread

@@ -62,7 +62,7 @@ def test_log_lines_that_are_quoted_exist() -> None:
     source = "".join(file.read_text("utf-8") for file in (ROOT / "ratelimit_service").rglob("*.py"))
     quoted = [
         *("Redis is away", "Redis is back", "charges are lost", "came back empty", "certificate renewed"),
-        *("the certificate before stays in use", "the counters are written again"),
+        *("the previous certificate stays in use", "the counters are written again"),
     ]
     assert [] == [line for line in quoted if f"{line}`" not in TEXT and f"`{line}" not in TEXT]
     assert [] == [line for line in quoted if line not in source]

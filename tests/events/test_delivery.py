@@ -254,7 +254,7 @@ async def test_an_invalid_secret_keeps_the_previous_one(tmp_path: Path) -> None:
             signature = base64.b64encode(hmac.digest(secret, content, hashlib.sha256)).decode()
             assert f"v1,{signature}" == got.headers["webhook-signature"]
     assert 0 == made.failures
-    said = [log["error"] for log in logs if "the one before stays in use" in log["event"]]
+    said = [log["error"] for log in logs if "the previous secret stays in use" in log["event"]]
     assert 2 == len(said)
     assert ("16 bytes" in said[0], "base64" in said[1]) == (True, True)
 

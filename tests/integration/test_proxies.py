@@ -115,7 +115,7 @@ async def test_a_proxy_is_detected_and_logged_once(spread: Spread) -> None:
         await store.ping()
         await store.start()
     await store.close()
-    assert ["this Redis is a proxy before several servers"] == [
+    assert ["this Redis is a proxy in front of several servers"] == [
         line["event"].partition(":")[0] for line in logs
     ]
 

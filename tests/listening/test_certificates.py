@@ -156,7 +156,7 @@ def test_a_broken_renewal_keeps_the_previous_certificate(
     assert (other.certificate, other.key) == certificates.material[:2]
     said = f"the key in {key} does not belong to the certificate in {certificate}"
     assert [
-        ("error", f"the certificate before stays in use: {said}"),
+        ("error", f"the previous certificate stays in use: {said}"),
         ("info", "certificate renewed"),
     ] == [(line["log_level"], line["event"]) for line in logged]
 
@@ -170,7 +170,7 @@ def test_missing_files_are_handled_as_broken_ones(tmp_path: Path, pair: Pair) ->
         Path(key).unlink()
         assert [False] * 3 == [certificates.renewed() for _ in range(3)]
     said = f"{key} cannot be read: No such file or directory"
-    assert [f"the certificate before stays in use: {said}"] == [line["event"] for line in logged]
+    assert [f"the previous certificate stays in use: {said}"] == [line["event"] for line in logged]
     assert before is certificates.material
 
 

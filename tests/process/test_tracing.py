@@ -279,7 +279,7 @@ def test_a_collector_that_hangs_does_not_delay_calls(config: str, collector: Col
         assert (200, "OK") == service.health()
         service.signal(signal.SIGTERM)
         assert 0 == service.ended()
-    assert 1 == len(service.events("spans are lost: the collector does not take them"))
+    assert 1 == len(service.events("spans are lost: the collector does not accept them"))
 
 
 def test_the_log_has_the_error_of_a_failing_collector(config: str, collector: Collector) -> None:

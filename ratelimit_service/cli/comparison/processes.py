@@ -30,7 +30,7 @@ timeout of its calls.
 """
 
 _NICE = 5
-"""How much lower the priority of the comparison is, so that the tee goes first if cores are scarce."""
+"""By how much the priority of the comparison is lower, so that the tee gets CPU first."""
 
 
 class SecondService(NamedTuple):

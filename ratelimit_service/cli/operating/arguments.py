@@ -1,4 +1,4 @@
-"""What the options of the commands for operators share."""
+"""The common options of the commands for operators."""
 
 from __future__ import annotations
 

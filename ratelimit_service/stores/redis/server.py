@@ -43,7 +43,7 @@ _PROBES = tuple(hashlib.sha256(bytes([number])).hexdigest()[:12] for number in r
 _WARNINGS = {
     Spread.SLOTS: "this Redis is sharded behind its address: requests are atomic within a slot, "
     "one script call for each",
-    Spread.TAGS: "this Redis is a proxy before several servers: requests are atomic within a bucket, "
+    Spread.TAGS: "this Redis is a proxy in front of several servers: requests are atomic within a bucket, "
     "one script call for each",
 }
 
