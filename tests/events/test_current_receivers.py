@@ -76,7 +76,7 @@ def test_an_invalid_file_keeps_the_receivers_and_is_reported_once(text: str | No
     with capture_logs() as logs:
         assert [False, False] == [configured.look(), configured.look()]
     assert (["a"], 1) == (names(configured), len(logs))
-    assert "those before stay in use" in logs[0]["event"]
+    assert "the previous receivers stay in use" in logs[0]["event"]
     assert "EVENTS_WEBHOOKS" in logs[0]["error"]
     file.write(entry("b", "http://b.example"))
     assert (True, ["b"]) == (configured.look(), names(configured))

@@ -39,7 +39,7 @@ class UsageQuery(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What was spent in one period. `keys` are those of the buckets that are added up."""
+    """The usage in one period. `keys` are the keys of the summed buckets."""
 
     start: int
     end: int
