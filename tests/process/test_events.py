@@ -174,7 +174,7 @@ def test_receivers_follow_their_file_and_rules_select_them(
                 "notify" in webhook.events[0],
             )
             write(file, "receivers: [")
-            wait_for("the complaint", lambda: "those before stay in use" in service.log)
+            wait_for("the complaint", lambda: "the previous receivers stay in use" in service.log)
             caller.ask("llm", "team", "dba", hits=3_000, timeout=PATIENCE)
             wait_for("the next event", lambda: len(webhook.got) >= 2)
         assert [] == other.got
