@@ -185,3 +185,32 @@ def test_an_engine_that_answers_is_enough(tmp_path: Path, name: str, variable: s
         text=True,
     )
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("program", "wrong"),
+    [
+        (None, "python cannot be run"),
+        ("echo False 3.9.2", "python is Python 3.9.2"),
+        ("exit 1", "python cannot be run"),
+    ],
+    ids=["none", "an old one", "a broken one"],
+)
+def test_an_interpreter_that_does_not_fit_is_one_line(
+    tmp_path: Path, program: str | None, wrong: str
+) -> None:
+    """Nothing is created."""
+    python = tmp_path / "python"
+    if program:
+        python.write_text(f"#!/bin/sh\n{program}\n")
+        python.chmod(0o755)
+    done = subprocess.run(
+        ["sh", "tools/make_venv.sh", str(tmp_path / "new")],
+        cwd=REPOSITORY,
+        env={"PATH": "/usr/bin:/bin", "PYTHON": str(python)},
+        capture_output=True,
+        text=True,
+    )
+    advice = "install Python 3.11 or newer, and run `make PYTHON=python3.11 ...`"
+    assert (1, "", f"{tmp_path}/{wrong}: {advice}\n") == (done.returncode, done.stdout, done.stderr)
+    assert not (tmp_path / "new").exists()

@@ -5,8 +5,13 @@ python=${PYTHON:-python3}
 
 if "$1/bin/python" -m pip --version >/dev/null 2>&1; then exit 0; fi
 
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    echo "$python is older than Python 3.11: install Python 3.11 or newer, and run \`make PYTHON=python3.11 ...\`" >&2
+if ! version=$("$python" -c 'import sys; print(sys.version_info >= (3, 11), sys.version.split()[0])' 2>/dev/null); then
+    wrong="$python cannot be run"
+elif [ "${version% *}" != True ]; then
+    wrong="$python is Python ${version#* }"
+fi
+if [ -n "${wrong:-}" ]; then
+    echo "$wrong: install Python 3.11 or newer, and run \`make PYTHON=python3.11 ...\`" >&2
     exit 1
 fi
 sh "$(dirname "$0")/step.sh" "$1" "creating $1 (a few seconds)"
