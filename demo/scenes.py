@@ -27,7 +27,7 @@ TOP_UP = 5_000
 TITLES = (
     "idle: nothing is used",
     "burn: dba uses up its hour",
-    "refusal: dba gets the reason, support goes on",
+    "refusal: dba gets the reason, support continues",
     "refill: an operator tops dba up",
     "workloads: a namespace uses up its minute",
     "books: who used how much",
