@@ -30,7 +30,7 @@ TITLES = (
     "refusal: dba gets the reason, support continues",
     "refill: an operator tops dba up",
     "workloads: a namespace uses up its minute",
-    "books: who used how much",
+    "books: usage by team and user",
 )
 
 DBA_PROMPTS = (
