@@ -92,7 +92,7 @@ coverage: .venv/dev.stamp .venv/native.stamp redis ## Run the tests without gate
 	@.venv/bin/python -m coverage run -m pytest tests --ignore=tests/deploy --ignore=tests/e2e --ignore=tests/faults
 	@.venv/bin/python -m coverage combine --quiet && .venv/bin/python -m coverage report
 
-screenshots: .venv/dev.stamp .venv/native.stamp redis browser ## Make the screenshots of docs/page.md, from the tests of the page.
+screenshots: .venv/dev.stamp .venv/native.stamp redis browser ## Make the screenshots of docs/page.md and the animation of README, from the tests of the page.
 	@SCREENSHOTS=docs/images .venv/bin/python -m pytest --quiet tests/page/test_scenes.py
 
 fuzz: .venv/dev.stamp .venv/native.stamp ## Run the fuzz tests with hundreds of times the input of `make test`.
