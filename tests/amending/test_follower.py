@@ -82,7 +82,7 @@ async def put(store: MemoryAmendments, *amendments: Amendment) -> None:
     await store.apply(Change(key, "ana", "launch", tuple(map(Put, amendments)), NOW))
 
 
-async def test_what_changes_in_the_store_comes_into_force(store: Failing, replica: Replica) -> None:
+async def test_changes_in_the_store_come_into_force(store: Failing, replica: Replica) -> None:
     """An amendment is added, replaced and removed. The planners are informed once of each change, and not of
     reads without one.
     """
@@ -99,7 +99,7 @@ async def test_what_changes_in_the_store_comes_into_force(store: Failing, replic
     assert (3, 2) == (replica.follower.version, replica.changes)
 
 
-async def test_a_replica_that_is_cut_off_keeps_what_it_knows_and_says_how_old_it_is(
+async def test_a_replica_without_the_store_keeps_its_amendments_and_shows_their_age(
     store: Failing, replica: Replica
 ) -> None:
     """It logs one line at the start and one at the end; then it applies the changes that it has missed."""
@@ -124,7 +124,7 @@ async def test_a_replica_that_is_cut_off_keeps_what_it_knows_and_says_how_old_it
     assert "amendments: 2 in force, version 2, read 0.0 s ago" == str(replica.follower.in_step)
 
 
-async def test_a_store_that_has_lost_changes_is_followed_and_an_error_says_so(
+async def test_a_store_that_has_lost_changes_is_followed_with_an_error_in_the_log(
     store: Failing, replica: Replica
 ) -> None:
     """A failover lost the last changes, with or without a new one of the same version; or the store is empty."""
@@ -150,7 +150,7 @@ async def test_a_store_that_has_lost_changes_is_followed_and_an_error_says_so(
     assert ([], "error") == (replica.amounts, logged[0]["log_level"])
 
 
-async def test_ten_thousand_are_taken_over_in_slices_and_only_what_differs(
+async def test_ten_thousand_amendments_are_applied_in_slices_and_later_only_differences(
     store: Failing, replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Calls do not wait for all of them. Another read applies only the differences."""
@@ -190,7 +190,7 @@ def _is_ready(replica: Replica) -> bool:
     return replica.follower.ready
 
 
-async def test_what_has_ended_is_removed_an_hour_later(store: Failing, replica: Replica) -> None:
+async def test_an_ended_amendment_is_removed_an_hour_later(store: Failing, replica: Replica) -> None:
     """One replica removes it, and the audit has its line. An amendment that ends with a window is removed
     after the longest window.
     """
@@ -215,7 +215,7 @@ async def test_what_has_ended_is_removed_an_hour_later(store: Failing, replica: 
     assert "it has ended" == lines[0].reason
 
 
-async def test_what_was_put_anew_is_not_removed_for_having_ended(store: Failing, replica: Replica) -> None:
+async def test_a_prolonged_amendment_is_not_removed(store: Failing, replica: Replica) -> None:
     """Another operator has prolonged it, and this replica has not read that yet."""
     await put(store, to("team=a", 1, until=NOW + 60))
     await replica.follower.try_to_follow()

@@ -109,7 +109,7 @@ async def test_a_top_up_lets_a_team_in_again_until_the_window_ends(desk: Desk) -
     assert "OK: OK 100 3600" == desk.ask()
 
 
-async def test_a_preview_says_what_would_hold_and_changes_nothing(desk: Desk) -> None:
+async def test_a_preview_shows_the_resulting_limits_and_changes_nothing(desk: Desk) -> None:
     """For a change that would be made, and for the removal of one that exists."""
     made = await desk.override("team=*", 50)
     by = desk.by()
@@ -125,7 +125,7 @@ async def test_a_preview_says_what_would_hold_and_changes_nothing(desk: Desk) ->
     assert 1 == len(await desk.operations.audit())
 
 
-async def test_what_a_preview_has_shown_is_what_is_replaced(desk: Desk) -> None:
+async def test_a_change_is_refused_if_the_amendments_differ_from_the_preview(desk: Desk) -> None:
     """If the amendments have changed since the preview, the change is refused."""
     by = desk.by()
     edit = desk.operations.make_override(by, target("team=dba"), 7)
@@ -166,7 +166,7 @@ async def test_a_reset_sets_used_to_0_in_one_window_or_all(desk: Desk) -> None:
     assert [(0, 100), (100,)] == [tuple(dict(one.counters).values()) for one in audited if one is not None]
 
 
-async def test_the_log_of_a_reset_has_what_its_counters_held(desk: Desk) -> None:
+async def test_the_log_of_a_reset_has_the_previous_counts(desk: Desk) -> None:
     """It has no amendment, so it has no `before` and `after`."""
     desk.ask(hits=100)
     with capture_logs() as logged:
@@ -236,7 +236,7 @@ async def test_a_reset_of_a_shared_counter_is_for_all_its_values(desk: Desk) -> 
         ("team=dba", "week", "it has hour, day"),
     ],
 )
-async def test_a_reset_of_nothing_says_why(desk: Desk, text: str, window: str, words: str) -> None:
+async def test_a_reset_without_counters_has_a_reason(desk: Desk, text: str, window: str, words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
         await desk.operations.reset(desk.by(), target(text), window=window)
     assert [] == await desk.operations.audit()

@@ -65,7 +65,7 @@ def server() -> Iterator[Server]:
         yield Server("test", 0, redis=[redis])
 
 
-def test_windows_that_began_anew_are_added_up(server: Server) -> None:
+def test_counts_of_successive_windows_are_summed(server: Server) -> None:
     """There are five hits in the hour, although a new hour began, and five in the day. Other domains are
     ignored.
     """
@@ -82,7 +82,7 @@ def test_windows_that_began_anew_are_added_up(server: Server) -> None:
     ],
     ids=["lost", "too much", "from nowhere", "never written"],
 )
-def test_a_count_that_is_not_what_was_charged_is_found(
+def test_a_count_that_differs_from_the_charges_is_detected(
     server: Server, charged: dict[reconciliation.Bucket, int], wrong: str
 ) -> None:
     """Too few hits, too many, and a bucket that only one side has are all reported."""

@@ -26,7 +26,7 @@ def parsed(asked: LoadRequest) -> RateLimitRequest:
 
 
 @pytest.mark.parametrize("traffic", TRAFFIC)
-def test_every_request_says_what_the_books_have(traffic: str) -> None:
+def test_every_request_agrees_with_the_books(traffic: str) -> None:
     """The domain, and the key, value and hits of each descriptor, are the same."""
     for asked in requests(traffic, 200, 3):
         request = parsed(asked)
@@ -48,7 +48,7 @@ def test_a_shorter_run_is_the_beginning_of_a_longer_one(traffic: str) -> None:
 
 
 @pytest.mark.parametrize("traffic", TRAFFIC)
-def test_the_books_are_the_sum_of_what_each_connection_has_sent(traffic: str) -> None:
+def test_the_books_are_the_sum_of_all_connections(traffic: str) -> None:
     """This holds for each bucket."""
     charged: Counter[tuple[str, str]] = Counter()
     for connection, many in enumerate((40, 7, 0)):
@@ -169,7 +169,7 @@ def test_answers_are_separated_however_they_are_cut(piece: int) -> None:
     assert (2, 1, 1) == (reader.messages, reader.over, reader.failed)
 
 
-def test_the_reader_does_what_the_protocol_asks_of_a_client() -> None:
+def test_the_reader_follows_the_protocol_for_clients() -> None:
     """It acknowledges pings and settings, and tracks the flow-control window."""
     reader = frames.Reader()
     settings = frames.frame(frames.SETTINGS, 0, 0, b"\0\x03\0\0\0\x64")

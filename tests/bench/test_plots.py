@@ -64,7 +64,7 @@ def test_names_are_text_and_not_markup() -> None:
     assert {"<t> & co", "a<b"} <= set(texts(drawing))
 
 
-def test_a_plot_of_nothing_says_so() -> None:
+def test_a_plot_without_data_has_a_message() -> None:
     """It has a message instead of empty axes."""
     for drawing in report.plots(Results({})).values():
         assert "not measured" in texts(drawing)

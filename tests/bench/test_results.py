@@ -166,13 +166,13 @@ def test_a_goal_without_a_run_is_not_measured() -> None:
     assert "yes" == Goal("x", "1", True).verdict
 
 
-def test_a_run_is_marked_where_it_says_something_about_others() -> None:
+def test_a_run_is_marked_if_other_load_affects_it() -> None:
     """† marks other load on the machine, and ‡ a generator at its limit."""
     assert "" == report.marks(run("a", others=0.01, generator=0.89))
     assert " † ‡" == report.marks(run("a", others=0.5, generator=0.95))
 
 
-def test_the_page_says_that_the_machine_was_not_quiet() -> None:
+def test_the_page_reports_that_the_machine_was_busy() -> None:
     """It has the number of such runs among all runs, and the change of the unit at the end."""
     runs = [run(f"nothing/grpcio/{WIDE}"), run(f"nothing again/grpcio/{WIDE}", rate=1_050.0)]
     said = report.quietness(Results(MACHINE, runs))
@@ -202,7 +202,7 @@ def test_the_table_has_units_and_the_share_of_the_transport() -> None:
     )
 
 
-def test_the_parts_of_a_charge_add_up_to_what_was_measured() -> None:
+def test_the_parts_of_a_charge_add_up_to_the_measured_total() -> None:
     """The transport's part is its cost without decisions, less decoding and encoding."""
     stages = dict.fromkeys((*STAGES, OF_NOTHING), 1.0)
     results = Results(

@@ -157,7 +157,7 @@ def test_without_an_explanation_the_status_is_shown() -> None:
     assert ["OK", "  team=dba: 7 of 100 left for this day (a), resets in 2 h 1 min"] == printed(answer)
 
 
-def test_a_limit_that_shows_only_in_refusals_is_no_absence_of_one() -> None:
+def test_a_limit_that_is_shown_only_in_refusals_is_not_reported_as_missing() -> None:
     """With `limit_headers: on_refusal`, the status has the remaining budget and its reset."""
     answer = status(limit_remaining=7)
     answer.statuses[0].duration_until_reset.seconds = 240_721

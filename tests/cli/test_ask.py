@@ -29,14 +29,14 @@ def ask(command: Command, service: Service) -> Callable[..., CommandResult]:
     return run
 
 
-def test_a_check_shows_what_is_left(ask: Callable[..., CommandResult], unique: Unique) -> None:
+def test_a_check_shows_the_remaining_budget(ask: Callable[..., CommandResult], unique: Unique) -> None:
     """It counts nothing, however often it is repeated."""
     team = unique("dba")
     shown = f"OK\n  team={team}: 100 of 100 left for this year (team-budget), resets in T\n"
     assert [(0, shown, "")] * 2 == [ask(f"team={team}"), ask(f"team={team}")]
 
 
-def test_a_limit_that_shows_in_a_refusal_alone_shows_what_is_left(
+def test_a_limit_that_is_shown_only_in_refusals_shows_the_remaining_budget(
     ask: Callable[..., CommandResult], unique: Unique
 ) -> None:
     """It does not say that nothing limits the descriptor."""
@@ -69,7 +69,7 @@ def test_negative_hits_are_given_back(ask: Callable[..., CommandResult], unique:
     assert " 40 of 100 left " in ask(f"team={team}").out
 
 
-def test_several_descriptors_are_asked_about_together(
+def test_several_descriptors_are_sent_in_one_request(
     ask: Callable[..., CommandResult], unique: Unique
 ) -> None:
     """They are in one request. Each has a line, including those without a limit."""
@@ -124,7 +124,7 @@ def test_every_window_is_shown_with_its_budget_in_full(
     ],
     ids=["shadow", "quota", "replaced"],
 )
-def test_a_rule_that_does_not_refuse_says_why(
+def test_the_reason_why_a_rule_does_not_refuse_is_shown(
     ask: Callable[..., CommandResult], descriptors: list[str], code: int, shown: str
 ) -> None:
     """Rules that are over their limit but let the request pass, and rules that another one replaces."""
@@ -196,7 +196,7 @@ def test_json_has_the_explanation_with_whole_numbers(
     assert ["5000", "30000000000"] == [str(window["limit"]) for window in known["windows"]]
 
 
-def test_commas_and_backslashes_can_be_asked_about(ask: Callable[..., CommandResult], unique: Unique) -> None:
+def test_values_may_contain_commas_and_backslashes(ask: Callable[..., CommandResult], unique: Unique) -> None:
     r"""`\,` is a comma and `\\` a backslash of the value; a charge under one spelling is visible under the
     other.
     """
@@ -206,7 +206,7 @@ def test_commas_and_backslashes_can_be_asked_about(ask: Callable[..., CommandRes
     assert 0 == ask(rf"team={name}\,b,model=c", "--hits", "1").code
 
 
-def test_bytes_that_are_not_utf8_can_be_asked_about(
+def test_values_may_contain_bytes_that_are_not_utf_8(
     ask: Callable[..., CommandResult], unique: Unique
 ) -> None:
     """The bytes from the shell are sent unchanged, and shown escaped."""
@@ -261,7 +261,7 @@ def test_an_invalid_server_address_is_reported(command: Command, server: str) ->
     ],
     ids=["domain", "hits"],
 )
-def test_what_the_protocol_cannot_carry_is_refused(command: Command, arguments: list[str], said: str) -> None:
+def test_values_beyond_the_protocol_are_refused(command: Command, arguments: list[str], said: str) -> None:
     """A domain that is not text, or more hits than fit."""
     code, _, err = command("ask", *arguments)
     assert (2, True) == (code, f"ratelimit-service ask: error: argument {said}" in err)

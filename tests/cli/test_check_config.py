@@ -64,7 +64,7 @@ def test_all_mistakes_are_reported_together(command: Command, tmp_path: Path) ->
     ]
 
 
-def test_a_warning_is_an_error_where_that_is_asked_for(command: Command, tmp_path: Path) -> None:
+def test_strict_turns_warnings_into_errors(command: Command, tmp_path: Path) -> None:
     """--strict, for pipelines: some mistakes are accepted, because envoyproxy/ratelimit accepts them."""
     path = str(write(tmp_path, warns=WARNS))
     code, out, _ = command("check-config", path)
@@ -73,7 +73,7 @@ def test_a_warning_is_an_error_where_that_is_asked_for(command: Command, tmp_pat
     assert (1, warning.replace("warning", "error", 1) + "\n", "") == command("check-config", path, "--strict")
 
 
-def test_files_of_one_domain_are_merged_where_that_is_asked_for(command: Command, tmp_path: Path) -> None:
+def test_files_of_one_domain_are_merged_on_request(command: Command, tmp_path: Path) -> None:
     """--merge-domains, or the variable of the service."""
     path = str(
         write(tmp_path, a=GOOD.format(domain="d"), b=GOOD.format(domain="d").replace("team", "namespace"))
@@ -104,7 +104,7 @@ def test_settings_of_the_service_do_not_matter(command: Command, tmp_path: Path)
     assert 0 == command("check-config", str(path), BACKEND_TYPE="memcache", REDIS_URL="nowhere").code
 
 
-def test_it_does_not_load_what_serves() -> None:
+def test_check_config_does_not_import_the_server() -> None:
     """It runs in hooks and pipelines, which should not wait for unused imports."""
     script = (
         "import sys; from ratelimit_service.cli import checking; "

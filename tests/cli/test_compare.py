@@ -169,7 +169,7 @@ def test_a_decision_log_is_replayed(
     assert "30 requests: " in compare(same, "--replay", str(log), "--requests", "30", theirs=theirs)[1]
 
 
-def test_what_is_not_replayed_is_reported(
+def test_lines_that_are_not_replayed_are_reported(
     compare: Compare, serving: Callable[..., Service], tmp_path: Path
 ) -> None:
     """Lines of another kind, and values that the log has cut."""
@@ -191,7 +191,7 @@ def test_what_is_not_replayed_is_reported(
     ],
     ids=["nothing", "no file", "no rules", "both", "half a pair"],
 )  # fmt: skip
-def test_what_it_cannot_do_is_reported(
+def test_an_impossible_comparison_is_reported(
     compare: Compare, serving: Callable[..., Service], options: list[str], complaint: str
 ) -> None:
     """The error is one line, with exit code 1."""
@@ -199,7 +199,7 @@ def test_what_it_cannot_do_is_reported(
     assert (1, "", True) == (code, out, complaint in err)
 
 
-def test_a_service_that_is_not_there_is_named(
+def test_an_unreachable_service_is_named(
     command: Command, serving: Callable[..., Service], rules: Path
 ) -> None:
     """It may be the first or the second one."""
@@ -345,7 +345,7 @@ def resident(pid: int) -> int:
     return int(line.split()[1])
 
 
-def test_what_serves_does_not_know_the_command() -> None:
+def test_the_server_does_not_import_the_comparison() -> None:
     """Only the command itself imports its modules."""
     script = "import sys; import ratelimit_service.cli.options; print([m for m in sys.modules if 'compar' in m and 'ratelimit' in m])"
     done = subprocess.run(

@@ -23,12 +23,12 @@ descriptors:
 """
 
 
-def test_a_manifest_is_printed_as_the_file_that_says_the_same(command: Command) -> None:
+def test_a_manifest_is_converted_to_a_file_with_the_same_rules(command: Command) -> None:
     """It goes to stdout, so that it can be redirected to a file."""
     assert (0, PRINTED, "") == command("convert", str(CONFIGMAP))
 
 
-def test_what_is_printed_can_be_printed_again(command: Command, tmp_path: Path) -> None:
+def test_a_converted_file_is_converted_to_itself(command: Command, tmp_path: Path) -> None:
     """A configuration is converted to itself."""
     file = tmp_path / "config.yaml"
     file.write_text(command("convert", str(CONFIGMAP)).out)
@@ -50,7 +50,7 @@ def test_several_configurations_are_several_documents(command: Command) -> None:
     ] == [line for line in err.splitlines() if not line.startswith("warning: ")]
 
 
-def test_what_cannot_be_served_is_not_printed(command: Command) -> None:
+def test_an_invalid_manifest_is_not_printed(command: Command) -> None:
     """Errors go to stderr, and stdout stays empty."""
     bad = MANIFESTS / "bad" / "no_data.yaml"
     code, out, err = command("convert", str(bad))

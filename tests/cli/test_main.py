@@ -33,7 +33,7 @@ def test_help_lists_every_command(command: Command) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["serve", "--help"]], ids=" ".join)
-def test_help_and_the_version_do_not_wait_for_what_serves(arguments: list[str]) -> None:
+def test_help_and_the_version_do_not_import_the_server(arguments: list[str]) -> None:
     """Shells ask for them on each completion, and images in their builds."""
     script = (
         "import sys, atexit; from ratelimit_service.__main__ import main; "
@@ -95,7 +95,7 @@ def test_options_may_stand_between_arguments(command: Command, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("text, code", [("true", 0), ("false", 1), ("", 1), ("yes", 1)])
-def test_a_variable_says_whether_files_are_merged(
+def test_a_variable_selects_whether_files_are_merged(
     command: Command, tmp_path: Path, text: str, code: int
 ) -> None:
     """It is read as `serve` reads it."""
@@ -106,7 +106,7 @@ def test_a_variable_says_whether_files_are_merged(
     assert ("MERGE_DOMAIN_CONFIG is not a boolean" in ended.err) is (text in ("", "yes"))
 
 
-def test_a_pipe_whose_reader_leaves_is_no_failure_to_explain() -> None:
+def test_a_closed_pipe_causes_no_traceback() -> None:
     """`ratelimit-service ... | head` prints no traceback."""
     read = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.close()"], stdin=subprocess.PIPE)
     assert read.stdin is not None

@@ -252,7 +252,7 @@ def test_without_rules_the_descriptor_is_taken_as_it_stands(reset: Reset, tmp_pa
     assert err.startswith("note: the rules could not be loaded, ")
 
 
-def test_what_the_service_counted_is_there_again(
+def test_a_reset_restores_the_budget(
     command: Command, service: Service, redis_server: RedisServer, config: Path
 ) -> None:
     """A team that has exhausted its budget can continue."""

@@ -115,7 +115,7 @@ def test_every_key_has_the_prefix() -> None:
         (2**64 - 1, 0, True, -COUNTER_MAX),
     ],
 )
-def test_the_amount_is_what_a_store_can_add(
+def test_amounts_are_within_the_range_of_a_counter(
     own: int | None, addend: int, negative: bool, expected: int
 ) -> None:
     """0 for checks, below 0 for refunds, and no more than a counter can hold."""

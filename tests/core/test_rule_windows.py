@@ -68,7 +68,7 @@ def test_a_new_window_is_shared_from_its_first_second() -> None:
     ]
 
 
-def test_what_is_shared_is_bounded_and_released_with_the_planner() -> None:
+def test_shared_windows_are_bounded_and_released_with_the_planner() -> None:
     """Strangers choose the places of descriptors, and the limits that requests bring."""
     by = planner()
     for amount in range(100):

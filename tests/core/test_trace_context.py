@@ -44,13 +44,13 @@ def test_a_traceparent_names_the_parent(traceparent: bytes, sampled: bool) -> No
         b"01-" + IDS + b"-01more",
     ],
 )
-def test_what_is_not_valid_names_no_parent(traceparent: bytes) -> None:
+def test_an_invalid_trace_context_has_no_parent(traceparent: bytes) -> None:
     """Ids of zeros are not valid either."""
     assert parent_of(traceparent) is None
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_raise(traceparent: bytes) -> None:
+def test_arbitrary_bytes_raise_no_error(traceparent: bytes) -> None:
     """A stranger may send any."""
     parent = parent_of(traceparent)
     assert parent is None or (parent.trace_id and parent.span_id)

@@ -260,7 +260,7 @@ def test_the_bounds_on_the_page_are_those_of_the_code() -> None:
     assert DEFAULTS["REQUEST_MAX_ENTRIES"] == BOUNDS["entries in all, REQUEST_MAX_ENTRIES"]
 
 
-def test_what_a_connection_counts_with_tls_is_on_the_page() -> None:
+def test_the_bytes_of_a_connection_with_tls_are_on_the_page() -> None:
     """And how many of them there are by default."""
     text = PAGE.read_text("utf-8")
     half = int(DEFAULTS["GRPC_MAX_BYTES"]) // 2

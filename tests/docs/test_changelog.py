@@ -49,7 +49,7 @@ def noted(name: str) -> bool:
     return f"`{name}`" in notes() or any(name.startswith(each) for each in re.findall(r"`(\w+_)\*`", notes()))
 
 
-def test_every_setting_that_is_different_has_a_note() -> None:
+def test_every_changed_setting_has_an_upgrade_note() -> None:
     """Another default, one that is gone, and one that the previous version ignored with a warning."""
     before, now = both("settings.md")
     different = {name for name in before if before[name] != now.get(name)}

@@ -20,7 +20,7 @@ def table(text: str) -> dict[str, dict[str, str]]:
     return {name: dict(zip(lines[0][1:], cells, strict=True)) for name, *cells in lines[2:]}
 
 
-def test_the_readme_says_of_each_project_what_the_comparison_has_a_source_for() -> None:
+def test_the_table_of_the_readme_agrees_with_the_comparison() -> None:
     sourced, shown = table(COMPARISON), table(README)
     assert len(shown) > 5
     for name, cells in shown.items():

@@ -117,7 +117,7 @@ def test_every_variable_of_upstream_stands_in_the_table_once() -> None:
     assert sorted({*UPSTREAM, *NEWER}) == sorted(name for names in verdicts().values() for name in names)
 
 
-def test_a_variable_is_what_the_table_says_of_it() -> None:
+def test_each_variable_has_the_documented_default() -> None:
     """It has upstream's default where the table does not say that it is different; else it means nothing
     here.
     """

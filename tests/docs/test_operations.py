@@ -38,7 +38,7 @@ def test_every_alert_has_its_section_and_every_section_its_alert() -> None:
 
 
 @pytest.mark.parametrize("alert", runbooks())
-def test_a_section_says_what_it_means_and_what_to_do(alert: str) -> None:
+def test_each_runbook_has_a_meaning_and_an_action(alert: str) -> None:
     """First the one, then the other."""
     meaning, _, remedy = runbooks()[alert].partition("**Do:**")
     assert len(meaning.split()) >= 8
@@ -57,7 +57,7 @@ def test_the_tests_that_are_named_exist() -> None:
     assert named
 
 
-def test_log_lines_that_are_quoted_exist() -> None:
+def test_quoted_log_lines_exist() -> None:
     """A line that is quoted is one that somebody can search for."""
     source = "".join(file.read_text("utf-8") for file in (ROOT / "ratelimit_service").rglob("*.py"))
     quoted = [

@@ -89,7 +89,7 @@ def test_every_yaml_with_a_domain_is_loaded() -> None:
 
 
 @each_page
-def test_links_lead_somewhere(page: Path) -> None:
+def test_every_link_has_a_target(page: Path) -> None:
     """Every relative link names a file that there is, and every anchor a heading of it."""
     lost = []
     for target in re.findall(r"""(?:\]\(| (?:src|srcset)=")([^)"\s]+)[)"]""", page.read_text("utf-8")):
@@ -124,7 +124,7 @@ def test_the_index_lists_every_page() -> None:
 
 
 @each_page
-def test_settings_and_metrics_that_are_named_exist(page: Path) -> None:
+def test_mentioned_settings_and_metrics_exist(page: Path) -> None:
     """A variable that is misspelt here would be misspelt in somebody's deployment."""
     text = page.read_text("utf-8")
     known = {setting.name for setting in documented()}
@@ -232,7 +232,7 @@ def test_the_recorded_differences_are_explained() -> None:
         assert reason in bullets
 
 
-def test_the_layout_is_the_real_one() -> None:
+def test_the_documented_layout_is_the_real_one() -> None:
     """The tree in docs/architecture.md has every room of the package, and nothing that there is not."""
     page = ROOT / "docs" / "architecture.md"
     (tree,) = [block.text for block in blocks(page) if "ratelimit_service/\n" in block.text]

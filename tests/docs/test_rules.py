@@ -193,7 +193,7 @@ def test_windows_begin_and_end_as_the_table_says() -> None:
 
 
 @tables_of_pages("limits", "default of count_refused")
-def test_what_is_refused_is_counted_where_the_table_says(table: Table) -> None:
+def test_refused_requests_are_counted_as_the_table_shows(table: Table) -> None:
     """The default of count_refused, by the kind of the limits."""
     rules = [
         "rate_limit: {unit: hour, tokens_per_unit: 1}",
@@ -286,7 +286,7 @@ def headers_of(decision: Decision) -> list[str]:
     return [f"{header.name}: {header.value}" for header in decision.headers]
 
 
-async def test_a_refused_caller_receives_what_the_page_says() -> None:
+async def test_a_refused_caller_gets_the_documented_answer() -> None:
     """Headers and body of the default settings, soon before the hour ends and long before, and all headers
     that there are.
     """
@@ -326,7 +326,7 @@ def log() -> Iterator[io.StringIO]:
     structlog.reset_defaults()
 
 
-async def test_what_can_be_seen_coming_is_what_the_page_shows(log: io.StringIO) -> None:
+async def test_log_lines_and_metrics_are_those_on_the_page(log: io.StringIO) -> None:
     """The lines of the log, the metrics and the decision log after the charge that is shown."""
     rules, asked, logged, shown, decided = section(BUDGETS, "## Warnings, gauges and the decision log")
     written: list[bytes] = []
@@ -363,7 +363,7 @@ def untimed(lines: str) -> list[dict[str, object]]:
 # Manifests
 
 
-def test_commands_on_manifests_print_what_the_page_says(
+def test_commands_on_manifests_print_the_documented_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each `yaml file=…` is that file, and each console block is run where it is."""

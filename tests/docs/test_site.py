@@ -22,7 +22,7 @@ def test_every_page_is_in_the_navigation_once() -> None:
 
 
 @pytest.mark.parametrize("page", LISTED)
-def test_a_page_begins_with_a_title_and_what_it_is_for(page: str) -> None:
+def test_a_page_begins_with_a_title_and_its_purpose(page: str) -> None:
     title, blank, first, *_ = (REPOSITORY / page).read_text().splitlines()
     assert title.startswith("# ")
     assert "" == blank

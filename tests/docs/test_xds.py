@@ -43,7 +43,7 @@ def test_the_overlay_completes_a_policy_of_envoy_gateway() -> None:
     assert placeless(expected) == placeless(rules(resource("shop/gw/http", policy), OVERLAY))
 
 
-def test_the_metadata_means_what_the_same_keys_mean_in_a_file() -> None:
+def test_keys_in_metadata_have_the_same_effect_as_in_a_file() -> None:
     keys = yaml.safe_load(METADATA)
     sent = rules(resource("d", limit("team", 7, "minute", **keys)))
     written = {"domain": "d", "descriptors": [{"key": "team", **keys["metadata"]["ratelimit-service"]}]}

@@ -147,7 +147,7 @@ async def test_a_store_that_cannot_be_read_is_an_error_until_it_can() -> None:
     assert ["a"] == await bench.users()
 
 
-async def test_pages_share_a_sweep_and_read_what_is_used_anew() -> None:
+async def test_pages_share_a_sweep_and_read_current_counts() -> None:
     """The order is that of the sweep, and the use on a page is current."""
     bench = Bench()
     bench.store.charge("a", amount=5)
@@ -183,7 +183,7 @@ async def test_rules_and_amendments_that_have_changed_hold_at_once() -> None:
     assert 7 == (budget.windows[0].limit.amount if budget.windows[0].limit else None)
 
 
-async def test_what_amendments_name_is_listed_before_it_counts_anything() -> None:
+async def test_buckets_with_amendments_are_listed_before_they_count_anything() -> None:
     bench = Bench()
     bench.amendments.put(override(parse("d", "user=a"), 0, since=int(NOW), author="ana", reason="r"))
     bench.amendments.put(override(parse("d", "user=b*"), 0, since=int(NOW), author="ana", reason="r"))
@@ -220,7 +220,7 @@ async def test_a_cursor_that_was_made_up_is_refused(cursor: str) -> None:
         await bench.lister.budgets(ANY, cursor)
 
 
-def test_a_cursor_says_the_same_again() -> None:
+def test_a_cursor_can_be_parsed_again() -> None:
     cursor = Cursor("127.0.0.1:1 5", (-1 / 3, "p\n{d|user=é}"))
     assert cursor == read_cursor(str(cursor))
     assert Cursor() == read_cursor("")
@@ -254,7 +254,7 @@ async def test_a_list_is_for_a_target_of_amendments() -> None:
         await bench.lister.budgets(query._replace(domain=""))
 
 
-async def test_a_budget_that_is_looked_at_says_how_fast_it_is_used() -> None:
+async def test_a_viewed_budget_has_its_rate() -> None:
     """It also has the time of exhaustion if that is before the reset. 20 minutes of the hour and 8 h 20 min
     of the day have passed.
     """
@@ -265,7 +265,7 @@ async def test_a_budget_that_is_looked_at_says_how_fast_it_is_used() -> None:
     assert [NOW + 400 / 0.5, 0] == [window.runs_out for window in budget.windows]
 
 
-async def test_a_store_that_fails_on_the_way_leaves_what_was_found() -> None:
+async def test_a_store_failure_during_a_sweep_keeps_the_found_budgets() -> None:
     """The page names the missing part."""
     bench = Bench()
     bench.store.charge(*map(str, range(50)))

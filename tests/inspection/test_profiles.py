@@ -81,7 +81,7 @@ async def learned(profiles: Profiles, ledger: LedgerRule) -> Profile | None:
 @pytest.mark.parametrize(
     "ledger", [LedgerRule(), LedgerRule(zone="Asia/Kathmandu")], ids=["UTC", "Kathmandu"]
 )
-async def test_a_profile_is_learned_from_what_was_charged(store: CounterStore, ledger: LedgerRule) -> None:
+async def test_a_profile_is_learned_from_charges(store: CounterStore, ledger: LedgerRule) -> None:
     """Refunds are subtracted. Its hours are those of UTC also if those of the time zone begin a quarter later."""
     replica = Replica(team(ledger), store=store)
     await spend(replica, KEPT_DAYS)
@@ -154,7 +154,7 @@ async def test_a_redis_that_refuses_the_reads_leaves_forecasts_to_the_rate(redis
     assert None is profiles.of(BUCKET, LedgerRule())
 
 
-async def test_only_so_many_buckets_have_a_profile() -> None:
+async def test_the_number_of_profiles_is_bounded() -> None:
     """Those without history make room for others, and those that nobody asks for do after two days."""
     clock, store = Moved(), MemoryStore(lambda: MIDNIGHT)
     teams = [f"team={name}" for name in ("a", "b", "c", "d")]

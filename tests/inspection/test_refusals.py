@@ -67,7 +67,7 @@ def limiter() -> Noted:
     return Noted()
 
 
-def test_a_refusal_says_what_was_refused_and_why(limiter: Noted) -> None:
+def test_a_refusal_has_its_bucket_and_its_reason(limiter: Noted) -> None:
     """A limit has its window, and a block or a domain its reason. Allowed requests are not noted."""
     refusals = limiter.refusals
     limiter.charge((b"team", b"dba"), hits=150)
@@ -149,7 +149,7 @@ class Reading:
         await self.series.step()
 
 
-async def test_a_series_has_what_was_charged_in_each_step() -> None:
+async def test_a_series_has_the_charges_of_each_step() -> None:
     """A reset or a new window is not a charge. A failed read leaves a gap."""
     bench = Reading()
     bench.used = 100

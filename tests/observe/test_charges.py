@@ -84,7 +84,7 @@ def test_a_rule_that_was_never_charged_has_no_histogram() -> None:
     assert {} == sizes(metrics)
 
 
-def test_histograms_beyond_the_bound_are_added_up() -> None:
+def test_histograms_beyond_the_bound_are_summed() -> None:
     """METRICS_MAX_SERIES counts series, of which a histogram has seventeen; those shown keep their labels."""
     metrics = Metrics(max_series=3 * 17)
     count(metrics, descriptor("quarter=x", 2))

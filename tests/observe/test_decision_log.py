@@ -143,7 +143,7 @@ async def test_the_log_of_refusals_has_the_requests_that_were_refused() -> None:
     assert [[["user", "al"]], [["user", "bo"]]] == [line["descriptor"] for line in replica.lines()]
 
 
-async def test_what_global_shadow_mode_lets_through_is_not_refused() -> None:
+async def test_requests_that_global_shadow_mode_allows_are_not_logged_as_refused() -> None:
     """In the log of all, the verdicts differ."""
     shadowed = Policy(shadow_mode=True)
     refused, everything = Logged(refused_only=True, policy=shadowed), Logged(policy=shadowed)
@@ -185,7 +185,7 @@ async def test_a_limit_that_a_request_brings_is_called_by_the_path_that_it_makes
     )
 
 
-async def test_what_no_rule_is_for_may_be_refused_without_a_limit() -> None:
+async def test_a_descriptor_without_a_rule_may_be_refused_without_a_limit() -> None:
     """`unmatched: deny`: the verdict is OVER_LIMIT, and the fields of the limit are null."""
     replica = Logged(refused_only=True)
     replica.service.use(RuleTree([DomainRules("d", RULES, deny_unmatched=True)]))
@@ -214,7 +214,7 @@ HOSTILE = [
 ]
 
 
-async def test_a_stranger_cannot_break_a_line() -> None:
+async def test_no_value_can_break_a_line() -> None:
     """Each line has a bounded length and is valid JSON, whatever the values are."""
     replica = Logged()
     await replica.request(*[Descriptor((Entry(value, value),)) for value in HOSTILE])
@@ -229,7 +229,7 @@ async def test_a_stranger_cannot_break_a_line() -> None:
     ] == [line["descriptor"][0][1] for line in lines]
 
 
-async def test_what_was_dropped_is_a_metric() -> None:
+async def test_dropped_lines_are_counted_in_a_metric() -> None:
     """The metric shows that the log is incomplete."""
     replica = Logged()
     replica.writer.dropped = 3

@@ -43,7 +43,7 @@ async def test_a_bucket_that_lasts_has_no_end() -> None:
     assert ([0.2], []) == (gauge(replica, "burn_per_second"), gauge(replica, "seconds_to_exhaustion"))
 
 
-async def test_what_is_used_up_has_no_end_to_come() -> None:
+async def test_an_exhausted_budget_has_no_forecast() -> None:
     """A bucket whose window has just begun has no rate yet."""
     replica = Replica(TEAM)
     await replica.ask(hits=1)

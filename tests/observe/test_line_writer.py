@@ -47,7 +47,7 @@ def test_lines_arrive_in_their_order(reader: Reader) -> None:
     assert ([b"1\n2\n3\n"], 0) == (reader.read, writer.dropped)
 
 
-def test_what_does_not_fit_is_dropped_whole(reader: Reader) -> None:
+def test_lines_that_do_not_fit_are_dropped_whole(reader: Reader) -> None:
     """Half a request would be misleading; later lines that fit are accepted."""
     writer = LineWriter(reader.write, most_lines=3, most_bytes=100)
     for lines in ([b"1\n", b"2\n"], [b"3\n", b"4\n"], [b"5\n"], [b"6\n"]):
@@ -100,7 +100,7 @@ def test_there_is_room_again_when_lines_have_been_written() -> None:
     assert ([b"%d\n" % number for number in range(20)], 0) == (read, writer.dropped)
 
 
-def test_what_cannot_be_written_is_counted_and_the_rest_goes_on() -> None:
+def test_unwritable_lines_are_counted_and_later_ones_are_written() -> None:
     """The first of consecutive failures is reported, and when lines are written again, the number of lost
     ones.
     """

@@ -93,7 +93,7 @@ def test_a_terminal_gets_colours() -> None:
         ("panic", ["critical"]),
     ],
 )
-def test_the_level_says_what_is_logged(level: str, heard: list[str]) -> None:
+def test_the_level_selects_the_logged_lines(level: str, heard: list[str]) -> None:
     """Levels have upstream's names, in upper or lower case."""
 
     def act(log: Any) -> None:
@@ -212,14 +212,14 @@ def test_a_traceback_is_one_value_in_json() -> None:
     "name",
     ["password", "redis_password", "REDIS_AUTH", "client_secret", "authorization", "api_key", "credentials"],
 )
-def test_what_is_logged_under_the_name_of_a_secret_is_masked(name: str) -> None:
+def test_a_value_with_the_name_of_a_secret_is_masked(name: str) -> None:
     """The name may also be deeper in a value."""
     fields = event(lambda log: log.info("connecting", **{name: "hunter2"}, options={name: b"hunter2"}))
     assert ("***", {name: "***"}) == (fields[name], fields["options"])
 
 
 @pytest.mark.parametrize("name", ["tokens", "tokens_left", "key", "bucket_key", "author", "authority"])
-def test_what_only_sounds_like_a_secret_is_shown(name: str) -> None:
+def test_a_name_that_only_resembles_a_secret_is_shown(name: str) -> None:
     """Tokens are counted here, and are not secrets."""
     assert "42" == event(lambda log: log.info("counted", **{name: "42"}))[name]
 
@@ -300,7 +300,7 @@ def test_tracebacks_are_rendered_without_a_warning() -> None:
     assert logged(act).endswith("\n  | ValueError: bad")
 
 
-def test_what_python_reports_is_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_of_python_are_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """A warning, a thread that ends with an exception, and an exception that cannot be caught: each is an
     event.
     """

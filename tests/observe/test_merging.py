@@ -89,12 +89,12 @@ def test_other_values_are_those_of_all(name: str, of_each: tuple[float, float], 
     assert expected == shown[f"ratelimit_service_{name}", ""]
 
 
-def test_every_gauge_says_how_workers_share_it() -> None:
+def test_every_gauge_has_a_rule_for_merging_workers() -> None:
     """The sum of two versions, or of two ages, has no meaning."""
     assert [] == [info.name for info in CATALOGUE if info.kind is Kind.GAUGE and info.join is None]
 
 
-def test_one_worker_alone_shows_what_a_service_without_workers_shows() -> None:
+def test_the_metrics_of_one_worker_are_those_of_a_service_without_workers() -> None:
     """Every metric of the catalogue is shown, with its order and labels. Tracked buckets come from their
     rows.
     """
@@ -124,7 +124,7 @@ def test_a_worker_that_has_ended_stays_in_the_sums() -> None:
     assert [] == [name for name, _ in shown if name.startswith("ratelimit_service_budget_used")]
 
 
-def test_a_tracked_bucket_is_what_was_seen_last() -> None:
+def test_a_tracked_bucket_has_the_latest_value_of_all_workers() -> None:
     """Any worker may have seen it last. After a refund, the last value is not the largest."""
     shown = values(
         merged(

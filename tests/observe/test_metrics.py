@@ -56,7 +56,9 @@ def test_charges_above_max_charge_have_a_metric() -> None:
 @pytest.mark.parametrize(
     ("returned", "checks"), [((), 1), ((b"-",), 0), ((b"",), 0), ((None,), 1), ((b"-", b"-"), 0)]
 )
-def test_the_end_of_a_request_is_no_check(returned: tuple[bytes | None, ...], checks: int) -> None:
+def test_the_end_of_a_request_does_not_count_as_a_check(
+    returned: tuple[bytes | None, ...], checks: int
+) -> None:
     """Gateways that bring ids back send one for each refused, failed or aborted request."""
     metrics = Metrics()
     count(metrics, descriptor("windows=x", 0), returned=returned)
@@ -130,7 +132,7 @@ def test_a_check_makes_no_series_of_a_limit() -> None:
     } == shown(metrics, "rate_limit", "rule", "decisions")
 
 
-def test_what_is_given_back_has_a_metric_of_its_own() -> None:
+def test_refunded_hits_have_their_own_metric() -> None:
     """Upstream's five metrics never decrease, and do not count refunds."""
     metrics = Metrics()
     count(metrics, descriptor("team=dba", 3, negative=True), before=5)
@@ -253,7 +255,7 @@ def test_a_load_that_succeeds_ends_a_rejection() -> None:
     assert [0, 1, 0] == seen
 
 
-def test_rules_of_a_new_load_go_on_in_the_series_of_the_old() -> None:
+def test_new_rules_continue_the_series_of_the_old_ones() -> None:
     """A series belongs to a path, not to a load."""
     metrics = Metrics()
     count(metrics, descriptor("team=dba", 1))

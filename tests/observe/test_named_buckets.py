@@ -86,7 +86,7 @@ async def test_a_bucket_of_several_keys_is_shown_where_each_has_a_value() -> Non
     assert {"team=dba,model=x hour": 0} == looking.used
 
 
-async def test_what_another_replica_has_charged_is_seen() -> None:
+async def test_charges_on_other_replicas_are_seen() -> None:
     """This includes refunds, which the maximum over replicas would hide."""
     store = MemoryStore(lambda: MIDNIGHT)
     other = Replica(team("dba", HOURLY), store=store)
@@ -174,7 +174,7 @@ class Waiting(MemoryStore):
             super().hit(groups, on_outcomes)
 
 
-async def test_a_store_that_is_slow_is_asked_once() -> None:
+async def test_a_slow_store_gets_one_read_at_a_time() -> None:
     """The next read waits for the answer; otherwise they would accumulate."""
     store = Waiting()
     looking = Looking(team("dba", HOURLY), store=store)
@@ -186,7 +186,7 @@ async def test_a_store_that_is_slow_is_asked_once() -> None:
     assert (1, {"team=dba hour": 0}) == (len(store.asked), looking.used)
 
 
-async def test_a_store_that_fails_leaves_what_was_seen() -> None:
+async def test_a_failing_store_keeps_the_last_values() -> None:
     """It is read again later."""
     store = Waiting()
     looking = Looking(team("dba", HOURLY), store=store)
@@ -213,7 +213,7 @@ async def test_loaded_rules_are_read_at_once() -> None:
 
 
 @pytest.mark.parametrize("limits", [(HOURLY,), (HOURLY, DAILY)])
-async def test_what_requests_in_flight_hold_is_shown_beside_what_is_used(limits: tuple[Limit, ...]) -> None:
+async def test_held_tokens_have_gauges_beside_used_ones(limits: tuple[Limit, ...]) -> None:
     """Each window of the bucket has a gauge. Expired holds do not count, and a rule without holds has no such
     gauge.
     """
@@ -234,7 +234,7 @@ async def test_what_requests_in_flight_hold_is_shown_beside_what_is_used(limits:
     assert {"team=dba"} == {sample.labels["bucket"] for sample in replica.samples("budget_held")}
 
 
-async def test_a_store_that_cannot_be_read_leaves_what_is_held_as_it_is() -> None:
+async def test_an_unreadable_store_keeps_the_gauges_of_held_tokens() -> None:
     """The next round reads it."""
     rule = Rule(StatKey("d", ("team",)), (HOURLY,), budget=True, track=True, hold=HoldRule(fixed=30))
     looking = Looking(DescriptorRule(b"team", rule=rule))

@@ -33,7 +33,7 @@ def loaded(*descriptors: DescriptorRule, most: int = 100) -> Metrics:
     return metrics
 
 
-def test_what_the_rules_name_is_shown_at_0_from_the_load_on() -> None:
+def test_series_of_the_rules_start_at_0_with_the_load() -> None:
     """A series that begins with its first hit has no increase for that hit, so an alert would miss it."""
     metrics = loaded(
         DescriptorRule(b"team", b"dba", rule("team_dba", budget=True, warn_at=(0.8, 1.0))),
@@ -55,7 +55,7 @@ def test_what_the_rules_name_is_shown_at_0_from_the_load_on() -> None:
     )
 
 
-def test_a_path_with_strangers_values_in_it_begins_with_its_first_hit() -> None:
+def test_a_path_with_values_of_requests_begins_with_its_first_hit() -> None:
     """Its name is not known before."""
     metrics = loaded(DescriptorRule(b"each", rule=rule("each", detailed_metric=True)))
     assert {} == shown(metrics, "rate_limit")
@@ -80,7 +80,7 @@ def test_gauges_are_read_at_the_scrape() -> None:
 
 
 @pytest.mark.parametrize("name", ["config_load_success", "healthy", "decisions", "store_seconds"])
-def test_what_is_shown_already_cannot_be_watched(name: str) -> None:
+def test_a_series_cannot_be_registered_twice(name: str) -> None:
     """A series that appears twice makes a scrape invalid."""
     metrics = Metrics()
     metrics.watch("ratelimit_service_healthy", lambda: 1)
@@ -97,7 +97,7 @@ def series_of(metrics: Metrics) -> dict[str, int]:
     return found
 
 
-def test_strangers_cannot_make_more_series_than_allowed() -> None:
+def test_callers_cannot_create_more_series_than_allowed() -> None:
     """Events beyond the bound are counted in one series with the labels `other`, and sums stay correct."""
     metrics = Metrics(max_series=5)
     for number in range(20):
@@ -117,7 +117,7 @@ def test_strangers_cannot_make_more_series_than_allowed() -> None:
     assert 5 == max(series_of(metrics).values())
 
 
-def test_a_series_made_in_time_goes_on_when_there_is_no_room_for_others() -> None:
+def test_existing_series_continue_when_there_is_no_room_for_others() -> None:
     """Only new series are counted as `other`."""
     metrics = Metrics(max_series=2)
     for value in ("a", "b", "a"):
@@ -131,7 +131,7 @@ def test_a_series_made_in_time_goes_on_when_there_is_no_room_for_others() -> Non
 HOSTILE = ('quote"', "back\\slash", "new\nline", "\x00\x1b[31m", "\u202e", "x" * 100_000, "}", "", "Ünï")
 
 
-def test_a_scrape_can_be_read_whatever_strangers_call_things() -> None:
+def test_a_scrape_is_valid_for_any_names() -> None:
     """Each label is one printable line of bounded length."""
     metrics = Metrics()
     for name in HOSTILE:
@@ -239,7 +239,7 @@ def test_a_scrape_shows_the_catalogue_and_nothing_else() -> None:
     }
 
 
-def test_no_name_has_what_prometheus_client_puts_behind_it() -> None:
+def test_no_name_has_a_suffix_of_prometheus_client() -> None:
     """Upstream's names do not end in _total or _created, neither in samples nor in header lines."""
     lines = [line for line in text_of(everything()).splitlines() if "ratelimit_service_" in line]
     names = {

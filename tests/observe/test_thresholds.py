@@ -101,7 +101,7 @@ async def test_each_threshold_is_reported_by_the_charge_that_crosses_it() -> Non
     assert [0.5, 0.8, 1.0] == [share for _, share in crossings(events)]
 
 
-async def test_an_event_says_which_budget_how_far_and_until_when() -> None:
+async def test_an_event_has_the_budget_the_share_and_the_reset() -> None:
     """Its level is warning."""
     replica = Replica(TEAM)
     replica.now += 600
@@ -133,7 +133,7 @@ async def test_every_window_has_its_own_thresholds() -> None:
     assert [(KEY, 0.5), (KEY, 1.0), (day, 0.5)] == crossings(events)
 
 
-async def test_the_next_window_begins_anew() -> None:
+async def test_the_next_window_has_its_own_thresholds() -> None:
     """It has another counter, and so other markers."""
     replica = Replica(TEAM)
     with capture_logs() as events:
@@ -161,7 +161,7 @@ async def test_rules_that_are_no_enforced_budgets_warn_too(rule: DescriptorRule)
     assert [(KEY, 0.5)] == crossings(events)
 
 
-async def test_checks_and_what_was_not_counted_cross_nothing() -> None:
+async def test_checks_and_uncounted_hits_cross_no_threshold() -> None:
     """A check or a refused request uses nothing."""
     replica = Replica(budget("team", HOURLY, warn_at=(0.5,), budget=False, count_refused=False))
     with capture_logs() as events:

@@ -48,7 +48,7 @@ def gauges(replica: Replica) -> Gauges:
     }
 
 
-async def test_a_bucket_shows_what_is_used_of_what_and_for_how_long() -> None:
+async def test_a_bucket_has_its_usage_its_limit_and_its_reset() -> None:
     """The values are those at the scrape. Checks and charges update them alike."""
     replica = Replica(TEAM)
     await replica.ask(hits=30)
@@ -147,7 +147,7 @@ def gauges_of(rule: str, replica: Replica) -> Gauges:
     return {name: (used, limit, rest[0] if rest else None) for name, (used, limit, *rest) in found.items()}
 
 
-async def test_what_is_remembered_is_bounded_and_is_what_is_used_most() -> None:
+async def test_only_the_most_used_buckets_are_tracked() -> None:
     """Made-up buckets evict each other, and not those that are nearly exhausted."""
     replica = Replica(TEAM, most_tracked=5)
     await replica.ask("team=dba", 90)
@@ -230,7 +230,7 @@ async def test_limits_that_requests_bring_are_one_rule() -> None:
     ]
 
 
-async def test_values_that_share_a_bucket_show_what_they_have_in_common() -> None:
+async def test_values_that_share_a_bucket_show_their_pattern() -> None:
     """The series does not have the value that came first."""
     rule = Rule(StatKey("d", ("path",)), (HOURLY,), budget=True, track=True)
     replica = Replica(DescriptorRule(b"path", b"/api/*", rule, share_threshold=True))
@@ -248,7 +248,7 @@ async def test_values_that_share_a_bucket_show_what_they_have_in_common() -> Non
         ("", ((b"k", b"x" * 300),), f"k={'x' * 128}… (300 bytes)"),
     ],
 )
-def test_a_bucket_is_called_what_its_descriptor_says(
+def test_the_name_of_a_bucket_is_its_descriptor(
     prefix: str, entries: tuple[tuple[bytes, bytes], ...], expected: str
 ) -> None:
     """The name is readable, however the key is written."""
@@ -260,7 +260,7 @@ def test_a_bucket_is_called_what_its_descriptor_says(
 HOSTILE = [b'quote"', b"back\\slash", b"new\nline", b"\x00\xff", "\u202e".encode(), b"x" * 100_000, b"}", b""]
 
 
-async def test_a_scrape_can_be_read_whatever_strangers_call_themselves() -> None:
+async def test_a_scrape_is_valid_for_any_values() -> None:
     """Each series once, with labels of one printable line of bounded length; names that look the same become
     `other`.
     """

@@ -184,7 +184,7 @@ def test_edge_cases(body: bytes, expected: str) -> None:
     assert expected == outcome(body)
 
 
-def test_a_request_means_in_json_what_it_means_on_the_wire() -> None:
+def test_a_request_has_the_same_meaning_in_json_and_on_the_wire() -> None:
     """Every field occurs once, under both of its names."""
     limit = {"requests_per_unit": 7, "unit": "DAY", "unitMultiplier": 3}
     body = written(

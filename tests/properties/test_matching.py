@@ -136,7 +136,7 @@ def paths(rules: list[Described], above: tuple[str, ...] = ()) -> list[tuple[str
 @trying(([{"key": "a_b", "rate_limit": {"unit": "day"}}], [[("a", "b")], [("a_b", "b")]]))
 @trying(([{"key": "*b", "rate_limit": {"unit": "day"}}], [[("ab", "a")], [("ab", "")], [("a", "b")]]))
 @given(asked_of_rules())
-def test_the_tree_finds_what_a_plain_reading_finds(
+def test_the_tree_finds_the_same_rule_as_a_naive_matcher(
     example: tuple[list[Described], list[list[tuple[str, str]]]],
 ) -> None:
     """The rule where the descriptor ends exactly, with the same precedence at each level."""
@@ -150,7 +150,7 @@ def test_the_tree_finds_what_a_plain_reading_finds(
         assert expected == (found.rule.path.levels if found else None)
 
 
-def test_a_pattern_matches_what_its_pieces_are_found_in() -> None:
+def test_a_pattern_matches_texts_that_contain_its_pieces_in_order() -> None:
     """Every short pattern is tried on every short text: its pieces occur in order, without overlap, from the
     first byte to the last.
     """

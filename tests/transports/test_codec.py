@@ -84,7 +84,7 @@ def decoded(data: bytes) -> Request | str:
 @example(b"\x0a\x01d\x12\x08\x0a\x00\x1a\x04\x08\x80\x80\x80")  # another one
 @example(b"\x0a\x01d\x12\x09\x0a\x00\x1a\x02\x08\x05")  # a descriptor that reaches beyond the end
 @example(b"\x0a\x01\xff\x12\x02\x0a\x00")  # a domain that is not UTF-8
-def test_a_request_is_what_protobuf_says_it_is(data: bytes) -> None:
+def test_a_request_is_decoded_as_protobuf_does(data: bytes) -> None:
     """It is read twice, because the second result comes from the cache."""
     expected = plainly(data)
     assert [expected, expected] == [decoded(data), decoded(data)]
@@ -145,7 +145,7 @@ def test_checks_and_charges_that_repeat_are_decoded_once() -> None:
     assert [8, 9, 7] == [decode(hits).descriptors[0].hits_addend for hits in (8, 9, 7)]
 
 
-def test_what_is_too_long_to_be_remembered_is_read_all_the_same() -> None:
+def test_requests_that_are_too_long_for_the_cache_are_decoded() -> None:
     """Long values of strangers are decoded each time."""
     request = RateLimitRequest(domain="d")
     for number in range(100):

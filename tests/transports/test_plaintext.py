@@ -77,7 +77,7 @@ async def test_both_ports_close_at_a_stop(served: Served) -> None:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_a_plaintext_port_that_is_taken_says_so(served: Served, transport: str) -> None:
+async def test_a_plaintext_port_that_is_in_use_is_reported(served: Served, transport: str) -> None:
     """The error is that of the other port, with its own name and setting."""
     options = dataclasses.replace(GrpcOptions(), plaintext=served.server.plaintext)
     with pytest.raises(StartError, match=r"plaintext gRPC on localhost:\d+: .*GRPC_PLAINTEXT_PORT"):

@@ -139,7 +139,7 @@ async def test_a_file_is_found_by_its_name(served: Served) -> None:
     ],
     ids=["symbol", "empty", "file", "type", "extension", "nothing"],
 )
-async def test_what_is_not_there_is_an_answer_and_the_stream_goes_on(
+async def test_an_unknown_symbol_is_an_answer_and_the_stream_continues(
     served: Served, question: ServerReflectionRequest, code: int
 ) -> None:
     missing, listed = await ask(served, question, ServerReflectionRequest(list_services=""))
@@ -167,7 +167,7 @@ async def test_questions_are_answered_one_by_one(served: Served) -> None:
     assert grpc.StatusCode.OK == await call.code()
 
 
-async def test_no_question_is_no_error(served: Served) -> None:
+async def test_a_stream_without_requests_is_not_an_error(served: Served) -> None:
     assert [] == await ask(served)
 
 
@@ -196,7 +196,7 @@ LIST = ServerReflectionRequest(list_services="").SerializeToString()
     ],
     ids=["no message", "a large one"],
 )
-async def test_what_is_no_question_ends_the_stream(
+async def test_an_invalid_request_ends_the_stream(
     served: Served, wrong: bytes, code: grpc.StatusCode, before: int
 ) -> None:
     """The requests before it are answered, and other calls of the connection are served."""
@@ -205,7 +205,7 @@ async def test_what_is_no_question_ends_the_stream(
 
 
 @pytest.mark.parametrize(("size", "answers"), [(LARGEST, 1), (LARGEST + 1, 0)])
-async def test_a_question_has_at_most_so_many_bytes(served: Served, size: int, answers: int) -> None:
+async def test_the_size_of_a_reflection_request_is_bounded(served: Served, size: int, answers: int) -> None:
     """Both transports have the same bound, each with its own check."""
     question = symbol("x" * (LARGEST - 3)).SerializeToString() + bytes((0x78, 0)) * 2
     assert (answers, size) == ((await failing(served, question[:size]))[0], len(question[:size]))
@@ -221,7 +221,7 @@ async def test_an_open_stream_does_not_hold_up_the_stop(start: Start) -> None:
         await served.server.stop(60)
 
 
-async def test_the_streams_of_strangers_are_bounded(start: Start) -> None:
+async def test_the_number_of_reflection_streams_is_bounded(start: Start) -> None:
     """At the bound, a new stream is refused; when one ends, there is room again."""
     served = await start()
     calls = [asking(served, "v1")(timeout=60) for _ in range(101)]

@@ -107,7 +107,7 @@ async def test_a_refusal_and_a_rule_without_signal_carry_none(start: Start) -> N
 @pytest.mark.parametrize(
     "value", [b"a\r\nx-admin: yes", b"a\x00", b"\xff\xfe", b"x-tokens-state: ok", b"a" * 3_000]
 )
-async def test_nothing_of_a_request_is_in_a_header(value: bytes, start: Start) -> None:
+async def test_headers_contain_no_text_from_the_request(value: bytes, start: Start) -> None:
     """Values of descriptors come from strangers. Headers consist of fixed words and digits."""
     one = await start(tree=TREE, policy=Policy())
     answer = await one.call(message(7, (b"team", value), (b"huge", value)))

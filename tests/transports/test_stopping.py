@@ -125,7 +125,7 @@ async def health_of(stub: health_pb2_grpc.HealthStub, name: str) -> int:
     return int((await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=60)).status)
 
 
-async def test_names_that_strangers_watch_are_not_kept(served: Served) -> None:
+async def test_watched_names_of_unknown_services_are_not_kept(served: Served) -> None:
     """They stay unknown while they are watched. Existing services are answered as usual."""
     stub = health_pb2_grpc.HealthStub(served.channel)
     for number in range(50):

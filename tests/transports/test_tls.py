@@ -111,7 +111,7 @@ async def test_a_client_that_trusts_another_ca_does_not_talk(
     assert ("UNAVAILABLE", True) == (status, "CERTIFICATE_VERIFY_FAILED" in message)
 
 
-async def test_a_client_needs_a_certificate_where_there_is_a_ca_for_clients(
+async def test_a_client_needs_a_certificate_if_a_ca_for_clients_is_set(
     start: Start, authority: Authority, tmp_path: Path
 ) -> None:
     """The CA must have signed it. Without a certificate, or with one of another CA, the client is refused and
@@ -203,7 +203,7 @@ async def everybody_goes_on(callers: list[asyncio.Task[None]], calls: list[int],
     )
 
 
-async def test_certificates_are_renewed_while_calls_go_on(
+async def test_certificates_are_renewed_during_calls(
     start: Start, authority: Authority, tmp_path: Path
 ) -> None:
     """No call fails and no connection is dropped. Every new connection gets the newest certificate."""
@@ -291,7 +291,7 @@ async def test_a_session_that_began_under_another_ca_is_not_resumed(
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_ca_that_is_replaced_again_and_again_during_handshakes_lets_nobody_else_in(
+async def test_repeated_changes_of_the_ca_during_handshakes_admit_no_other_client(
     start: Start, authority: Authority, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
     """Clients of both CAs keep their sessions. After the file is replaced, only clients of its CA are served."""

@@ -28,7 +28,7 @@ from .serving import CHARGE_40, CHECK, Served, Start, message, until
 INVALID_UTF8 = bytes.fromhex("0a036c6c6d12110a0d0a047465616d12057465ff616d1a00")
 
 
-async def test_an_answer_is_explained_where_that_is_asked_for(served: Served) -> None:
+async def test_an_answer_is_explained_on_request(served: Served) -> None:
     """Gateways never set `explain` in a request. It adds metadata to the answer and changes nothing else."""
     asked = RateLimitRequest.FromString(message("explained", hits=30))
     asked.explain = True

@@ -57,7 +57,7 @@ def plain(hits: int | None = None, addend: int = 0, key: bytes = b"team", value:
 @example(b"\x0a\x7f" + b"d" * 126)  # a domain that ends behind the message
 @example(b"\x0a\x01d" + b"\x12\x00" * 500)
 @example(b"\x0a\x01d" + b"\x12\x00" * 600)
-def test_what_a_twin_reads_is_what_protobuf_reads(data: bytes) -> None:
+def test_both_twins_read_the_same_as_protobuf(data: bytes) -> None:
     """Both read the same as protobuf, and the Python twin reads every message that the compiled one reads."""
     by_python, compiled = put_together(wire, data), put_together(_wire, data)
     expected = plainly(data)

@@ -52,7 +52,7 @@ def test_upstream_and_we_accept_the_same_files(number: int) -> None:
 
 
 @pytest.mark.parametrize("mutation", SURE_MISTAKES)
-def test_what_upstream_accepts_although_it_is_a_mistake_is_warned_of(mutation: str) -> None:
+def test_mistakes_that_upstream_accepts_cause_warnings(mutation: str) -> None:
     """Each file with such a mistake gets the warning that names it."""
     words, expected = SURE_MISTAKES[mutation]
     judged = [judge(file["text"]) for file in FILES if file["mutation"] == mutation]

@@ -148,7 +148,7 @@ def test_a_status_is_read_as_a_client_reads_it(headers: list[tuple[str, str]], e
     assert CallAnswered(number, expected) == talk.events[-1]
 
 
-def test_a_reply_that_is_none_is_an_error_of_the_caller() -> None:
+def test_an_invalid_reply_is_an_error_for_the_caller() -> None:
     """A generated client returns INTERNAL for it."""
     talk = Talk()
     talk.answer(talk.ask(), message(b"\xff\xff"))
@@ -211,7 +211,7 @@ def test_only_calls_that_may_be_counted_are_passed_on() -> None:
     ] == ended
 
 
-def test_an_answer_before_the_call_is_complete_is_no_decision() -> None:
+def test_an_answer_to_an_incomplete_call_is_not_compared() -> None:
     """The first service refused the call early, and counted nothing."""
     talk = Talk()
     talk.caller.send_headers(
@@ -303,7 +303,7 @@ def test_connections_share_a_budget() -> None:
     assert 0 == shared.held
 
 
-def test_a_status_that_is_no_number_of_grpc_is_unknown() -> None:
+def test_an_invalid_grpc_status_is_unknown() -> None:
     """It may have any number of digits: Python refuses to convert more than 4,300."""
     for code, name in (("9" * 5_000, "UNKNOWN"), ("x", "UNKNOWN"), ("014", "UNAVAILABLE")):
         talk = Talk()

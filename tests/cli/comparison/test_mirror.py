@@ -21,7 +21,7 @@ from .answering import answer, request, status
 from .mirrored import ASKED, Handler, mirrored, replying, server
 
 
-async def test_the_caller_gets_their_bytes_and_both_are_asked_the_same() -> None:
+async def test_the_caller_gets_unchanged_bytes_and_both_services_get_the_request() -> None:
     """This includes bytes that our encoder would not produce. Our service gets a request for an explanation
     too.
     """
@@ -145,7 +145,7 @@ async def test_a_caller_that_goes_before_an_answer_is_counted_by_ours_as_well() 
     assert (0, {"the caller went before an answer": 1}) == (report.requests, dict(report.not_compared))
 
 
-async def test_what_is_no_request_is_theirs_to_judge() -> None:
+async def test_an_invalid_request_is_passed_on_unchanged() -> None:
     """Its bytes are passed on unchanged."""
     theirs, asked = replying(9)
     ours, _ = replying(9)
@@ -219,7 +219,7 @@ def test_hits_of_calls_at_the_same_time_are_added_up() -> None:
     assert ({}, {}) == (dict(overlaps._open), dict(overlaps._begun))
 
 
-def test_what_asks_for_an_explanation_may_follow_any_request() -> None:
+def test_the_field_for_an_explanation_can_be_appended_to_any_request() -> None:
     """It is one field, appended to any message."""
     made = RateLimitRequest.FromString(ASKED + EXPLAIN)
     assert made.explain

@@ -87,7 +87,7 @@ async def test_a_call_that_cannot_be_read_is_left_out() -> None:
     assert (1, {"the message is compressed": 1}) == (report.requests, dict(report.not_compared))
 
 
-async def test_a_reply_of_ours_that_is_none_is_a_difference() -> None:
+async def test_an_invalid_reply_of_our_service_is_a_difference() -> None:
     """Any other caller would also get an error."""
 
     async def handler(data: bytes, context: Any) -> bytes:

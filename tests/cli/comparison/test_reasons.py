@@ -201,7 +201,7 @@ def test_calls_at_the_same_time_explain_as_much_as_they_cost(hits: int, expected
     assert [] == reasons(comparer.compare(request("a"), answer(status(80)), answer(status(80))))
 
 
-def test_a_call_that_one_has_not_answered_ends_what_is_known() -> None:
+def test_an_unanswered_call_resets_the_known_state_of_a_bucket() -> None:
     """It may have been counted, so the state of the bucket is forgotten."""
     comparer = Comparer()
     comparer.compare(request("a"), answer(status(50)), answer(status(50)))
@@ -249,7 +249,7 @@ IN_NO_ANSWER = {
 """What the page has, and no answer to a call can show."""
 
 
-def test_what_the_page_says_of_answers_is_a_reason() -> None:
+def test_each_paragraph_of_the_page_about_answers_has_a_reason() -> None:
     """Each paragraph about answers has a reason, or is about something that answers do not show. The same
     holds for rows about gRPC errors.
     """

@@ -59,7 +59,7 @@ def test_lines_that_are_parts_of_a_request_are_put_together() -> None:
     )
 
 
-def test_what_the_log_has_cut_is_left_out() -> None:
+def test_truncated_values_in_the_log_are_left_out() -> None:
     """A truncated value would be another bucket."""
     cut = of_ours(("team", f"{'x' * 256}… (300 bytes)"))
     assert ([[("team=a", 0)]], {"values that the log has cut": 1}) == read(cut, of_ours(("team", "a")))
@@ -75,7 +75,7 @@ def test_a_line_of_an_access_log_has_the_calls_of_a_request() -> None:
     assert ([[("team=dba,tier=1", 0)], [("team=dba,tier=1", 423)]], {}) == read(line)
 
 
-def test_what_a_gateway_leaves_out_is_left_out() -> None:
+def test_descriptors_that_a_gateway_omits_are_left_out() -> None:
     """It omits a descriptor without its header or cost, and a call without descriptors."""
     kept, nameless = {"entries": [["team", "a"]]}, {"entries": [["team", None]]}
     free = {"entries": [["team", "a"]], "hits": None}

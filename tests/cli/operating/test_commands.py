@@ -81,7 +81,7 @@ def test_usage_is_added_up_from_ledgers(operate: Operate) -> None:
     assert 2 == operate("usage", "budgets", *time[:4], "--time-zone", "Mars/Base").code
 
 
-def test_no_budget_is_no_failure(operate: Operate) -> None:
+def test_a_list_without_budgets_is_not_an_error(operate: Operate) -> None:
     """The output names the domains, in case another one was meant."""
     said = "no budget matches; the domains in force: budgets\n"
     assert (0, "", said) == operate("budgets", "budgts")
@@ -145,7 +145,7 @@ def test_a_top_up_lets_a_team_in_again(operate: Operate) -> None:
     assert {"ana"} == {each["author"] for each in lines[:2]}
 
 
-def test_a_change_of_several_needs_somebody_who_agrees(operate: Operate) -> None:
+def test_a_change_of_several_budgets_needs_a_confirmation(operate: Operate) -> None:
     """Without a terminal, the kill switch needs --yes. Its removal is tested too."""
     asked = ("override", "budgets", "team=*", "0", "--until", "2h", *BECAUSE)
     refused = operate(*asked)
@@ -279,7 +279,7 @@ def test_replicas_that_are_behind_are_found() -> None:
         ({"RATELIMIT_TOKEN": "", "RATELIMIT_TOKEN_FILE": "/no/file"}, 1, "cannot be read"),
     ],
 )  # fmt: skip
-def test_what_does_not_work_is_one_line_and_a_code(
+def test_an_error_is_one_line_and_an_exit_code(
     operate: Operate, environment: dict[str, str], code: int, said: str
 ) -> None:
     """No line has a secret in it."""

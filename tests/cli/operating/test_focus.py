@@ -206,7 +206,7 @@ async def test_the_sku_is_the_entry_that_prices_name() -> None:
 @pytest.mark.parametrize(
     "value", ['=HYPERLINK("http://x")', "+1", "-1", "@SUM(A1)", 'a"b,c', "\\xFF", "\\x0A=1", "{}", "ü"]
 )
-def test_a_value_of_a_stranger_is_one_cell_and_no_formula(value: str) -> None:
+def test_a_hostile_value_is_one_cell_and_not_a_formula(value: str) -> None:
     """It is text in the tags. A team whose name is a formula is exported."""
     start = start_of("2026-11-21", "Europe/Berlin")
     (row,) = check(

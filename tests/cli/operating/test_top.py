@@ -89,12 +89,12 @@ def test_no_name_breaks_the_screen(name: str, width: int) -> None:
 
 
 @pytest.mark.parametrize("width, height", [(1, 1), (10, 2), (40, 3), (500, 100)])
-def test_a_screen_of_any_size_has_so_many_lines(width: int, height: int) -> None:
+def test_a_screen_has_as_many_lines_as_the_terminal(width: int, height: int) -> None:
     found = lines(Screen(), answer(*[budget() for _ in range(200)]), width, height)
     assert max(height, 1) == len(found)
 
 
-def test_what_is_missing_is_said() -> None:
+def test_missing_data_are_reported() -> None:
     assert "asking the service" in "".join(lines(Screen(), Answer()))
     assert "nothing is counted yet" in "".join(lines(Screen(), answer()))
     assert "no budget matches" in "".join(lines(Screen(state="over"), answer()))
@@ -114,7 +114,7 @@ def press(screen: Screen, *keys: str) -> Screen:
     return screen
 
 
-def test_keys_change_what_is_shown() -> None:
+def test_keys_change_the_view() -> None:
     """There are keys to sort, filter, select a domain, search, scroll and pause."""
     start = Screen()
     assert ["used", "name", "reset", "-used"] == [press(start, *"s" * n).sort for n in (1, 2, 3, 4)]

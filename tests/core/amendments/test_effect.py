@@ -59,7 +59,9 @@ TABLE = [
 
 
 @pytest.mark.parametrize("words, amendments, hour, day", TABLE, ids=[words for words, *_ in TABLE])
-def test_what_holds(words: str, amendments: tuple[Amendment, ...], hour: int, day: int) -> None:
+def test_the_limits_in_force_follow_from_the_amendments(
+    words: str, amendments: tuple[Amendment, ...], hour: int, day: int
+) -> None:
     """For a limit of 100 an hour and 1,000 a day."""
     held = stack(*amendments)
     assert (hour, day) == (effect(HOUR, held, NOW).amount, effect(DAY, held, NOW).amount)

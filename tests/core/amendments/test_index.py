@@ -62,7 +62,7 @@ def test_top_ups_are_apart_and_all_of_them_are_found() -> None:
     assert (0, 3) == (len(stack.overrides), len(stack.top_ups))
 
 
-def test_what_is_removed_is_not_found() -> None:
+def test_a_removed_amendment_is_not_found() -> None:
     """Removing it again has no effect."""
     amendments = Amendments()
     for amendment in (to("*", 1), to("team=dba", 2), to("team=d*", 3)):
@@ -125,7 +125,7 @@ targets = st.one_of(
 
 
 @given(st.lists(targets, max_size=12), st.lists(st.integers(0, 11), max_size=4), entries)
-def test_what_is_found_is_what_comparing_with_each_finds(
+def test_the_index_finds_the_same_as_a_linear_search(
     chosen: list[Target], removed: list[int], bucket: tuple[Entry, ...]
 ) -> None:
     """In the order of precedence."""

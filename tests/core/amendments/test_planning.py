@@ -86,7 +86,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize("rule, amended_by, used, expected", TABLE, ids=[", ".join(row[:3]) for row in TABLE])
-def test_each_kind_of_rule_does_what_the_table_says(
+def test_each_kind_of_rule_behaves_as_the_table_shows(
     rule: str, amended_by: str, used: str, expected: str
 ) -> None:
     """Each row in its order: charge, amend, then check; and check again with the cached plan."""
@@ -162,7 +162,7 @@ def test_a_change_for_others_leaves_a_remembered_plan_as_it_is() -> None:
     assert [False, True, True] == [one is other for one, other in zip(before, after, strict=True)]
 
 
-def test_requests_with_one_key_and_other_hits_share_what_amends_them() -> None:
+def test_requests_that_differ_in_their_hits_share_their_amendments() -> None:
     """The cached amendments do not depend on the hits of the first request."""
     limiter = Limiter(RULES)
     limiter.amend(to("budget=a", 50))
@@ -232,7 +232,7 @@ def test_a_kill_switch_for_a_domain_refuses_all_of_it_and_nothing_else() -> None
     assert "OK" == limiter.ask(descriptor("k=v"), domain="e").code.name
 
 
-def test_the_refusal_of_a_block_says_that_retrying_does_not_help() -> None:
+def test_the_refusal_of_a_block_shows_that_retrying_does_not_help() -> None:
     """With and without a limit. The caller is not told the author and the reason of the block."""
     headers = frozenset(("retry-after", "x-should-retry"))
     limiter = Limiter(RULES, error_format="openai", refusal_headers=headers)
@@ -256,7 +256,7 @@ def test_a_charge_on_a_blocked_budget_is_counted() -> None:
     assert 7 == limiter.used("budget=a")
 
 
-def test_a_block_holds_back_what_a_refused_request_is_not_to_count() -> None:
+def test_a_request_that_a_block_refuses_counts_as_refused() -> None:
     """A block refuses even under a rule in shadow mode, so other rules of the request count nothing."""
     limiter = Limiter(
         "domain: d\ndescriptors:\n"

@@ -82,7 +82,7 @@ NO_AMENDMENTS = [
 
 
 @pytest.mark.parametrize("text", NO_AMENDMENTS)
-def test_what_is_no_amendment_is_unreadable(text: str | bytes) -> None:
+def test_an_invalid_amendment_is_unreadable(text: str | bytes) -> None:
     """So is one of a kind that only a later version knows. The others are read nevertheless."""
     with pytest.raises(Unreadable):
         read(text)

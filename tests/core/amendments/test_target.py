@@ -89,7 +89,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("value, text", HOSTILE, ids=[text for _, text in HOSTILE])
-def test_a_strangers_value_is_one_harmless_line(value: bytes, text: str) -> None:
+def test_a_hostile_value_is_one_harmless_line(value: bytes, text: str) -> None:
     """Terminals interpret no part of it, and it is parsed back into the same bytes."""
     target = exactly("d", (Entry(b"k", value),))
     assert text == target.text

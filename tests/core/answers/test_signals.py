@@ -57,7 +57,7 @@ def charged(used: int, key: str, **policy: Any) -> Limiter:
         (999, Signal(State.LOW, 9990, 1)),
     ],
 )
-def test_a_check_says_how_much_is_left(used: int, expected: Signal) -> None:
+def test_the_signal_of_a_check_has_the_remaining_budget(used: int, expected: Signal) -> None:
     """Each target of the rule gets it. The state low begins at NEAR_LIMIT_RATIO."""
     assert Signals(expected, expected, expected) == signals(charged(used, "team"), "team")
 
@@ -81,7 +81,7 @@ def test_the_request_that_crosses_the_limit_hears_that_it_is_over() -> None:
     assert Signal(State.OVER, 12_000, 0) == decision.signals.caller  # type: ignore[union-attr]
 
 
-def test_a_shadow_rule_signals_what_it_does_not_refuse() -> None:
+def test_a_rule_in_shadow_mode_signals_beyond_its_limit() -> None:
     """So a soft limit can choose the cheaper model and refuse nobody."""
     assert Signals(caller=Signal(State.OVER, 15_000, 0)) == signals(charged(15, "shadow"), "shadow")
     assert Signals(caller=Signal(State.OVER, 10_000, 0)) == signals(Limiter(RULES), "none")

@@ -73,7 +73,7 @@ def test_reads_that_are_far_apart_are_spread_over_their_time() -> None:
     assert metered([(600.0, 6_000), (2_400.0, 24_000)]) == pytest.approx(10)
 
 
-def test_a_counter_that_goes_down_begins_anew() -> None:
+def test_a_decreasing_counter_restarts_the_meter() -> None:
     """The causes are a reset and a refund."""
     assert metered([(600.0, 6_000), (700.0, 0), (1_000.0, 300)]) == pytest.approx(1)
 
@@ -111,7 +111,7 @@ def test_a_window_runs_out_before_it_ends_or_not(
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_refunds_of_estimates_do_not_begin_anew(seed: int) -> None:
+def test_refunds_of_estimates_do_not_restart_the_meter(seed: int) -> None:
     """Each request charges its estimate of 2,000 tokens, and refunds 1,600 of them after 1 to 20 seconds."""
     chosen = random.Random(seed)
     meter = Meter(0, DAY)

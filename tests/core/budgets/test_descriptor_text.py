@@ -35,7 +35,7 @@ def test_every_value_can_be_read_back(value: bytes) -> None:
         (b"<b>,*=", "<b>,*="),
     ],
 )
-def test_what_cannot_be_printed_is_escaped(value: bytes, text: str) -> None:
+def test_unprintable_characters_are_escaped(value: bytes, text: str) -> None:
     assert text == text_of(value)
 
 
@@ -54,7 +54,7 @@ def test_what_cannot_be_printed_is_escaped(value: bytes, text: str) -> None:
         {},
     ],
 )
-def test_json_that_is_no_descriptor_is_refused(found: object) -> None:
+def test_json_other_than_a_descriptor_is_refused(found: object) -> None:
     with pytest.raises(InvalidRequest):
         entries_in(found)
 

@@ -140,7 +140,7 @@ def test_a_budget_that_lasts_has_no_forecast(rhythm: Rhythm, span: float, use: f
     [((0.03, 0.1),), ((0.1, 0.2),), ((0.3, 0.3),), ((0.5, 0.25), (0.7, 0.2))],
 )
 @pytest.mark.parametrize("span", [HOUR, DAY, MONTH])
-def test_a_burst_fools_nobody(bursts: tuple[tuple[float, float], ...], span: float) -> None:
+def test_a_burst_causes_no_forecast(bursts: tuple[tuple[float, float], ...], span: float) -> None:
     """A burst uses a third of the budget, or two use a fifth each. The rest lasts, so there is no forecast."""
     for seed in SEEDS:
         traffic = Traffic(

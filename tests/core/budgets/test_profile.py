@@ -80,11 +80,11 @@ def test_with_less_than_a_week_a_profile_is_that_of_a_day(days: int) -> None:
 
 
 @pytest.mark.parametrize("days", [0, 1])
-def test_the_first_day_is_no_history(days: int) -> None:
+def test_the_first_day_does_not_count_as_history(days: int) -> None:
     assert None is learn(spent(days, office, MONDAY + DAY), MONDAY + DAY)
 
 
-def test_today_is_no_history() -> None:
+def test_the_current_day_does_not_count_as_history() -> None:
     assert None is learn(spent(3, office, MONDAY + DAY), MONDAY - 2 * DAY)
 
 
@@ -111,7 +111,7 @@ def test_days_of_a_time_zone_are_spread_over_their_hours() -> None:
     assert None is learn(entries[:6], MONDAY, by="day")
 
 
-def test_a_day_of_a_time_zone_that_has_not_ended_is_no_history() -> None:
+def test_an_unfinished_day_of_a_time_zone_does_not_count_as_history() -> None:
     """Its entry began at 23:00 UTC yesterday, and has little so far."""
     entries = [(MONDAY - HOUR - day * DAY, 240) for day in range(1, 30)]
     ended, now = (learn(some, MONDAY + HOUR, by="day") for some in (entries, [(MONDAY - HOUR, 1), *entries]))

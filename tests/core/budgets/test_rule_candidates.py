@@ -115,7 +115,9 @@ DEFAULT_LOSES = ("d.team", False, "a rule for this value, or a pattern that matc
         ("other=x", []),
     ],
 )
-def test_every_rule_that_loses_says_why(descriptor: str, expected: list[tuple[str, bool, str]]) -> None:
+def test_every_rule_that_does_not_apply_has_a_reason(
+    descriptor: str, expected: list[tuple[str, bool, str]]
+) -> None:
     assert expected == reasons(descriptor)
 
 
@@ -186,7 +188,7 @@ def over(target: str, amount: int, until: int = 0, window: str = "") -> Amendmen
     )
 
 
-def test_an_amendment_that_does_not_hold_says_why() -> None:
+def test_every_amendment_that_does_not_apply_has_a_reason() -> None:
     more = top_up(parse("d", "team=web"), 5, "key", since=NOW - 100, author="a", reason="r")
     assert [
         ("team=web", False, "it has ended"),

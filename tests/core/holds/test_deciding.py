@@ -127,7 +127,7 @@ def test_the_parts_of_one_cost_are_all_counted() -> None:
 @pytest.mark.parametrize(
     "brings", ["-", "made up", "AWsA3wAAAAAAAAAAAAAAAAAAAWQAAAAAAAAAAGsA3zwBAAR0ZWFtAAFh0_Ij", "\x00" * 3000]
 )
-def test_what_is_no_id_of_ours_is_a_plain_charge(brings: str) -> None:
+def test_a_charge_with_an_invalid_id_is_a_plain_charge(brings: str) -> None:
     """It counts each time, and ends no hold."""
     one = limiter()
     assert 2 == len(passed(one, 5))
@@ -137,7 +137,7 @@ def test_what_is_no_id_of_ours_is_a_plain_charge(brings: str) -> None:
     assert 0 == len(passed(one, 5))
 
 
-def test_a_changed_id_is_no_id() -> None:
+def test_a_changed_id_is_invalid() -> None:
     """Any of its bytes may be changed."""
     one = limiter()
     (first, *_) = passed(one, 1, "learned=a")

@@ -169,7 +169,7 @@ def test_a_bucket_in_which_no_rule_counts_finds_none(bucket: tuple[str, ...]) ->
         "{d|{x}|team=dba}:hour:2026-11-21T01Z",
     ],
 )
-def test_what_is_no_counter_is_none(key: str) -> None:
+def test_keys_other_than_counters_are_none(key: str) -> None:
     """Markers, registers, amendments, and keys of others."""
     assert None is read_key("")(key)
 

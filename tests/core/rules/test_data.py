@@ -83,7 +83,7 @@ def test_an_own_limit_leaves_the_other_windows_to_the_group() -> None:
     assert MIDNIGHT + 6 * 3_600 == asked.now
 
 
-def test_every_limit_says_where_it_stands() -> None:
+def test_every_limit_has_its_file_and_line() -> None:
     """Its place is a file and a line."""
     (domain,) = loaded(TABLE).domains
     assert {"limits.csv:3", "limits.csv:4", "limits.csv:7", "limits.csv:8", "limits.csv:10"} <= {
@@ -162,7 +162,7 @@ WARNINGS = [
 
 
 @pytest.mark.parametrize("table, message", WARNINGS, ids=range(len(WARNINGS)))
-def test_what_has_no_effect_is_a_warning(table: str, message: str) -> None:
+def test_a_row_without_effect_is_a_warning(table: str, message: str) -> None:
     """The rules are loaded."""
     assert [f"limits.csv:{message}"] == [str(warning) for warning in loaded(table).warnings]
 
@@ -170,7 +170,7 @@ def test_what_has_no_effect_is_a_warning(table: str, message: str) -> None:
 @pytest.mark.parametrize(
     "text", [b'domain,descriptor,limit\nd,"user=a,5\n', b'domain,descriptor,limit\nd,us"er=a,"x"y,5\n']
 )
-def test_what_is_no_csv_names_the_line(text: bytes) -> None:
+def test_invalid_csv_is_reported_with_its_line(text: bytes) -> None:
     """The message says how to write a quote."""
     with pytest.raises(InvalidRules) as raised:
         csv_text.read("limits.csv", text)
@@ -178,7 +178,7 @@ def test_what_is_no_csv_names_the_line(text: bytes) -> None:
     assert (2, "is not CSV: ") == (problem.line, problem.message[:12])
 
 
-def test_a_line_break_within_quotes_keeps_the_lines_of_what_follows() -> None:
+def test_a_line_break_within_quotes_keeps_later_line_numbers() -> None:
     """The line of a row is its first one."""
     document = csv_text.read("limits.csv", b'a,b\n"x\ny",1\nz,2\n')
     assert [1, 2, 4] == [row.line for row in document.rows or ()]

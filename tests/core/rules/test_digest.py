@@ -48,12 +48,12 @@ def test_files_lines_and_comments_are_no_part_of_it() -> None:
         ("      - {key: model", "  - {key: model"),
     ],
 )
-def test_every_change_of_what_rules_say_changes_it(before: str, after: str) -> None:
+def test_every_change_of_the_rules_changes_the_digest(before: str, after: str) -> None:
     assert before in RULES
     assert digest() != digest(RULES.replace(before, after, 1))
 
 
-def test_the_order_of_domains_is_no_part_of_it() -> None:
+def test_the_order_of_domains_does_not_change_the_digest() -> None:
     loaded = [
         with_digest(load_rules(Contents([read("r", f"domain: {name}")]), merge_domains=False).domains[0])
         for name in ("a", "b")

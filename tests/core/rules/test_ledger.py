@@ -19,7 +19,7 @@ def ledger(text: str, limit: str = LIMIT, head: str = "") -> LedgerRule | None:
     return rule.ledger
 
 
-def test_a_rule_has_no_ledger_unless_it_says_so() -> None:
+def test_a_rule_has_no_ledger_by_default() -> None:
     """A ledger takes memory in the store."""
     assert ledger("track: true") is None
 

@@ -47,7 +47,7 @@ def test_a_rule_has_the_price_as_it_is_written() -> None:
     assert Price("0.10", "USD") == rule.price
 
 
-def test_a_model_costs_what_holds_when_its_tokens_were_charged() -> None:
+def test_the_price_of_a_model_is_that_at_the_time_of_the_charge() -> None:
     """A price applies from a date, which begins in the time zone of the file. A name takes precedence over
     patterns, and the longest pattern over others.
     """

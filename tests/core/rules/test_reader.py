@@ -97,7 +97,7 @@ def test_a_descriptor_has_everything_the_file_says() -> None:
     assert {"tier": "gold", "deep": {"list": [1, 2.5, None, "2020-01-01"]}} == found.metadata
 
 
-def test_a_rule_has_defaults_for_what_is_left_out() -> None:
+def test_omitted_keys_of_a_rule_have_defaults() -> None:
     """A plain limit has no name, no modes and no metadata."""
     found = rule("key: a, rate_limit: {unit: day, requests_per_unit: 1}")
     assert (Limit(1, Window(Unit.DAY)),) == found.limits

@@ -61,7 +61,7 @@ def test_tokens_per_unit_is_a_budget_by_the_calendar() -> None:
     assert (True, True, "big") == (found.budget, found.count_refused, found.name)
 
 
-def test_requests_per_unit_stays_what_it_is_upstream() -> None:
+def test_requests_per_unit_has_the_meaning_of_upstream() -> None:
     """It has no budget and no calendar, and refused requests are counted."""
     found = rule("rate_limit: {unit: month, requests_per_unit: 5}")
     assert (Limit(5, Window(Unit.MONTH)),) == found.limits

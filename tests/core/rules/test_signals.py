@@ -21,7 +21,7 @@ def rule(text: str = "track: true", limit: str = TOKENS, head: str = "") -> Rule
     return found
 
 
-def test_a_rule_signals_nothing_unless_it_says_so() -> None:
+def test_a_rule_has_no_signal_by_default() -> None:
     """A signal shows callers the remaining budget."""
     assert (0, 0.0) == (rule().signal, rule().low_at)
 

@@ -118,7 +118,7 @@ def long_call(stream: int, body: bytes) -> bytes:
     return opening(stream) + b"".join(data) + h2.frame(h2.DATA, h2.END_STREAM, stream, parts[-1])
 
 
-async def test_a_connection_costs_what_it_takes(begin: Begin) -> None:
+async def test_a_connection_counts_with_its_memory(begin: Begin) -> None:
     """Half of all bytes are for connections. One connection too many is closed at once, and one that closes
     makes room.
     """

@@ -45,7 +45,7 @@ def bodies_of(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> list[list[by
     return batches
 
 
-async def test_what_several_connections_bring_in_one_turn_is_one_batch(
+async def test_calls_of_several_connections_in_one_turn_are_one_batch(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each call is answered, and the observer gets them in one report."""
@@ -95,7 +95,7 @@ async def test_a_caller_that_disconnects_in_the_turn_of_its_charge_is_charged(
     assert (0, 40) == (limiter.server.in_hand, await limiter.counted())
 
 
-async def test_what_is_read_just_before_the_end_is_charged(limiter: Limiter) -> None:
+async def test_calls_that_arrive_just_before_the_end_are_charged(limiter: Limiter) -> None:
     """This holds however short the grace is."""
     (connection,) = await limiter.connections(1)
     connection.data_received(h2.call(1, CHARGE_40))

@@ -131,7 +131,7 @@ async def test_a_caller_does_not_wait_for_the_calls_of_another_address(
     assert [1] * 6 == took
 
 
-async def test_long_calls_count_for_what_they_take(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_long_calls_count_with_their_cost(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request of 16 KB may take as long as hundreds of others, so a turn has few of them."""
     ends = await limiter.connections(6)
     sizes = batches_of(limiter, monkeypatch)
@@ -173,7 +173,7 @@ async def test_a_connection_that_keeps_little_is_served_while_others_keep_all(be
     assert OK == (await limiter.peers[0].answer(1)).status
 
 
-async def test_answers_of_reflection_that_nobody_reads_are_bounded_by_what_all_may_keep(begin: Begin) -> None:
+async def test_unread_answers_of_reflection_are_bounded_together(begin: Begin) -> None:
     """Each of thousands of connections may have megabytes of unread answers, so there is a bound on their
     sum.
     """
@@ -214,7 +214,7 @@ async def test_a_connection_leaves_bytes_of_calls_in_hand_to_others(begin: Begin
     await until(lambda: limiter.server.in_hand == before + 1)
 
 
-async def test_connections_that_serve_nobody_make_room_for_new_ones(begin: Begin) -> None:
+async def test_idle_connections_make_room_for_new_ones(begin: Begin) -> None:
     """A connection whose session has ended stays open for a moment, and a closed one is freed later."""
     limiter = await begin(GrpcOptions(max_connections=3))
     ended, closed, _ = await limiter.connections(3)

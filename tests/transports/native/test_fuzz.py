@@ -25,7 +25,7 @@ MALLINFO = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks 
 
 
 @pytest.mark.parametrize("client", CALLS)
-def test_what_a_client_sent_is_its_calls(client: str) -> None:
+def test_the_calls_are_those_that_a_client_sent(client: str) -> None:
     """The calls are the same however the bytes are split."""
     sent, pieces = TRAFFIC[client], Server()
     assert CALLS[client] == Server().take(sent)

@@ -137,9 +137,7 @@ async def test_all_connections_together_have_their_share_of_a_turn(
 
 
 @pytest.mark.parametrize("how", ["hangs up", "is cut off"])
-async def test_what_was_left_for_the_next_turn_is_charged_when_the_peer_has_gone(
-    limiter: Limiter, how: str
-) -> None:
+async def test_postponed_calls_of_a_disconnected_peer_are_charged(limiter: Limiter, how: str) -> None:
     """The calls have arrived, and the caller did not choose the size of a turn."""
     (connection,) = await limiter.connections(1)
     connection.data_received(b"".join(h2.call(stream, CHARGE_40) for stream in range(1, 401, 2)))

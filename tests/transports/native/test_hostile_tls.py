@@ -86,7 +86,7 @@ async def test_a_call_in_records_of_one_byte_is_a_call(secured: Limiter, authori
 @pytest.mark.parametrize(
     ("hello", "answer"), [(h2.MAGIC, b""), (b"\x16\x03\x01\x00\x05" + b"\xff" * 5, b"\x15")]
 )
-async def test_what_is_no_tls_ends_the_connection(secured: Limiter, hello: bytes, answer: bytes) -> None:
+async def test_invalid_tls_ends_the_connection(secured: Limiter, hello: bytes, answer: bytes) -> None:
     """If the bytes resemble TLS, the server sends an alert."""
     peer = await secured.connect(hello)
     assert answer == (await peer.read())[:1]
@@ -120,7 +120,7 @@ async def own_tls(secured: Limiter, authority: Authority) -> OwnTls:
     return OwnTls(peer, tls, outgoing)
 
 
-async def test_new_keys_count_for_what_they_take(secured: Limiter, authority: Authority) -> None:
+async def test_key_updates_count_with_their_cost(secured: Limiter, authority: Authority) -> None:
     """A KeyUpdate of 27 bytes in TLS 1.3 takes as long as most of a call, and produces no data that would
     count otherwise.
     """

@@ -134,7 +134,7 @@ async def test_a_new_connection_is_accepted_although_the_one_that_makes_room_rai
     assert "a connection has failed" in reported
 
 
-def test_a_closed_connection_gives_back_what_an_accepted_one_took() -> None:
+def test_a_closed_connection_frees_the_place_of_an_accepted_one() -> None:
     """Peers alone decides whether there is room: a bound of its own here once counted fewer than it gave back."""
     budget = Budget(COST)
     budget.connect(COST)

@@ -88,7 +88,7 @@ async def test_a_caller_that_no_longer_waits_is_charged_all_the_same(limiter: Li
     assert 3000 == await limiter.counted("gone")
 
 
-async def test_a_call_that_is_reset_while_the_store_is_asked_is_charged(begin: Begin) -> None:
+async def test_a_call_that_is_reset_during_a_store_call_is_charged(begin: Begin) -> None:
     """Its reply is dropped, and the connection stays open."""
     limiter = await begin(hold=True)
     peer = await limiter.connect()
@@ -165,7 +165,7 @@ async def answers_of(peer: Peer, *streams: int) -> list[Answer]:
         (h2.replaced(method=b"PUT"), "405"),
     ],
 )
-async def test_what_is_no_grpc_is_answered_as_http_does(
+async def test_a_request_other_than_grpc_gets_an_http_status(
     limiter: Limiter, headers: tuple[h2.Header, ...], status: str
 ) -> None:
     """The answer has an HTTP status."""

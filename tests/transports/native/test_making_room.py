@@ -258,7 +258,7 @@ async def test_connections_beyond_half_of_all_are_not_looked_for(begin: Begin) -
     assert limiter.server.peers._crowd.pop() is silent[0][1]
 
 
-async def test_a_peer_that_resets_at_the_end_of_its_session_disturbs_nobody(limiter: Limiter) -> None:
+async def test_a_reset_at_the_end_of_a_session_affects_no_other_peer(limiter: Limiter) -> None:
     """Shutting down its socket fails, and the other peers of the turn get their answers."""
     (breaking, end), (other, _) = await connections(limiter, 2)
 

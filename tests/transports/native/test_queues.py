@@ -83,7 +83,7 @@ def test_a_network_that_comes_later_has_no_claim_to_the_past() -> None:
     assert 10 >= served(queue, 30).count(new) >= 9
 
 
-def test_arrears_end_when_nobody_waits() -> None:
+def test_arrears_end_when_no_connection_waits() -> None:
     """Work that delayed no other network does not count against its own."""
     queue = Queue()
     busy = connection("a")
@@ -128,6 +128,6 @@ def test_new_networks_without_end_neither_add_up_nor_hold_up_others(monkeypatch:
         (None, ""),
     ],
 )
-def test_a_network_is_what_one_host_cannot_choose(peer: object, network: str) -> None:
+def test_a_network_is_the_part_of_an_address_that_a_host_cannot_choose(peer: object, network: str) -> None:
     """It is an IPv4 address, the /64 of an IPv6 address, or all of a Unix socket."""
     assert network == network_of(peer)

@@ -19,7 +19,7 @@ from ..serving import CHECK
 from .native_server import Limiter
 
 
-async def test_a_peer_that_is_asked_to_leave_may_come_back_until_the_port_closes(
+async def test_a_peer_that_gets_a_goaway_may_reconnect_until_the_port_closes(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gateway without another replica can connect until the port closes."""
