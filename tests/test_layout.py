@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -271,3 +272,48 @@ def test_a_module_has_one_subject(directory: str) -> None:
     }
     assert lengths, f"{directory}/ has no modules"
     assert {} == {name: lines for name, lines in lengths.items() if lines > LONGEST}
+
+
+def _declared(text: str) -> dict[str, set[str]]:
+    """Return the fields of each `cdef class` in the text of a .pxd."""
+    found: dict[str, set[str]] = {}
+    fields: set[str] = set()
+    for line in text.splitlines():
+        if match := re.match(r"cdef class (\w+)", line):
+            fields = found[match[1]] = set()
+        elif match := re.match(r"    cdef .*?(\w+)$", line):
+            fields.add(match[1])
+    return found
+
+
+def _fields(cls: ast.ClassDef) -> set[str]:
+    """Return the fields that a class annotates or assigns."""
+    annotated = {
+        node.target.id
+        for node in cls.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    return annotated | {
+        node.attr
+        for node in ast.walk(cls)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and ast.unparse(node.value) == "self"
+    }
+
+
+@pytest.mark.parametrize(
+    "declarations",
+    [path for path in sorted((ROOT / PACKAGE).rglob("*.pxd")) if path.with_suffix(".py").exists()],
+    ids=lambda path: path.relative_to(ROOT / PACKAGE).as_posix(),
+)
+def test_the_classes_that_a_pxd_declares_are_those_of_its_module(declarations: Path) -> None:
+    """Cython compiles a declared class without a definition, and each use of the type raises TypeError."""
+    classes = {
+        node.name: _fields(node)
+        for node in module(declarations.with_suffix(".py")).tree.body
+        if isinstance(node, ast.ClassDef)
+    }
+    declared = _declared(declarations.read_text(encoding="utf-8"))
+    assert set() == declared.keys() - classes.keys()
+    assert {} == {name: missing for name, fields in declared.items() if (missing := fields - classes[name])}

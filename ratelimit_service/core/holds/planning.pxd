@@ -1,6 +1,6 @@
 """The fields of C of the holds of a prepared request, where this module is compiled."""
 
-cdef class Learned:
+cdef class MeanCharge:
     cdef public object mean
     cdef public object without_id
 
@@ -12,7 +12,7 @@ cdef class Holding:
     cdef public object end
     cdef public object entries
     cdef public str key
-    cdef public Learned learned
+    cdef public MeanCharge learned
     cdef public object looked
     cdef public bytes names
     cdef public object noted
