@@ -17,7 +17,7 @@ _PROXIED = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip",
 
 
 def wrong_site(request: Request) -> str:
-    """Return why a request is one that a browser sends for a page of another site; empty if it is none."""
+    """Return the reason if a browser sends the request for a page of another site; otherwise, an empty text."""
     site = request.header(b"sec-fetch-site")
     if site is not None and site not in ("same-origin", "none"):
         return "a page of another site may not use this port"
@@ -38,7 +38,7 @@ def is_local(request: Request) -> bool:
 
 
 def is_rebound(request: Request) -> bool:
-    """Whether a request comes from this machine, not through a proxy, under a name that may be a stranger's.
+    """Whether a request comes from this machine, not through a proxy, under a name that may be an attacker's.
 
     An address in Host is no such name: nobody can make it resolve to another one. Of the headers of proxies, only Via
     counts: browsers do not let scripts set it, and such a page could set the others.
@@ -52,7 +52,7 @@ def is_rebound(request: Request) -> bool:
 
 
 def known_host(handler: Handler) -> Handler:
-    """Return `handler` for all requests but those on loopback under a name that may be a stranger's, which get 403."""
+    """Return `handler`, except that requests on loopback under a name that may be an attacker's get 403."""
 
     async def checked(request: Request) -> Response:
         if is_rebound(request):

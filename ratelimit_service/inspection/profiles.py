@@ -31,7 +31,7 @@ _EVERY: Final = 1.0
 """Seconds between two looks at the list."""
 
 _BETWEEN: Final = 0.1
-"""Seconds between two buckets: one takes some 2.4 ms of CPU time, even if strangers make up new ones all day."""
+"""Seconds between two buckets: each takes some 2.4 ms of CPU time, and callers may create new ones all day."""
 
 _PAUSE: Final = 60.0
 """Seconds until the next attempt after a failure of the store."""
@@ -92,7 +92,7 @@ class Profiles:
     async def learn(self) -> None:
         """Learn the profiles on the list. Raises StoreError."""
         today = self._today
-        # Those that nobody has asked for since yesterday.
+        # Those that no forecast has used since yesterday.
         for bucket in [bucket for bucket, known in self._known.items() if known.day < today - 1]:
             del self._known[bucket]
         for bucket, ledger in self._wanted.copy().items():  # copy() is atomic, iteration is not
@@ -103,7 +103,9 @@ class Profiles:
             self._wanted.pop(bucket, None)
 
     def _has_room(self) -> bool:
-        """Return whether there is room for a further bucket. Buckets without history make room: strangers make such ones up."""
+        """Return whether there is room for a further bucket. Buckets without history make room, because
+        callers can create many of them.
+        """
         if len(self._known) >= self._most:
             self._known = {
                 bucket: known for bucket, known in self._known.items() if known.profile is not None

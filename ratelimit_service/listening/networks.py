@@ -1,4 +1,4 @@
-"""Networks of peers: the unit of fairness between strangers.
+"""Networks of peers: the unit of fairness.
 
 A gateway has one address and several connections; so has an attacker. Fairness between connections alone would give an
 attacker as much as it opens connections.
@@ -37,7 +37,7 @@ def network_of(peer: object) -> str:
 
 
 class Crowd(Generic[T]):
-    """The connections of a port by their networks, and those that serve nobody and may make room for others.
+    """The connections of a port by their networks, and the idle ones, which may make room for others.
 
     Of these, the one that has been idle for longest goes first, of the network with the most connections. They may have
     two ranks, 0 and 1.
@@ -65,11 +65,11 @@ class Crowd(Generic[T]):
         return self._sizes.get(network, 0) * len(self._sizes) > most
 
     def idle(self, network: str, connection: T, rank: int = 0) -> None:
-        """The connection serves nobody, maybe since an earlier call."""
+        """The connection is idle, maybe since an earlier call."""
         self._idle[rank].setdefault(network, {}).setdefault(connection)
 
     def busy(self, network: str, connection: T) -> None:
-        """The connection serves somebody."""
+        """The connection is busy."""
         for networks in self._idle:
             idle = networks.get(network)
             if idle is not None:
@@ -78,7 +78,7 @@ class Crowd(Generic[T]):
                     del networks[network]
 
     def all_idle(self) -> Iterator[T]:
-        """Iterate over the connections that serve nobody."""
+        """Iterate over the idle connections."""
         return (each for networks in self._idle for idle in networks.values() for each in idle)
 
     def pop(self, rank: int = 0) -> T | None:

@@ -203,7 +203,7 @@ def _lines(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    if len(text) > 8 * LONGEST:  # a stranger's text: no URL of the settings is as long
+    if len(text) > 8 * LONGEST:  # text from a request: no URL of the settings is as long
         return hide_credentials(fit(text, LONGEST))
     return shorten(hide_credentials(printable(text)), LONGEST)
 

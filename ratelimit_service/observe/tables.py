@@ -67,7 +67,7 @@ def histogram(
 _Row = TypeVar("_Row")
 
 _BYTES_OF_A_ROW = 800
-"""The bound on the mean memory of a row's labels, in bytes: strangers choose some labels."""
+"""The bound on the mean memory of a row's labels, in bytes: callers choose some labels."""
 
 
 def _bytes(names: tuple[str, ...]) -> int:

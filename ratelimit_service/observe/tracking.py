@@ -40,7 +40,8 @@ GAUGES = (_USED, _LIMIT, _HELD, _RESET, _LENGTH, _BURN, _RUNS_OUT)
 
 
 SHORTEST_FORECAST = 600
-"""Seconds of the shortest window with a forecast: nobody can act within a shorter one, and it would be made all the time."""
+"""Seconds of the shortest window with a forecast: people cannot react within a shorter one, and its forecast
+would change all the time."""
 
 Noticed = Callable[[Rule, Use, Foreseen, int], None]
 """A callback for a window that runs out before it ends: the rule, the use, the forecast, and the time."""

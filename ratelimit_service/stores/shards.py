@@ -40,7 +40,7 @@ class Shards(MutableMapping[str, int]):
 
 
 class Copy:
-    """The counters of one moment, copied by another thread while the event loop's thread goes on counting.
+    """The counters of one moment, copied by another thread while the event loop's thread continues to count.
 
     The event loop's thread calls `before_write` before each write; the other thread calls `finish`. If both
     copy the same shard, the copies are equal: nothing is written to a shard before its first copy is made.

@@ -283,7 +283,7 @@ class KeptMemoryStore(MemoryStore):
         now = self._clock()
         try:
             await asyncio.to_thread(write, self._path, self.dump(), now, self.amendments.lines())
-        except Exception as error:  # the service goes on, and the next attempt may succeed
+        except Exception as error:  # the service continues, and the next attempt may succeed
             self.changed = True
             self.failures += 1
             if not self._failing:

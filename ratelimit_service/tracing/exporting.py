@@ -46,8 +46,8 @@ _LONGEST = 300
 """Characters of the reason."""
 
 _SHARE = 0.2
-"""Of the time of a core that the thread takes at most: it competes with the event loop for the GIL, and a flood of refusals,
-each of which has a span, must not slow down the calls of others."""
+"""The largest share of a core that the thread takes. It competes with the event loop for the GIL, and a flood
+of refusals, each with a span, must not slow down the calls of others."""
 
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 

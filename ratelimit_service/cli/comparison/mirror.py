@@ -147,7 +147,7 @@ class Mirror:
         except Unfollowable as error:
             self._abandon(number, str(error))
         except Exception as error:  # beyond this, it would end the copies of all connections
-            # Its text may have bytes of strangers, and is a key of the report.
+            # Its text may have any bytes from requests, and is a key of the report.
             self._abandon(number, f"reading it failed ({type(error).__name__})")
 
     def _take_one(self, calls: dict[int, _Call], event: Event) -> None:

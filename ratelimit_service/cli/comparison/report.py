@@ -92,7 +92,7 @@ class Report:
         if self._shown[kind] <= self._most:
             self._put(json.dumps(_as_json(compared)) if self._json else "\n".join(_lines(compared)))
         if len(self._shown) > 10_000:
-            self._shown.clear()  # kinds depend on input from strangers
+            self._shown.clear()  # kinds depend on untrusted input
 
     def finish(self) -> None:
         """Print the summary."""

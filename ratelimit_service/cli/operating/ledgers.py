@@ -51,7 +51,7 @@ class Row(NamedTuple):
     currency: str = ""
     """That of the amount; empty without a price."""
     amount: Decimal | None = None
-    """What the tokens cost, less those that were refunded."""
+    """The cost of the tokens, without the refunded ones."""
 
     @property
     def numbers(self) -> tuple[int, int, int]:
@@ -103,7 +103,7 @@ def rows(ledgers: Iterable[BucketUsage], asked: UsageQuery) -> Iterator[Row]:
 
 
 def selected(found: BucketUsage, asked: UsageQuery) -> bool:
-    """Return whether a bucket is asked for."""
+    """Return whether a bucket is selected."""
     names = tuple([key for key, _ in found.entries])
     return set(names).issuperset(asked.by) and (not asked.keys or names == asked.keys)
 

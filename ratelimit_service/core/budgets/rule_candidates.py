@@ -204,7 +204,7 @@ def _why(node: RuleNode, entry: Entry) -> str:
 
 
 def _why_not(node: RuleNode, below: RuleNode, following: RuleNode | None, entry: Entry) -> str:
-    """Return why the lookup did not go on with `below`, which has the key of an entry or matches it."""
+    """Return why the lookup did not continue with `below`, which has the key of an entry or matches it."""
     value = below.composite[len(below.key) + 1 :]
     if b"*" in below.composite:
         if not _matches(node, below, entry):

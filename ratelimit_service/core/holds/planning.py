@@ -36,7 +36,7 @@ class MeanCharge:
     def __init__(self) -> None:
         self.mean = 0.0
         self.without_id = 0
-        """The charges since the last one that brought back an id."""
+        """The number of charges since the last one with an id."""
 
     def note(self, charge: int, *, with_id: bool) -> None:
         """Learn from a charge."""

@@ -40,7 +40,7 @@ def for_all_second(plan: Plan) -> Plan:
 
 
 def results(plan: Plan, counts: Sequence[Count]) -> list[int]:
-    """Return Decision.held; a hit that failed held nothing. It is empty where nothing was asked of holds."""
+    """Return Decision.held; a hit that failed held nothing. It is empty if the request has no hits on holds."""
     if len(plan.holds) == 1:
         place = plan.holds[0].hit
         if place < 0:

@@ -66,7 +66,7 @@ CATALOGUE: tuple[MetricInfo, ...] = (
     ),
     # Hits by rule: the path of the rule, not the values that matched it. `rule` equals `path`, and `unit`
     # equals `window`; `path` and `window` join these metrics with `budget_` metrics. All limits that requests
-    # bring are `override`, so that strangers' values cannot use up the series of the rules.
+    # bring are `override`, so that values from requests cannot use up the series of the rules.
     MetricInfo(
         "ratelimit_service_rule_hits",
         Kind.COUNTER,

@@ -1,4 +1,4 @@
-"""Runs the scripts that no request waits for: those of amendments, and the one that deletes counters.
+"""Runs the scripts that no request waits for: for amendments, and for the deletion of counters.
 
 They use the connection of the script calls (wire.py). A call of redis-py does not end when its task is
 cancelled, so the process would not stop.

@@ -88,7 +88,7 @@ class Peers:
         self._ending: dict[Connection, None] = {}
         """Connections whose sessions have ended, and whose peers have not yet closed them, in that order."""
         self._retiring: set[Connection] = set()
-        """Connections that were asked to leave because others need their places."""
+        """Connections that got a GOAWAY because others need their places."""
         self._aborted: dict[Connection, int] = {}
         """Connections that `relieve` has closed, and the bytes that they kept, which are about to be freed."""
         self._shaking: dict[Connection, None] = {}
