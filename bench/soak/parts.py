@@ -135,7 +135,7 @@ class Replica:
     counted: dict[str, float] = field(default_factory=dict)
     """Metrics at its end."""
 
-    def look(self, at: float) -> None:
+    def sample(self, at: float) -> None:
         """Take a sample, unless the process has just ended: it may be replaced meanwhile."""
         pid = self.service.pid
         with contextlib.suppress(OSError, AssertionError):
@@ -198,10 +198,10 @@ class Replicas:
         self.running[place].stop()
         self.running[place] = self._start(place)
 
-    def look(self, at: float) -> None:
+    def sample(self, at: float) -> None:
         """Take a sample of each replica."""
         for replica in self.running:
-            replica.look(at)
+            replica.sample(at)
 
     def sum(self, metric: str) -> float:
         """Return the sum of a metric over all running replicas."""

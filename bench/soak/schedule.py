@@ -140,7 +140,7 @@ class Soak:
             await asyncio.to_thread(work)
 
     def _look(self) -> None:
-        self._replicas.look(time.time() - self._began)
+        self._replicas.sample(time.time() - self._began)
 
     def _reload(self) -> None:
         """Change the ConfigMap; sometimes break it, and sometimes renew the certificate."""

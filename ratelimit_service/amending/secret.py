@@ -48,10 +48,10 @@ class SharedSecret:
     async def run(self) -> None:
         """Keep the secret for as long as the process serves."""
         while True:
-            await self.look()
+            await self.refresh()
             await asyncio.sleep(_CONFIRMED_EVERY if self._ids.ready else _LOOKED_FOR_EVERY)
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Take over the secret in the store. Without one nothing is issued, and holds have no ids."""
         if not holds_tokens(self._tree()):
             return

@@ -68,7 +68,7 @@ class Guard:
                 return Role.LOCAL
             self._refuse(request)
             raise ApiError(UNAUTHORIZED, self._needed(request), headers=_CHALLENGE)
-        await self.tokens.look()
+        await self.tokens.refresh()
         bearer = _bearer(given.strip())
         role = self.tokens.role_of(bearer[1]) if bearer else None
         if role is None:

@@ -52,12 +52,12 @@ class Token:
         """Whether the settings name this token."""
         return self.digest is not None or self._watched is not None
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Read the file again if it has changed."""
         if self._watched is None:
             return
         try:
-            problem = await self._watched.look()
+            problem = await self._watched.refresh()
         except StuckError as error:
             self._log.error("a file does not answer: the previous token stays valid", error=str(error))
             return
@@ -84,10 +84,10 @@ class Tokens:
         self.admin = admin
         self.read = read
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Read the files that have changed."""
-        await self.admin.look()
-        await self.read.look()
+        await self.admin.refresh()
+        await self.read.refresh()
 
     def role_of(self, token: str) -> Role | None:
         """Return the role of a caller with this token, in constant time; None for a wrong token."""

@@ -31,7 +31,7 @@ class CurrentReceivers:
         self.receivers: tuple[Receiver, ...] = ()
         self._read()
 
-    def look(self) -> bool:
+    def refresh(self) -> bool:
         """Read changed files, and return whether the receivers have changed. Blocks: call it in a thread."""
         if not self._file:  # addresses do not change, and their secret is read at each delivery
             return False

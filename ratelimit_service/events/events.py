@@ -129,7 +129,7 @@ class Events:
         """Use the receivers in the file, and report rules that name others."""
         checked: weakref.ref[RuleTree] | None = None  # rules that are replaced must not be kept
         while True:
-            if await asyncio.to_thread(self._configured.look):
+            if await asyncio.to_thread(self._configured.refresh):
                 names = {receiver.name for receiver in self._configured.receivers}
                 await self._open(sorted(names - self.deliveries.keys()))
                 self._use_receivers()

@@ -33,13 +33,13 @@ class Prices:
             if problem := self._watched.read():
                 raise StartError(f"{SETTING} cannot be used: {problem}")
 
-    async def look(self) -> None:
+    async def refresh(self) -> None:
         """Read the file again if it has changed."""
         if self._watched is None:
             return
         before = self.models
         try:
-            problem = await self._watched.look()
+            problem = await self._watched.refresh()
         except StuckError as error:
             problem = str(error)
         if problem:

@@ -90,7 +90,7 @@ class Usage:
 
     async def page(self, domain: str, since: int, until: int, cursor: str = "") -> UsagePage:
         """Return entries of a domain that begin from `since` on and before `until`. Raises InvalidRequest or StoreError."""
-        await self._prices.look()
+        await self._prices.refresh()
         begin = f"{self._prefix}{{{keys.domain_text(domain)}|"
         end = self._clock() + _SECONDS
         dates = _date(since), _date(until)

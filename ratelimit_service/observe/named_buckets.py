@@ -66,7 +66,7 @@ class NamedBuckets:
     ) -> None:
         self._tracker = tracker
         self._read_holds = read_holds
-        self._looked = 0.0
+        self._held_read_at = 0.0
         """When holds were last read."""
         self._clock = clock
         self._most = most
@@ -94,7 +94,7 @@ class NamedBuckets:
         while True:
             self._changed.clear()
             await self.check(ask)
-            await self.look()
+            await self.read_held_tokens()
             try:
                 await asyncio.wait_for(self._changed.wait(), self.pause())
             except TimeoutError:
@@ -114,16 +114,16 @@ class NamedBuckets:
                 await asyncio.sleep(_BETWEEN_BATCHES)
             ask([Check(request, self._answered) for request in requests[first : first + _BATCH]])
 
-    async def look(self) -> None:
+    async def read_held_tokens(self) -> None:
         """Read the held tokens of the buckets that were used since the last time. A failure leaves the gauges as they are."""
-        since, self._looked = self._looked, self._clock()
+        since, self._held_read_at = self._held_read_at, self._clock()
         keys = self._tracker.hold_keys(since)
         if self._read_holds is None or not keys:
             return
         try:
-            held = await self._read_holds(keys, int(self._looked))
+            held = await self._read_holds(keys, int(self._held_read_at))
         except StoreError:
-            self._looked = since
+            self._held_read_at = since
             return
         self._tracker.note_held(keys, held)
 

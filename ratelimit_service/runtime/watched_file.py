@@ -44,7 +44,7 @@ class WatchedFile:
         self._seen: State | None = None
         self._files = Thread(f"looking for changes of {setting}")
 
-    async def look(self) -> str:
+    async def refresh(self) -> str:
         """Read the file again if a second has passed and it has changed (`read`). Raises StuckError."""
         if self._clock() < self._looked + _LOOKED_EVERY:
             return ""
@@ -59,7 +59,7 @@ class WatchedFile:
                 return ""
             with self._file.open("rb") as file:
                 content = file.read(self._most + 1)
-        except OSError as error:  # the next look tries again
+        except OSError as error:  # the next call tries again
             self._use(None)
             seen, problem = (), f"{self._file} cannot be read: {error.strerror or error}"
         else:

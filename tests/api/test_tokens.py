@@ -26,7 +26,7 @@ class Clock:
 async def role(tokens: Tokens, clock: Clock, token: str) -> Role | None:
     """Return the role of a token after some seconds."""
     clock.now += 2
-    await tokens.look()
+    await tokens.refresh()
     return tokens.role_of(token)
 
 
@@ -82,10 +82,10 @@ async def test_a_file_is_checked_once_a_second(tmp_path: Path) -> None:
     before = token.digest
     file.write_text(SECOND)
     clock.now = 0.5
-    await token.look()
+    await token.refresh()
     assert before == token.digest
     clock.now = 1.0
-    await token.look()
+    await token.refresh()
     assert before != token.digest
 
 

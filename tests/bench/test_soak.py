@@ -125,7 +125,7 @@ def test_a_process_that_has_ended_is_not_sampled() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     gone = Replica("A", cast(Service, ended))
-    gone.look(1.0)
+    gone.sample(1.0)
     assert [] == gone.samples
 
 

@@ -58,10 +58,10 @@ def test_a_changed_file_adds_receivers(file: File) -> None:
     """The addresses of the setting stay in use."""
     file.write(entry("a", "http://a.example"))
     configured = CurrentReceivers(("http://url.example",), "", str(file.path))
-    assert (["webhook", "a"], False) == (names(configured), configured.look())
+    assert (["webhook", "a"], False) == (names(configured), configured.refresh())
     file.write(entry("b", "http://b.example"))
-    assert (True, ["webhook", "b"]) == (configured.look(), names(configured))
-    assert not configured.look()
+    assert (True, ["webhook", "b"]) == (configured.refresh(), names(configured))
+    assert not configured.refresh()
 
 
 @pytest.mark.parametrize("text", ["receivers: [", "receivers: [{name: a}]", "", None])
@@ -74,12 +74,12 @@ def test_an_invalid_file_keeps_the_receivers_and_is_reported_once(text: str | No
     else:
         file.path.write_text(text)
     with capture_logs() as logs:
-        assert [False, False] == [configured.look(), configured.look()]
+        assert [False, False] == [configured.refresh(), configured.refresh()]
     assert (["a"], 1) == (names(configured), len(logs))
     assert "the previous receivers stay in use" in logs[0]["event"]
     assert "EVENTS_WEBHOOKS" in logs[0]["error"]
     file.write(entry("b", "http://b.example"))
-    assert (True, ["b"]) == (configured.look(), names(configured))
+    assert (True, ["b"]) == (configured.refresh(), names(configured))
 
 
 def test_a_secret_may_arrive_after_the_file(file: File, tmp_path: Path) -> None:
@@ -87,9 +87,9 @@ def test_a_secret_may_arrive_after_the_file(file: File, tmp_path: Path) -> None:
     file.write(entry("a", "http://a.example"))
     configured = CurrentReceivers((), "", str(file.path))
     file.write(entry("b", "http://b.example", f", secret_file: {tmp_path / 'secret'}"))
-    assert (False, ["a"]) == (configured.look(), names(configured))
+    assert (False, ["a"]) == (configured.refresh(), names(configured))
     (tmp_path / "secret").write_text(base64.b64encode(bytes(32)).decode())
-    assert (True, ["b"]) == (configured.look(), names(configured))
+    assert (True, ["b"]) == (configured.refresh(), names(configured))
 
 
 def test_an_unchanged_file_is_not_read(file: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,19 +106,19 @@ def test_an_unchanged_file_is_not_read(file: File, tmp_path: Path, monkeypatch: 
         return opens(path, mode)
 
     monkeypatch.setattr(Path, "open", noted)
-    assert [False, False, []] == [configured.look(), configured.look(), opened]
+    assert [False, False, []] == [configured.refresh(), configured.refresh(), opened]
     monkeypatch.undo()
     for broken in (file.path, secret):
         text = broken.read_text()
         broken.write_text("receivers: [" if broken == file.path else "!")
         monkeypatch.setattr(Path, "open", noted)
-        assert not configured.look()
+        assert not configured.refresh()
         assert broken.name in opened
         opened.clear()
-        assert [False, []] == [configured.look(), opened]
+        assert [False, []] == [configured.refresh(), opened]
         monkeypatch.undo()
         broken.write_text(text)
-        assert not configured.look()
+        assert not configured.refresh()
 
 
 @pytest.mark.parametrize("length", [4_097, 10_000_000])
@@ -130,7 +130,7 @@ def test_a_secret_is_read_up_to_its_bound(length: int, file: File, tmp_path: Pat
     configured = CurrentReceivers((), "", str(file.path))
     secret.write_bytes(b"A" * length)
     with capture_logs() as logs:
-        assert not configured.look()
+        assert not configured.refresh()
     assert "cannot be used: is longer than 4096 bytes" in logs[0]["error"]
     with pytest.raises(StartError, match="longer than 4096 bytes"):
         CurrentReceivers((), "", str(file.path))

@@ -35,7 +35,7 @@ def priced(price: str) -> str:
 
 
 async def price_of(prices: Prices) -> str:
-    await prices.look()
+    await prices.refresh()
     return prices.models.exact[b"a"][0].per_million
 
 

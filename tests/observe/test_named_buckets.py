@@ -227,7 +227,7 @@ async def test_held_tokens_have_gauges_beside_used_ones(limits: tuple[Limit, ...
     seen = []
     for seconds in (0, 30, 30):
         replica.now += seconds
-        await looking.standing.look()
+        await looking.standing.read_held_tokens()
         seen.append({sample.value for sample in replica.samples("budget_held")})
     assert len(limits) == len(replica.samples("budget_held"))
     assert [{60}, {60}, {0}] == seen
@@ -251,6 +251,6 @@ async def test_an_unreadable_store_keeps_the_gauges_of_held_tokens() -> None:
     seen = []
     for _ in range(2):
         looking.replica.now += 1
-        await looking.standing.look()
+        await looking.standing.read_held_tokens()
         seen.append([sample.value for sample in looking.replica.samples("budget_held")])
     assert [[0], [30]] == seen

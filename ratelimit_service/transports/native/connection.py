@@ -302,7 +302,7 @@ class Connection(asyncio.BufferedProtocol):
         elif session.check(int(now * 1_000), int(options.request_timeout * 1_000), int(PATIENCE * 1_000)):
             self.abort("the peer does not take its replies")
         else:
-            self.life.look(session, now)
+            self.life.check(session, now)
 
     # Helpers.
 

@@ -68,7 +68,7 @@ class Lifetime:
         if self._timer is not None:
             self._timer.cancel()
 
-    def look(self, session: Session, now: float) -> None:
+    def check(self, session: Session, now: float) -> None:
         """Note whether it has served streams since the last time, and retire it if it has been idle for too long."""
         last = session.last_stream
         if session.busy or last != self._last_stream:
