@@ -75,7 +75,7 @@ class EventStore(Protocol):
 
     async def forget_unused(self, receivers: Sequence[str]) -> Sequence[str]:
         """Note that this replica delivers to these receivers. Forget the others that no replica has noted for a week, with the
-        events that wait for them, and return their names.
+        events that wait for them, and return their names. One for which no events wait may stay longer.
         """
         ...
 

@@ -2,6 +2,8 @@
 
 {events}:stream         the events, in the field `event`
 {events}:seen:<id>      a mark that this one was emitted, until its window has ended
+{events}:receivers      for each receiver, the second in which a replica last used it or nothing waited for it; once it is
+                        forgotten, the id of the last event that it got
 """
 
 from __future__ import annotations
@@ -27,11 +29,20 @@ local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '$', 'MKSTREAM')
 if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
 """)
 
-# OPEN has created the group. If it is missing, Redis has lost its data, and the stream has only later events.
+# OPEN has created the group. If it is missing, Redis has lost its data, and the stream has only later events; or FORGET_UNUSED has
+# deleted it while this replica could not reach Redis, and noted its place. An ACL may forbid the notes: then there are none.
 TAKE = script(b"""
-local stream, group, consumer = KEYS[1], ARGV[1], ARGV[2]
+local stream, notes, group, consumer = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local made = redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
-if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
+if made.err then
+    if not string.find(made.err, 'BUSYGROUP') then return made end
+else
+    local note = redis.pcall('HGET', notes, group)
+    if type(note) == 'string' and string.find(note, '-', 1, true) then
+        redis.call('XGROUP', 'SETID', stream, group, note)
+        redis.call('HDEL', notes, group)
+    end
+end
 local found = {}
 local claimed = redis.call('XAUTOCLAIM', stream, group, consumer, ARGV[4], '0-0', 'COUNT', ARGV[3])
 for _, entry in ipairs(claimed[2]) do
@@ -69,14 +80,18 @@ end
 return 0
 """)
 
-# A group without a note is of a version without notes, or new: its time begins now. A consumer that was here lately may belong to
-# a replica of such a version. A replica has another name after a restart, so consumers without events are deleted after a day.
+# A group without a note is of a version without notes, or new: its time begins now. Replicas of such a version may read a group, and
+# would create it again at the oldest event. Before Redis 7.2, the idle time of their consumers shows only when they last got
+# something. But nothing waits for a receiver that is read, so a week counts from the last time at which nothing waited.
+# A replica has another name after a restart, so consumers without events are deleted after a day.
 FORGET_UNUSED = script(b"""
 local stream, notes, after, lately = KEYS[1], KEYS[2], tonumber(ARGV[1]), tonumber(ARGV[2])
 local now, in_use = tonumber(redis.call('TIME')[1]), {}
 for at = 3, #ARGV do
     in_use[ARGV[at]] = true
-    redis.call('HSET', notes, ARGV[at], now)
+    if not string.find(redis.call('HGET', notes, ARGV[at]) or '', '-', 1, true) then  -- TAKE needs the place
+        redis.call('HSET', notes, ARGV[at], now)
+    end
 end
 local function fields(list)
     local found = {}
@@ -86,10 +101,12 @@ end
 local groups, gone = {}, {}
 if redis.call('EXISTS', stream) == 1 then
     for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-        local name = fields(group)['name']
+        local own = fields(group)
+        local name, place = own['name'], own['last-delivered-id']
         groups[name] = true
         local used = tonumber(redis.call('HGET', notes, name) or '')
-        if not used then
+        local waits = own['pending'] > 0 or #redis.call('XRANGE', stream, '(' .. place, '+', 'COUNT', 1) > 0
+        if not used or not waits then
             redis.call('HSET', notes, name, now)
             used = now
         end
@@ -102,15 +119,23 @@ if redis.call('EXISTS', stream) == 1 then
         end
         if not in_use[name] and now - used > after then
             redis.call('XGROUP', 'DESTROY', stream, name)
-            redis.call('HDEL', notes, name)
+            redis.call('HSET', notes, name, place)
+            groups[name] = nil
             gone[#gone + 1] = name
         end
     end
 end
 local noted = redis.call('HGETALL', notes)
 for at = 1, #noted, 2 do
-    if not groups[noted[at]] and now - (tonumber(noted[at + 1]) or 0) > after then
-        redis.call('HDEL', notes, noted[at])
+    local name, note = noted[at], noted[at + 1]
+    if not groups[name] then
+        local needed
+        if string.find(note, '^%d+%-%d+$') then
+            needed = #redis.call('XRANGE', stream, '-', note, 'COUNT', 1) > 0  -- or it is older than all events
+        else
+            needed = now - (tonumber(note) or 0) <= after
+        end
+        if not needed then redis.call('HDEL', notes, name) end
     end
 end
 return gone
@@ -140,7 +165,7 @@ class RedisEvents:
 
     async def take(self, receiver: str, replica: str, most: int) -> Sequence[PendingEvent]:
         """Return what a receiver is to get (ports.EventStore.take)."""
-        found = await self._call(TAKE, (receiver, replica, most, TAKEN_AGAIN * 1_000))
+        found = await self._call(TAKE, (receiver, replica, most, TAKEN_AGAIN * 1_000), self._receivers)
         return [
             PendingEvent(place.decode(), text.decode("utf-8", "backslashreplace"))
             for place, text in zip(found[::2], found[1::2], strict=True)

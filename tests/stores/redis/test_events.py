@@ -52,6 +52,7 @@ def consumers(client: redis.Redis, receiver: str) -> list[str]:
 async def test_a_group_without_a_note_has_a_week_from_now(client: redis.Redis, events: RedisEvents) -> None:
     """It may belong to replicas of a version that makes no notes."""
     await events.open("old")
+    await events.emit("1", "text", 60)
     before = time.time()
     assert [] == await events.forget_unused(["ops"])
     noted: Any = client.hgetall(NOTES)
@@ -59,7 +60,7 @@ async def test_a_group_without_a_note_has_a_week_from_now(client: redis.Redis, e
     assert int(noted["old"]) >= int(before)
     client.hset(NOTES, "old", LONG_AGO)
     assert ["old"] == await events.forget_unused(["ops"])
-    assert {"ops"} == set(client.hkeys(NOTES))
+    assert [] == groups(client)
 
 
 async def test_a_group_whose_consumer_was_here_lately_stays(client: redis.Redis, events: RedisEvents) -> None:
@@ -70,6 +71,56 @@ async def test_a_group_whose_consumer_was_here_lately_stays(client: redis.Redis,
     client.hset(NOTES, "old", LONG_AGO)
     assert [] == await events.forget_unused(["ops"])
     assert 1 == await events.waiting("old")
+
+
+async def test_a_group_that_is_read_without_events_stays(client: redis.Redis, events: RedisEvents) -> None:
+    """A replica of a version without notes reads it. Before Redis 7.2, its consumer is as idle as if it had ended.
+
+    A week after the first event that nobody took, the group is deleted.
+    """
+    await events.open("quiet")
+    assert [] == await events.take("quiet", "replica-of-before", 10)
+    client.hset(NOTES, "quiet", LONG_AGO)
+    assert [] == await events.forget_unused(["ops"])
+    await events.emit("1", "text", 60)
+    assert [] == await events.forget_unused(["ops"])
+    client.hset(NOTES, "quiet", LONG_AGO)
+    client.xgroup_delconsumer(STREAM, "quiet", "replica-of-before")
+    assert ["quiet"] == await events.forget_unused(["ops"])
+
+
+async def test_a_forgotten_receiver_goes_on_after_its_last_event(
+    client: redis.Redis, events: RedisEvents
+) -> None:
+    """A replica may be without a connection to Redis for longer than a week."""
+    await events.open("ops")
+    await events.emit("1", "delivered", 60)
+    (taken,) = await events.take("ops", "a", 10)
+    await events.done("ops", taken.place)
+    client.xgroup_delconsumer(STREAM, "ops", "a")
+    await events.emit("2", "later", 60)
+    client.hset(NOTES, "ops", LONG_AGO)
+    assert ["ops"] == await events.forget_unused([])
+    assert [] == await events.forget_unused(["ops"])
+    assert [] == groups(client)
+    assert ["later"] == [each.text for each in await events.take("ops", "a", 10)]
+    assert [] == client.hkeys(NOTES)
+
+
+async def test_the_place_of_a_forgotten_receiver_is_kept_as_long_as_events_before_it(
+    client: redis.Redis, events: RedisEvents
+) -> None:
+    await events.open("ops")
+    await events.emit("1", "text", 60)
+    (taken,) = await events.take("ops", "a", 10)
+    client.xgroup_delconsumer(STREAM, "ops", "a")
+    await events.emit("2", "text", 60)
+    client.hset(NOTES, "ops", LONG_AGO)
+    assert ["ops"] == await events.forget_unused([])
+    assert {"ops": taken.place} == client.hgetall(NOTES)
+    client.xtrim(STREAM, maxlen=1, approximate=False)
+    await events.forget_unused([])
+    assert [] == client.hkeys(NOTES)
 
 
 async def test_a_note_without_a_group_goes_after_a_week(client: redis.Redis, events: RedisEvents) -> None:
