@@ -9,7 +9,7 @@ replicas ends before it has emitted it.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
@@ -116,10 +116,14 @@ class Emitter:
         """
         last = lines[0].version if lines else 0
         if self._audited is not None:
+            earlier: Counter[tuple[int, str]] = Counter()
             for line in reversed(lines):
                 if line.version > self._audited:
                     target = _target_of(line.edited)
-                    self._put(_amended(line, await self._recipients(target) if target is not None else None))
+                    notify = await self._recipients(target) if target is not None else None
+                    which = line.version, line.edited.id
+                    self._put(_amended(line, earlier[which], notify))
+                    earlier[which] += 1
         self._audited = last
 
     async def run(self) -> None:
@@ -172,7 +176,10 @@ def _target_of(edited: EditResult) -> Target | None:
     return changed.target if changed is not None else None
 
 
-def _amended(line: AuditLine, notify: tuple[str, ...] | None) -> Event:
+def _amended(line: AuditLine, earlier: int, notify: tuple[str, ...] | None) -> Event:
+    """Return the event of an edit. `earlier` is the number of edits with this id that its change made before it: all its resets
+    have the id "", and it can put and remove one amendment. The audit never has a part of a change, so replicas count alike.
+    """
     edited, target = line.edited, _target_of(line.edited)
     if edited.reset is not None:
         verb = "reset"
@@ -180,16 +187,16 @@ def _amended(line: AuditLine, notify: tuple[str, ...] | None) -> Event:
         verb = "removed"
     else:
         verb = "block" if edited.after.blocks else edited.after.kind.value
-    domain = target.domain if target is not None else ""
+    domain, text = (target.domain, event_text(target.text)) if target is not None else ("", "")
     data = {
         "verb": verb,
         "domain": event_text(domain),
-        "target": event_text(target.text) if target is not None else "",
+        "target": text,
         "author": event_text(line.author),
         "reason": event_text(line.reason),
         "version": line.version,
     }
     if edited.after is not None:
         data["amount"] = edited.after.amount
-    event_id = identity(AMENDED, f"{line.version}", edited.id)
-    return Event(event_id, AMENDED, domain, edited.id, line.at, data, notify=notify)
+    event_id = identity(AMENDED, f"{line.version}", edited.id, *([f"{earlier}"] if earlier else []))
+    return Event(event_id, AMENDED, domain, edited.id or text, line.at, data, notify=notify)

@@ -8,7 +8,16 @@ from contextlib import suppress
 
 import pytest
 
-from ratelimit_service.core.amendments.model import AuditLine, EditResult, Reset, override, top_up
+from ratelimit_service.core.amendments.model import (
+    AuditLine,
+    Change,
+    EditResult,
+    Put,
+    Remove,
+    Reset,
+    override,
+    top_up,
+)
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.budgets.forecasting import Foreseen
 from ratelimit_service.core.errors import StoreError
@@ -16,6 +25,7 @@ from ratelimit_service.core.model import Limit, Rule, StatKey, Unit, Use, Window
 from ratelimit_service.events import emitting
 from ratelimit_service.events.emitting import Emitter
 from ratelimit_service.events.model import event_text
+from ratelimit_service.stores.amendments import MemoryAmendments
 from ratelimit_service.stores.events import MemoryEvents
 
 NOW = 1_000
@@ -157,6 +167,35 @@ async def test_each_change_of_a_limit_is_an_event(edited: EditResult, verb: str,
     assert ("llm", "team=dba", "al\\n", "launch", 7) == tuple(
         data[name] for name in ("domain", "target", "author", "reason", "version")
     )
+
+
+async def test_each_edit_of_one_change_is_an_event_of_all_replicas() -> None:
+    """Resets have no id of their own, and a change can put and remove one amendment."""
+    teams = [parse("llm", f"team={team}") for team in "abc"]
+    resets = [Reset(team, "", ()) for team in teams]
+    amendments = MemoryAmendments()
+    await amendments.apply(
+        Change("key", "al", "why", (*resets, Put(LESS), Remove(LESS.id), Put(override(TEAM, 70))), NOW)
+    )
+    lines = await amendments.audit()
+    store = Recorded()
+    for name in "ab":
+        emitter = emitter_of(store, name)
+        await emitter.audited([])
+        await emitter.audited(lines)
+        emitter.store_is(False)  # comes last, and is an event of each replica
+        await emitted(emitter, store, 7 if name == "a" else 8)
+    events = [json.loads(text) for text in store.texts]
+    assert 8 == len({each["id"] for each in events})
+    assert [
+        ("reset", "team=a"),
+        ("reset", "team=b"),
+        ("reset", "team=c"),
+        ("override", LESS.id),
+        ("removed", LESS.id),
+        ("override", LESS.id),
+    ] == [(each["data"]["verb"], each["subject"]) for each in events[:6]]
+    assert ["store", "store"] == [each["subject"] for each in events[6:]]
 
 
 async def test_the_beginning_and_the_end_of_an_outage_are_events_of_each_replica() -> None:
