@@ -30,7 +30,9 @@ def skip_unused() -> None:
 
 @contextmanager
 def without(package: str) -> Iterator[None]:
-    """Hide a package meanwhile, unless it has been imported already."""
+    """Hide a package meanwhile, unless it has been imported already. No other thread may import anything meanwhile: it would
+    not find the package either.
+    """
     if package in sys.modules:
         yield
         return
@@ -38,4 +40,4 @@ def without(package: str) -> Iterator[None]:
     try:
         yield
     finally:
-        del sys.modules[package]
+        sys.modules.pop(package, None)

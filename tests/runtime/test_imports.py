@@ -45,6 +45,13 @@ def test_a_failed_import_hides_nothing_afterwards() -> None:
     assert PACKAGE == import_module(PACKAGE).__name__
 
 
+def test_a_package_that_is_visible_again_too_early_is_no_error() -> None:
+    """Something else changed `sys.modules` meanwhile."""
+    with without(PACKAGE):
+        del sys.modules[PACKAGE]
+    assert PACKAGE == import_module(PACKAGE).__name__
+
+
 def test_an_imported_package_stays() -> None:
     """Something in this process needs it: tracing, for example."""
     before = import_module(PACKAGE)
