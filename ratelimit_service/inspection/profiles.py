@@ -3,15 +3,16 @@
     forecasts ──▶ of(bucket)       a lookup in memory; a bucket without a profile of today is put on a list
     run()     ──▶ the ledger       reads the list, a bucket at a time: at most 29 books, once a day
 
-The reads of a day are spread: a few books in one step, and a pause after each bucket. The commands are HGETALLs of at most 93
+The reads of a day are spread: a few books in one step, a pause after each bucket, and another start in each process. The commands are HGETALLs of at most 93
 fields (docs/showback.md). At most MOST buckets have a profile, some 5 MB, so others are forecast by their current rate.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import structlog
@@ -33,8 +34,14 @@ _EVERY: Final = 1.0
 _BETWEEN: Final = 0.1
 """Seconds between two buckets: each takes some 2.4 ms of CPU time, and callers may create new ones all day."""
 
+_SPREAD: Final = 6 * 3_600.0
+"""Seconds after midnight UTC in which processes begin to read ledgers again, each at another moment."""
+
 _PAUSE: Final = 60.0
 """Seconds until the next attempt after a failure of the store."""
+
+_FAILURES: Final = 3
+"""Buckets in a row that cannot be read until then; fewer may all be on one node that is away."""
 
 _TOGETHER: Final = 10
 """Books that are read together."""
@@ -57,16 +64,32 @@ class _Books(NamedTuple):
     """The names of all entries, with their kinds."""
 
 
+class _Weeks(NamedTuple):
+    """All books of a ledger that were begun before a day."""
+
+    day: int
+    end: int
+    """The end of the last entry that is complete."""
+    books: Sequence[_Books]
+
+
 class Profiles:
     """Learns profiles from the ledgers in `store`. `of` may be called from any thread."""
 
-    def __init__(self, store: CounterStore, clock: Clock = time.time, most: int = MOST) -> None:
+    def __init__(
+        self,
+        store: CounterStore,
+        clock: Clock = time.time,
+        most: int = MOST,
+        random_share: Callable[[], float] = random.random,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._most = most
+        self._later = _SPREAD * random_share()
         self._known: dict[str, _Known] = {}
         self._wanted: dict[str, LedgerRule] = {}
-        self._books: dict[LedgerRule, tuple[int, Sequence[_Books]]] = {}
+        self._books: dict[LedgerRule, _Weeks] = {}
         self._log = structlog.get_logger("ratelimit_service.forecasts")
 
     def __len__(self) -> int:
@@ -90,36 +113,55 @@ class Profiles:
             await asyncio.sleep(_EVERY)
 
     async def learn(self) -> None:
-        """Learn the profiles on the list. Raises StoreError."""
+        """Learn the profiles on the list. Buckets that cannot be read move to its end. Raises StoreError for these."""
         today = self._today
         # Those that no forecast has used since yesterday.
         for bucket in [bucket for bucket, known in self._known.items() if known.day < today - 1]:
             del self._known[bucket]
+        self._make_room()
+        failed: StoreError | None = None
+        in_a_row = 0
         for bucket, ledger in self._wanted.copy().items():  # copy() is atomic, iteration is not
-            if bucket in self._known or self._has_room():
-                spent = await self._spent(bucket, ledger, today)
-                self._known[bucket] = _Known(today, learn(spent, today * DAY, ledger.by))
-                await asyncio.sleep(_BETWEEN)
-            self._wanted.pop(bucket, None)
+            if bucket not in self._known and len(self._known) >= self._most:
+                self._wanted.pop(bucket, None)  # the next forecast puts it on the list again
+                continue
+            try:
+                profile = await self._learn(bucket, ledger, today)
+            except StoreError as error:
+                failed, in_a_row = error, in_a_row + 1
+                self._wanted.pop(bucket, None)
+                self._wanted[bucket] = ledger
+                if in_a_row >= _FAILURES:
+                    break
+            else:
+                in_a_row = 0
+                self._known[bucket] = _Known(today, profile)
+                self._wanted.pop(bucket, None)
+            await asyncio.sleep(_BETWEEN)
+        if failed is not None:
+            raise failed
 
-    def _has_room(self) -> bool:
-        """Return whether there is room for a further bucket. Buckets without history make room, because
-        callers can create many of them.
+    def _make_room(self) -> None:
+        """Forget the buckets without history if there is no room, because callers can create many of them.
+        Called once for a list: it takes 0.1 ms.
         """
         if len(self._known) >= self._most:
             self._known = {
                 bucket: known for bucket, known in self._known.items() if known.profile is not None
             }
-        return len(self._known) < self._most
 
     @property
     def _today(self) -> int:
-        return int(self._clock()) // DAY
+        return int(self._clock() - self._later) // DAY
 
-    async def _spent(self, bucket: str, ledger: LedgerRule, today: int) -> list[tuple[int, int]]:
+    async def _learn(self, bucket: str, ledger: LedgerRule, today: int) -> Profile | None:
+        weeks = await self._weeks_of(ledger, today)
+        return learn(await self._spent(bucket, weeks.books), weeks.end, ledger.by)
+
+    async def _spent(self, bucket: str, of_weeks: Sequence[_Books]) -> list[tuple[int, int]]:
         """Return the net tokens of each hour or day of the bucket's ledger, with their starts."""
         spent: dict[int, int] = {}
-        for books in await self._books_of(ledger, today):
+        for books in of_weeks:
             starts = {f"{bucket}{end}": starts for end, starts in books.starts.items()}
             found = await self._store.read_books(list(starts), books.names)
             for key, entries in found.items():
@@ -131,11 +173,11 @@ class Profiles:
             await asyncio.sleep(0)
         return list(spent.items())
 
-    async def _books_of(self, ledger: LedgerRule, today: int) -> Sequence[_Books]:
+    async def _weeks_of(self, ledger: LedgerRule, today: int) -> _Weeks:
         """Return the books of the last weeks. All buckets with the same ledger have the same."""
         known = self._books.get(ledger)
-        if known is not None and known[0] == today:
-            return known[1]
+        if known is not None and known.day == today:
+            return known
         books: dict[str, dict[str, int]] = {}
         second = (today - KEPT_DAYS) * DAY
         number = 0
@@ -158,8 +200,8 @@ class Profiles:
             found.append(_Books(some, tuple(names)))
         if len(self._books) >= 100:
             self._books.clear()
-        self._books[ledger] = today, found
-        return found
+        weeks = self._books[ledger] = _Weeks(today, _period(ledger, today * DAY).start, found)
+        return weeks
 
 
 def _period(ledger: LedgerRule, second: int) -> Period:

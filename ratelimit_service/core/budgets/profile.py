@@ -1,6 +1,6 @@
 """The shape of a week: how much a bucket used in each hour of earlier weeks, from its ledger.
 
-learn(spent, now) -> Profile | None        from hours of the last four weeks
+learn(spent, end) -> Profile | None        from the four weeks before `end`
 profile.use(first, last) -> float          what the earlier weeks used between two moments
 profile.moment(first, use) -> float        when so much is used, counted from `first`
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Final
 
 HOUR, DAY = 3_600, 86_400
@@ -64,7 +64,8 @@ class Profile:
         sums = self._sums
         weeks, left = divmod(self.until(first) + use, sums[-1])
         hour = min(bisect_right(sums, left), _HOURS) - 1
-        return weeks * WEEK + (hour + (left - sums[hour]) / (sums[hour + 1] - sums[hour])) * HOUR
+        # Rounding may lead to a moment just before `first`.
+        return max(first, weeks * WEEK + (hour + (left - sums[hour]) / (sums[hour + 1] - sums[hour])) * HOUR)
 
     def until(self, moment: float) -> float:
         """Return the use from 1970 until a moment."""
@@ -75,31 +76,33 @@ class Profile:
         return weeks * sums[-1] + sums[at] + (sums[at + 1] - sums[at]) * part / HOUR
 
 
-def learn(spent: Iterable[tuple[int, int]], now: float, by: str = "hour") -> Profile | None:
+def learn(spent: Iterable[tuple[int, int]], end: float, by: str = "hour") -> Profile | None:
     """Return the profile of what was spent from the beginning of each hour (or day) on; None if there is too little.
 
-    Only whole days before today count, and of these the last whole weeks. Entries from KEPT_DAYS before on are used.
+    `end` is the end of the last complete hour (or day) of the ledger. In the time zone of the ledger, days and even hours may
+    begin at other moments than in UTC, so the weeks that count end there: each hour of the profile has as many of them.
     """
-    today = int(now // DAY) * DAY
-    hours: dict[int, float] = {}
-    length = HOUR if by == "hour" else DAY
-    for start, use in spent:
-        if today - KEPT_DAYS * DAY <= start <= today - length:
-            for second in range(start, start + length, HOUR):
-                hours[second // HOUR] = hours.get(second // HOUR, 0.0) + use * HOUR / length
-    if not hours:
+    end, length = int(end), HOUR if by == "hour" else DAY
+    slack = length // 24  # a day of a time zone may have 23 or 25 hours
+    entries = sorted([(start, use) for start, use in spent if end - KEPT_DAYS * DAY - slack <= start < end])
+    if not entries:
         return None
     # The first day does not count, because the use may have begun in the middle of it.
-    days = (today - min(hours) * HOUR // DAY * DAY) // DAY - 1
+    days = -((entries[0][0] + slack - end) // DAY) - 1
     weeks = days // 7
     if days < 1 or not (weeks or by == "hour"):
         return None
     cycle, times = (_HOURS, weeks) if weeks else (24, days)
-    first = (today - times * cycle * HOUR) // HOUR
+    first = end - times * cycle * HOUR
     found = [0.0] * cycle
-    for hour, used in hours.items():
-        if first <= hour < today // HOUR:
-            found[hour % cycle] += used / times
+    for (start, use), (following, _) in pairwise([*entries, (end, 0)]):
+        seconds = following - start if abs(following - start - length) <= slack else length
+        second, last = max(start, first), start + seconds
+        while second < last:
+            hour = second // HOUR
+            after = min((hour + 1) * HOUR, last)
+            found[hour % cycle] += use * (after - second) / seconds / times
+            second = after
     if sum(found) <= 0:
         return None
     return Profile(found * (_HOURS // cycle), weeks)

@@ -52,7 +52,7 @@ def test_an_hour_that_was_never_used_may_be_used_now() -> None:
 @pytest.mark.parametrize("days, weeks", [(8, 1), (14, 1), (15, 2), (22, 3), (KEPT_DAYS, 4), (100, 4)])
 def test_a_profile_is_the_mean_of_the_last_whole_weeks(days: int, weeks: int) -> None:
     """The first day does not count: its use may have begun at noon. Uses grow by one each day."""
-    profile = learn(spent(days, lambda start: (start - MONDAY) // DAY + 200), MONDAY + 7 * HOUR)
+    profile = learn(spent(days, lambda start: (start - MONDAY) // DAY + 200), MONDAY)
     assert profile is not None
     assert weeks == profile.weeks
     sunday = 200 - 1 - sum(7 * week for week in range(weeks)) / weeks
@@ -103,18 +103,54 @@ def test_an_hour_of_refunds_counts_as_nothing() -> None:
 def test_days_of_a_time_zone_are_spread_over_their_hours() -> None:
     """A ledger by the day has entries that begin at 23:00 UTC, as in Berlin in winter."""
     entries = [(MONDAY - HOUR - day * DAY, 240 if day % 7 else 2_400) for day in range(1, 30)]
-    profile = learn(entries, MONDAY, by="day")
+    profile = learn(entries, MONDAY - HOUR, by="day")
     assert profile is not None
     assert profile.use(MONDAY + DAY, MONDAY + DAY + HOUR) == pytest.approx(10)
     assert profile.use(MONDAY - HOUR - DAY, MONDAY - HOUR) == pytest.approx(240)
     assert profile.use(MONDAY - HOUR - 7 * DAY, MONDAY - HOUR - 6 * DAY) == pytest.approx(2_400, rel=0.02)
-    assert None is learn(entries[:6], MONDAY, by="day")
+    assert None is learn(entries[:6], MONDAY - HOUR, by="day")
 
 
 def test_an_unfinished_day_of_a_time_zone_does_not_count_as_history() -> None:
     """Its entry began at 23:00 UTC yesterday, and has little so far."""
     entries = [(MONDAY - HOUR - day * DAY, 240) for day in range(1, 30)]
-    ended, now = (learn(some, MONDAY + HOUR, by="day") for some in (entries, [(MONDAY - HOUR, 1), *entries]))
+    ended, now = (learn(some, MONDAY - HOUR, by="day") for some in (entries, [(MONDAY - HOUR, 1), *entries]))
     assert ended is not None
     assert now is not None
     assert ended.use(MONDAY, MONDAY + WEEK) == now.use(MONDAY, MONDAY + WEEK)
+
+
+@pytest.mark.parametrize("by, length", [("hour", HOUR), ("day", DAY)])
+@pytest.mark.parametrize("weeks", [1, 4])
+@pytest.mark.parametrize("shift", [0, HOUR // 4, HOUR // 2, 5 * HOUR + 900, 9 * HOUR, 17 * HOUR, 23 * HOUR])
+def test_a_steady_use_has_a_steady_profile_in_each_time_zone(
+    by: str, length: int, weeks: int, shift: int
+) -> None:
+    """Days, and even hours, of a ledger begin at other moments than in UTC. None is missing at the end."""
+    end = MONDAY - shift // length * length - shift % length
+    entries = [(start, length) for start in range(end - (weeks * 7 + 1) * DAY, end + DAY, length)]
+    profile = learn(entries, end, by)
+    assert profile is not None
+    assert weeks == profile.weeks
+    hours = [profile.use(MONDAY + hour * HOUR, MONDAY + (hour + 1) * HOUR) for hour in range(168)]
+    assert hours == pytest.approx([HOUR] * 168)
+
+
+@pytest.mark.parametrize("hours", [23, 25])
+def test_a_clock_change_in_the_weeks_before_keeps_their_number(hours: int) -> None:
+    """The day of the change has an hour less or more."""
+    change = MONDAY - 10 * DAY
+    starts = [change - day * DAY for day in range(20)] + [
+        change + hours * HOUR + day * DAY for day in range(9)
+    ]
+    end = max(starts) + DAY
+    profile = learn([(start, 2_400) for start in starts], end, "day")
+    assert profile is not None
+    assert 4 == profile.weeks
+    assert profile.use(end, end + WEEK) == pytest.approx(7 * 2_400, rel=0.01)
+
+
+@given(HOURS, MOMENTS)
+def test_no_moment_lies_before_the_first(hours: list[int], first: int) -> None:
+    """A rounded moment just before it would be an event about the second before."""
+    assert Profile(hours).moment(first, 1e-6) >= first
