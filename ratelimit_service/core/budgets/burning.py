@@ -22,7 +22,7 @@ a burst from, and the mean is as it is. Before a meter, there is the mean since 
 With a profile of earlier weeks (profile.py), the meter also knows the level of the window: the use between two readings, by what
 the earlier weeks used in that time, over the same time before now. There the fence has two sides, because a pause of a
 busy hour would count for as much as a burst. AS_BEFORE of the window's usual use counts as a reading of level 1: without it, the
-few tokens of the first night would decide.
+few tokens of the first night would decide. The standard error of that reading is 1, so it makes no forecast certain on its own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
-from math import sqrt
+from math import hypot, sqrt
 from typing import Final, NamedTuple
 
 from .profile import Profile
@@ -68,14 +68,15 @@ class Level(NamedTuple):
 class Meter:
     """What one window has used, noted from time to time. Times are in seconds since 1970."""
 
-    __slots__ = ("_back", "_block", "_end", "_floor", "_points", "_slice", "_start")
+    __slots__ = ("_back", "_block", "_end", "_floor", "_points", "_start", "slice")
 
     def __init__(self, start: float, end: float) -> None:
         self._start, self._end = start, end
         span = end - start
         self._back, self._block, self._floor = _rhythm(span)
         # The readings kept have to reach as far back, so they are further apart where that is more of the window.
-        self._slice = max(span / SLICES, self._back / (MOST_POINTS - 4), 1e-3)
+        self.slice = max(span / SLICES, self._back / (MOST_POINTS - 4), 1e-3)
+        """The seconds between two readings to keep."""
         self._points: list[tuple[float, int]] = [(start, 0)]
 
     def note(self, now: float, used: int) -> bool:
@@ -91,13 +92,18 @@ class Meter:
             else:
                 self._points = [(now, used)]
             return False
-        if now < at + self._slice:
+        if now < at + self.slice:
             return False
         self._points.append((now, used))
         horizon = now - self._back
         while len(self._points) > 2 and (self._points[1][0] <= horizon or len(self._points) > MOST_POINTS):
             del self._points[0]
         return True
+
+    @property
+    def last(self) -> tuple[float, int]:
+        """The last reading that is kept: another object after each change of the readings."""
+        return self._points[-1]
 
     def looks_back(self, now: float) -> float:
         """Return the seconds that the burn rate covers."""
@@ -110,7 +116,7 @@ class Meter:
             points.append((now, used))
         last = points[-1][0]
         passed = min(last - points[0][0], self._back)
-        if passed < self._slice * 0.99:
+        if passed < self.slice * 0.99:
             return None
         blocks = int(passed / self._block * (1 + 1e-9)) if self._block else 0
         if blocks >= FEWEST_BLOCKS:
@@ -138,7 +144,7 @@ class Meter:
         spread = sum([weight * (rate - mean) ** 2 for rate, weight in rates]) / time
         error = sqrt((spread + mean * mean / number) / number)
         share = time / (time + before)
-        return Level(mean * share + 1 - share, error * share)
+        return Level(mean * share + 1 - share, hypot(error * share, 1 - share))
 
 
 def runs_out(now: float, used: int, limit: int, end: float, burn: float | None) -> float:

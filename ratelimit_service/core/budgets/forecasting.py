@@ -11,7 +11,7 @@ does not know the coming night. So the event needs all of these, at three consec
 
 With a profile of earlier weeks (profile.py), a window is exhausted when the remaining budget is used at its
 level. The event needs that to be before it ends, at three consecutive readings, even if the level is ERRORS
-standard errors lower.
+standard errors lower, and a burn above 0: the earlier weeks alone are no reason for an event.
 
 Both methods cut off bursts, which have no effect after a fifth of the window. `python -m bench.forecasts`
 compares them with other estimates, and tests/core/budgets/test_forecasting.py has the results.
@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
-from .burning import Meter, runs_out
+from .burning import Level, Meter, runs_out
 from .profile import SHORTEST, Profile
 
 IN_A_ROW: Final = 3
@@ -53,11 +53,17 @@ def outlook(
     meter: Meter, now: float, used: int, limit: int, end: float, profile: Profile | None = None
 ) -> Outlook:
     """Return the outlook of a window, at the readings of its meter and this one."""
-    burn = meter.burn(now, used)
     if profile is None:
+        burn = meter.burn(now, used)
         return Outlook(burn, runs_out(now, used, limit, end, burn), None if burn is None else "rate")
-    level = meter.level(now, used, profile).level
-    return Outlook(burn, _at_level(level, profile, now, used, limit, end), "profile")
+    return _by_profile(meter, now, used, limit, end, profile, meter.level(now, used, profile))
+
+
+def _by_profile(
+    meter: Meter, now: float, used: int, limit: int, end: float, profile: Profile, level: Level
+) -> Outlook:
+    found = _at_level(level.level, profile, now, used, limit, end)
+    return Outlook(meter.burn(now, used), found, "profile")
 
 
 def has_profile(start: float, end: float) -> bool:
@@ -81,16 +87,26 @@ class Foreseen(NamedTuple):
     by: Basis = "rate"
 
 
+class _Known(NamedTuple):
+    """A level that counts until `until`, unless the profile or the last reading is another object."""
+
+    profile: Profile
+    last: tuple[float, int]
+    until: float
+    level: Level
+
+
 class Forecast:
     """One window from `start` to `end`, in seconds since 1970. `profile` is called at kept readings only."""
 
-    __slots__ = ("_end", "_in_a_row", "_said", "_start", "meter", "profile")
+    __slots__ = ("_end", "_in_a_row", "_known", "_said", "_start", "meter", "profile")
 
     def __init__(self, start: float, end: float, profile: ProfileOf | None = None) -> None:
         self._start = start
         self._end = end
         self._in_a_row = 0
         self._said = False
+        self._known: _Known | None = None
         self.meter = Meter(start, end)
         self.profile = profile
 
@@ -99,22 +115,35 @@ class Forecast:
         if not self.meter.note(now, used) or self._said:
             return None
         profile = self.profile() if self.profile is not None else None
-        found = outlook(self.meter, now, used, limit, self._end, profile)
+        found = self._outlook(now, used, limit, profile)
         certain = bool(found.runs_out) and self._is_certain(found, profile, now, used, limit)
         self._in_a_row = self._in_a_row + 1 if certain else 0
-        if self._in_a_row < IN_A_ROW or found.burn is None or found.by is None:
+        if self._in_a_row < IN_A_ROW or not found.burn or found.by is None:
             return None
         self._said = True
         return Foreseen(found.runs_out, found.burn, found.by)
 
     def outlook(self, now: float, used: int, limit: int) -> Outlook:
         """Return the outlook at a use that is not noted."""
-        profile = self.profile() if self.profile is not None else None
-        return outlook(self.meter, now, used, limit, self._end, profile)
+        return self._outlook(now, used, limit, self.profile() if self.profile is not None else None)
+
+    def _outlook(self, now: float, used: int, limit: int, profile: Profile | None) -> Outlook:
+        if profile is None:
+            return outlook(self.meter, now, used, limit, self._end)
+        level = self._level(now, used, profile)
+        return _by_profile(self.meter, now, used, limit, self._end, profile, level)
+
+    def _level(self, now: float, used: int, profile: Profile) -> Level:
+        """Return the level, computed once in a slice: a scrape shows up to 2,000 windows."""
+        known, last = self._known, self.meter.last
+        if known is None or known.profile is not profile or known.last is not last or now >= known.until:
+            level = self.meter.level(now, used, profile)
+            known = self._known = _Known(profile, last, now + self.meter.slice, level)
+        return known.level
 
     def _is_certain(self, found: Outlook, profile: Profile | None, now: float, used: int, limit: int) -> bool:
         if profile is not None:
-            level, error = self.meter.level(now, used, profile)
+            level, error = self._level(now, used, profile)
             return _at_level(level - ERRORS * error, profile, now, used, limit, self._end) > 0
         reach = REACH_OTHERWISE
         if used * (self._end - self._start) >= limit * (now - self._start):

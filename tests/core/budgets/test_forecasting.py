@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from ratelimit_service.core.budgets.burning import Meter
+from ratelimit_service.core.budgets.burning import Level, Meter
 from ratelimit_service.core.budgets.forecasting import Forecast, Foreseen, outlook
 from ratelimit_service.core.budgets.profile import Profile, learn
 from testing.spending import (
@@ -287,3 +289,64 @@ def test_without_a_reading_the_outlook_is_as_the_weeks_before() -> None:
     found = outlook(Meter(MONDAY, MONDAY + DAY), MONDAY, 0, 12, MONDAY + DAY, profile)
     assert (None, MONDAY + 12 * HOUR, "profile") == found
     assert 0.0 == outlook(Meter(MONDAY, MONDAY + DAY), MONDAY, 0, 25, MONDAY + DAY, profile).runs_out
+
+
+def noted(used_at: Callable[[float], int], limit: int, profile: Profile) -> list[tuple[float, Foreseen]]:
+    """Return the forecasts of a day that is read each minute, with the hours at which they came."""
+    forecast = Forecast(MONDAY, MONDAY + DAY, lambda: profile)
+    found = []
+    for minute in range(1_440):
+        seconds = 60.0 * minute
+        foreseen = forecast.note(MONDAY + seconds, used_at(seconds), limit)
+        if foreseen is not None:
+            found.append((seconds / HOUR, foreseen))
+    return found
+
+
+@pytest.mark.parametrize("limit", [20, 80, 240, 600, 2_000])
+def test_a_day_without_use_has_no_event(limit: int) -> None:
+    """The weeks before used 2,400 a day, and the limit was lowered. That alone is no reason for an event."""
+    assert [] == noted(lambda seconds: 0, limit, Profile([100.0] * 168))
+
+
+@pytest.mark.parametrize("limit", [600, 300])
+def test_a_day_with_a_tenth_of_the_usual_use_has_no_event(limit: int) -> None:
+    assert [] == noted(lambda seconds: int(seconds / 360), limit, Profile([100.0] * 168))
+
+
+def test_an_event_has_a_rate_above_0() -> None:
+    """The usual use of a morning after a night without any: the event waits for the first of it."""
+    profile = Profile([0.0 if hour % 24 < 8 else 100.0 for hour in range(168)])
+    ((hours, foreseen),) = noted(lambda seconds: int(max(0.0, seconds - 8 * HOUR) / 36), 900, profile)
+    assert 8 < hours < 12
+    assert foreseen.burn > 0
+
+
+def test_a_level_is_computed_once_in_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes as long as all else of a row in a scrape. What is left is that of the present."""
+    computed: list[float] = []
+    level = Meter.level
+
+    def counted(self: Meter, now: float, used: int, profile: Profile) -> Level:
+        computed.append(now)
+        return level(self, now, used, profile)
+
+    monkeypatch.setattr(Meter, "level", counted)
+    profiles = [Profile([100.0] * 168)]
+    forecast = Forecast(MONDAY, MONDAY + DAY, lambda: profiles[-1])
+    for minute in range(0, 241, 12):
+        forecast.note(MONDAY + 60 * minute, minute * 5, 2_400)
+    noted, now = MONDAY + 4 * HOUR, MONDAY + 4 * HOUR + 15
+    forecast.outlook(now, 1_200, 2_400)
+    known = len(computed)
+    ends = [forecast.outlook(now, used, 2_400).runs_out for used in (1_200, 1_500)]
+    assert known == len(computed)
+    assert now < ends[1] < ends[0]
+    idle = forecast.outlook(noted + HOUR, 1_200, 2_400)
+    assert idle.runs_out > ends[0]  # an hour without use counts, also without a reading
+    assert known + 1 == len(computed)
+    forecast.note(noted + HOUR, 0, 2_400)  # a reset
+    assert 0.0 == forecast.outlook(noted + HOUR, 0, 2_400).runs_out
+    profiles.append(Profile([200.0] * 168))
+    forecast.outlook(noted + HOUR, 0, 2_400)
+    assert known + 3 == len(computed)
