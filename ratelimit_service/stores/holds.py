@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from sys import getsizeof
 from typing import cast
 
-from ..core.holds.hit import ASIDE, CHARGE, RELEASE, TAKE, HoldHit, done, refused_by
+from ..core.holds.hit import ASIDE, CHARGE, REFUND, RELEASE, TAKE, HoldHit, done, refused_by
 from ..core.holds.state import Holds
 from ..core.model import Hit
 
@@ -80,7 +80,7 @@ def apply_holds(
         holds = all_holds.find(hit.key) if op is not RELEASE else None
         if holds is None:
             continue
-        if op is CHARGE:
+        if op is CHARGE or op is REFUND:
             if hit.id and holds.knows(hit):
                 results[place] = 0
                 repeated.update(_own(group, hit.bucket))

@@ -33,10 +33,12 @@ class Op(IntEnum):
     """End the hold of a charge, and learn from its amount."""
     RELEASE = 3
     """End the hold of a request that costs nothing."""
+    REFUND = 4
+    """Count the refund of an id once; it ends no hold."""
 
 
 ASIDE: Final = Gate.ASIDE
-TAKE, CHARGE, RELEASE = Op.TAKE, Op.CHARGE, Op.RELEASE
+TAKE, CHARGE, RELEASE, REFUND = Op.TAKE, Op.CHARGE, Op.RELEASE, Op.REFUND
 """Python 3.11 looks up the members of an enum slowly."""
 
 

@@ -252,6 +252,13 @@ def plan_holds(
                 planned.append(PlannedHold(holding, -1, op))
                 continue
             hit = holding.take(asked.now)
+        elif op is Op.REFUND:
+            if any(
+                [key == keys[index] and addend > 0 for key, addend in zip(keys, asked.addends, strict=True)]
+            ):
+                continue  # the hit of the charge is for all counters of the bucket
+            assert isinstance(end, IssuedId)
+            hit = _end(keys[index], op, holding, asked, index, 0, end)
         elif keys[index] in ended:
             continue  # the first hit of a request on a bucket has the sum of all its charges there
         else:
@@ -267,11 +274,13 @@ def plan_holds(
 def _op_of(asked: HoldRequest, index: int, holding: Holding | None, end: End, addend: int) -> Op | None:
     """Return the operation on holds that a descriptor needs; None for none.
 
-    A charge with an id counts once in every bucket, also of a rule without holds. Far from the limit, charges
+    A charge and a refund with an id count once in every bucket, also of a rule without holds. Far from the limit, charges
     without an id ended no hold, and some of them are learned from.
     """
-    if addend < 0 or end is UNKNOWN:
+    if end is UNKNOWN:
         return None
+    if addend < 0:
+        return Op.REFUND if isinstance(end, IssuedId) else None
     if addend:
         if holding is None:
             return Op.CHARGE if isinstance(end, IssuedId) else None

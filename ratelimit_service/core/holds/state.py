@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from .hit import CHARGE, MOST, MOST_HELD, TAKE, HoldHit, Size
+from .hit import CHARGE, MOST, MOST_HELD, REFUND, TAKE, HoldHit, Size
 
 LEARN = 1 / 46
 """The weight of a new charge: the last 32 charges have half of the weight."""
@@ -69,7 +69,7 @@ class Holds:
         """Refused requests whose end has not been reported, the last one at `refused_at`."""
         self.refused_at = 0
         self.ids: dict[str, int] = {}
-        """When an id came back: `c` and the id for a charge, `r` and the id for a release."""
+        """When an id came back: `c` and the id for a charge, `n` for a refund, `r` for a release."""
 
     def held(self, now: int) -> int:
         """Return the tokens that are held."""
@@ -87,8 +87,8 @@ class Holds:
         return max(1, min(_LONGEST_DELAY, math.ceil(self.flight / 2)))
 
     def knows(self, hit: HoldHit) -> bool:
-        """Return whether the charge of this hit was counted before."""
-        return self._came_back(f"c{hit.id}", hit.now)
+        """Return whether the charge or the refund of this hit was counted before."""
+        return self._came_back(f"{'n' if hit.op is REFUND else 'c'}{hit.id}", hit.now)
 
     def refuse(self, hit: HoldHit) -> None:
         """Note a refused TAKE: its gateway may report the end of the request, which ends no hold."""
@@ -102,6 +102,9 @@ class Holds:
         expired = 0 if now < self._soonest else self._expire(now)
         if hit.op is TAKE:
             return self._take(hit), expired
+        if hit.op is REFUND:
+            self._remember(f"n{hit.id}", now)
+            return 0, expired
         self.share += LEARN * (1 - self.share)
         if hit.op is CHARGE:
             self._learn(hit.charge)

@@ -5,8 +5,8 @@
 --     <second at which they expire>   <tokens>:<holds>
 --     charges, mean, square, share, flight, marked, refusals, refused_at    what is learned (state.Holds)
 --     kept                          the second at which its time to live was last set
--- The returned ids are a sorted set beside it, <bucket>:held:ids: c<id> of a charge, r<id> of a release, by
--- the second. It is in the slot of the bucket, but not in KEYS: only charges with an id have it.
+-- The returned ids are a sorted set beside it, <bucket>:held:ids: c<id> of a charge, n<id> of a refund, r<id> of a
+-- release, by the second. It is in the slot of the bucket, but not in KEYS: only charges with an id have it.
 
 local function use_holds()
     local LEARN = 1 / 46
@@ -14,7 +14,7 @@ local function use_holds()
     local MOST_KNOWN, REFUSAL, FIRST_DELAY, LONGEST_DELAY = 1000, 2, 2, 10
     local EXPIRED, MOST, MOST_EXPIRED = 17179869184, 17179869183, 131072  -- 2^34, 2^34 - 1, 2^17
     local DELAYS, MOST_HELD = 16, 281474976710656  -- 2^48
-    local TAKE, CHARGE = 1, 2
+    local TAKE, CHARGE, REFUND = 1, 2, 4
     local FLOATS = {mean = true, square = true, share = true, flight = true}
 
     local KEYS, ARGV, pcall, tonumber, type = KEYS, ARGV, redis.pcall, tonumber, type
@@ -235,6 +235,9 @@ local function use_holds()
         local tokens
         if hit.op == TAKE then
             tokens = take(holds, hit)
+        elseif hit.op == REFUND then
+            remember(hit.key, 'n' .. hit.id, now)
+            tokens = 0
         else
             set(holds, 'share', holds.share + LEARN * (1 - holds.share))
             if hit.op == CHARGE then
@@ -288,8 +291,9 @@ local function use_holds()
             local function is_own(i)
                 return not hits[i] and string.sub(KEYS[first + i], 1, #bucket) == bucket
             end
-            if hit and hit.op == CHARGE then
-                if hit.id ~= '' and came_back(hit.key, 'c' .. hit.id, hit.now) then
+            if hit and (hit.op == CHARGE or hit.op == REFUND) then
+                local mark = hit.op == CHARGE and 'c' or 'n'
+                if hit.id ~= '' and came_back(hit.key, mark .. hit.id, hit.now) then
                     results[first + place] = 0
                     for i = 0, size - 1 do
                         held[first + i] = held[first + i] or is_own(i)
