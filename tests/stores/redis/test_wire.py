@@ -199,7 +199,7 @@ async def test_calls_that_wait_for_a_connection_time_out_too() -> None:
         pass
 
     async with serving(say_nothing) as port:
-        link = Link(Login(password="hush"), timeout=0.3)
+        link = Link(Login(password="hush"), timeout=1.0)
         wire = Wire(at_address(("127.0.0.1", port), link), patience=0.02)
         error = await asked(wire, "PING")
         assert isinstance(error, NotSent)
