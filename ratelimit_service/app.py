@@ -58,9 +58,10 @@ _LAST_LINES = 2.0
 _LAST_WORDS = 0.1
 """Seconds for writing the rest of the log when a second signal ends the process."""
 
-_SWITCH_INTERVAL = 0.0005
+_SWITCH_INTERVAL = 0.0001
 """Seconds that a thread keeps the GIL while another thread waits for it: calls wait while a thread writes
-metrics, or reads rules where no process can be started for them."""
+metrics, or reads rules where no process can be started for them. The event loop takes the GIL again after each
+wait for the network, so a call waits about three times."""
 
 _ONE_SIGNAL = 0.2
 """Seconds within which two signals count as one."""

@@ -46,7 +46,7 @@ class StreamedPages:
             self._under_way -= 1
 
     async def _next(self, chunks: Iterator[bytes]) -> bytes | None:
-        # A thread that runs takes the GIL from the event loop for half a millisecond at a time: one is
+        # A thread that runs takes the GIL from the event loop for a tenth of a millisecond at a time: one is
         # enough.
         async with self._turn:
             return await asyncio.to_thread(next, chunks, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hypothesis import example, given
+from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -32,6 +34,19 @@ def test_the_chunks_of_a_metric_are_its_text_with_one_head() -> None:
     chunks = list(family(HITS, samples))
     assert generate_latest(Whole(samples)).replace(b"_total ", b" ") == b"".join(chunks)
     assert [2, 1_000, 1_000, 500] == [chunk.count(b"\n") for chunk in chunks]
+
+
+values = st.integers() | st.floats() | st.sampled_from([0, 999_999, 1_000_000, 1e6, 2.0**60, float("inf")])
+texts = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(['"', "\\", "\\n", "\n", '=",%s', "%"])
+
+
+@given(st.lists(st.tuples(st.dictionaries(st.sampled_from(["path", "domain", "le", "key1"]), texts), values)))
+@example([({}, 1), ({"path": '"', "domain": "\n"}, -1), ({"path": 'a"b', "domain": "\\"}, True)])
+def test_lines_are_those_of_prometheus_client(found: list[tuple[dict[str, str], float]]) -> None:
+    """In any order of labels, for any value of a label, and for any number."""
+    samples = [Sample(HITS, labels, value) for labels, value in found]
+    expected = generate_latest(Whole(samples)).replace(b"_total ", b" ", 2)
+    assert (expected if samples else b"") == b"".join(family(HITS, samples))
 
 
 def test_a_metric_without_samples_has_no_text() -> None:
