@@ -16,11 +16,11 @@ cdef class PreparedRequest:
     cdef object _checks
     cdef str _denial
     cdef str _denial_by_rules
-    cdef object _descriptors
+    cdef tuple _descriptors
     cdef object _hits
     cdef object _hold_keys
     cdef object _holdings
-    cdef object _keys
+    cdef tuple _keys
     cdef bint _known_domain
     cdef object _most
     cdef object _notes

@@ -72,7 +72,7 @@ class PreparedRequest:
         self._holdings = holdings
         """For each descriptor its holds; empty if no rule has any."""
         self._windows = windows
-        self._descriptors = descriptors
+        self._descriptors = tuple(descriptors)
         self._denial = self._denial_by_rules = denial
         self.held = held
         """What amends its descriptors, by their indexes."""
@@ -99,7 +99,7 @@ class PreparedRequest:
         """The approximate bytes of memory that it takes."""
         self._begin = self._end = 0.0
         self._planned: Sequence[PlannedDescriptor] = ()
-        self._keys: Sequence[str] = ()
+        self._keys: tuple[str, ...] = ()
         self._hits: Sequence[SharedHit] = ()
         self._records: Mapping[int, Record] = {}
         """Where hits are recorded in ledgers, by their indexes."""
@@ -282,7 +282,7 @@ class PreparedRequest:
                 records[len(hits) + longest] = where(each.bucket, period, ledger.life)
             keys += [f"{each.bucket}:{hit.label}" for hit in shared.hits]
             hits += shared.hits
-        self._planned, self._keys, self._hits, self._checks = planned, keys, hits, None
+        self._planned, self._keys, self._hits, self._checks = planned, tuple(keys), hits, None
         self._records = records
         self._begin, self._end = begin, end
 
@@ -297,7 +297,7 @@ class PreparedRequest:
             return False
         shared: RuleWindows = self._windows.of(each.rule, 0, 0, now)
         self._planned, self._hits, self._checks = shared.alone, shared.hits, None
-        self._keys = [f"{each.bucket}:{hit.label}" for hit in shared.hits]
+        self._keys = tuple([f"{each.bucket}:{hit.label}" for hit in shared.hits])
         self._begin, self._end = shared.begin, shared.end
         return True
 

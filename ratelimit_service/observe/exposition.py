@@ -77,7 +77,8 @@ def _line(sample: Sample, forms: dict[tuple[str, ...], _Form]) -> str:
         text = form.text % tuple([_escaped(labels[name]) for name in form.names])
     if type(value) is int and 0 <= value < _PLAIN:
         return f"{name}{text} {value}.0\n"
-    return f"{name}{text} {floatToGoString(value)}\n"
+    number: str = floatToGoString(value)  # type: ignore[no-untyped-call]  # prometheus-client has no type for it
+    return f"{name}{text} {number}\n"
 
 
 def _escaped(value: str) -> str:

@@ -44,10 +44,10 @@ from .request_size import check
 from .wire import Entries
 
 try:
-    from ._wire import limit_remaining, read, split, varint
+    from ._wire import hidden, limit_remaining, read, split, varint
     from ._wire import request_of as wire_request
 except ImportError:  # not built
-    from .wire import limit_remaining, read, split, varint
+    from .wire import hidden, limit_remaining, read, split, varint
     from .wire import request_of as wire_request
 
 _LONGEST = 1_000
@@ -167,7 +167,7 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS, hold_entries: HoldEntrie
         domain, entries = found
         if any([hold_entries.take_off(each)[0] for each in entries]):
             return None
-        form = _Form(key, domain, entries)
+        form = hidden(_Form(key, domain, entries))
         forms.put(key, form, form.weight)
         return form
 

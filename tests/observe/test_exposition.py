@@ -37,7 +37,9 @@ def test_the_chunks_of_a_metric_are_its_text_with_one_head() -> None:
 
 
 values = st.integers() | st.floats() | st.sampled_from([0, 999_999, 1_000_000, 1e6, 2.0**60, float("inf")])
-texts = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(['"', "\\", "\\n", "\n", '=",%s', "%"])
+texts = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
+    ['"', "\\", "\\n", "\n", '=",%s', "%"]
+)
 
 
 @given(st.lists(st.tuples(st.dictionaries(st.sampled_from(["path", "domain", "le", "key1"]), texts), values)))

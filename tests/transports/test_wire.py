@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from types import ModuleType
 
 import pytest
@@ -128,3 +129,16 @@ def test_numbers_are_written_as_protobuf_writes_them(twin: ModuleType, number: i
     assert RateLimitRequest(hits_addend=number & 0xFFFFFFFF).SerializeToString()[1:] == (
         twin.varint(number & 0xFFFFFFFF) if number & 0xFFFFFFFF else b""
     )
+
+
+def test_the_garbage_collector_does_not_visit_what_is_cached_of_a_request() -> None:
+    """Thousands of new requests would be visited twice. Their parts are bytes and numbers, in no cycle."""
+    parts = _wire.split(plain(5))
+    assert parts is not None
+    key, hits, _ = parts
+    read = _wire.read(key)
+    assert read is not None
+    _, entries = read
+    cached = [hits, entries, entries[0], entries[0][0], _wire.hidden([])]
+    assert [False] * 5 == [gc.is_tracked(each) for each in cached]
+    assert wire.hidden(()) == _wire.hidden(())
