@@ -22,7 +22,8 @@ a burst from, and the mean is as it is. Before a meter, there is the mean since 
 With a profile of earlier weeks (profile.py), the meter also knows the level of the window: the use between two readings, by what
 the earlier weeks used in that time, over the same time before now. There the fence has two sides, because a pause of a
 busy hour would count for as much as a burst. AS_BEFORE of the window's usual use counts as a reading of level 1: without it, the
-few tokens of the first night would decide. The standard error of that reading is 1, so it makes no forecast certain on its own.
+few tokens of the first night would decide. It counts in the standard error as well: readings
+of no use differ from it, so they are not certain of its level.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
-from math import hypot, sqrt
+from math import sqrt
 from typing import Final, NamedTuple
 
 from .profile import Profile
@@ -138,13 +139,13 @@ class Meter:
         if high:
             reach = _FENCE * (high - low)
             rates = [(min(max(rate, low - reach), high + reach), weight) for rate, weight in rates]
+        rates.append((1.0, before))
+        time += before
         mean = sum([rate * weight for rate, weight in rates]) / time
         # The variance of a mean of so many equal readings; the last term is for a few that agree by chance.
         number = time * time / sum([weight * weight for _, weight in rates])
         spread = sum([weight * (rate - mean) ** 2 for rate, weight in rates]) / time
-        error = sqrt((spread + mean * mean / number) / number)
-        share = time / (time + before)
-        return Level(mean * share + 1 - share, hypot(error * share, 1 - share))
+        return Level(mean, sqrt((spread + mean * mean / number) / number))
 
 
 def runs_out(now: float, used: int, limit: int, end: float, burn: float | None) -> float:
