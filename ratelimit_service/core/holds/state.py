@@ -12,6 +12,7 @@ share of holds that did not expire.
 from __future__ import annotations
 
 import math
+from operator import itemgetter
 
 from .hit import CHARGE, MOST, MOST_HELD, REFUND, TAKE, HoldHit, Size
 
@@ -208,7 +209,10 @@ class Holds:
     def _remember(self, mark: str, now: int) -> None:
         ids = self.ids
         ids.pop(mark, None)
+        behind = bool(ids) and now < next(reversed(ids.values()))
         ids[mark] = now
+        if behind:  # the clock has gone back: the oldest stay in front
+            ids = self.ids = dict(sorted(ids.items(), key=itemgetter(1)))
         while ids:
             oldest = next(iter(ids))
             if len(ids) <= MOST_IDS and ids[oldest] > now - REMEMBERED:
