@@ -12,7 +12,6 @@ share of holds that did not expire.
 from __future__ import annotations
 
 import math
-from operator import itemgetter
 
 from .hit import CHARGE, MOST, MOST_HELD, REFUND, TAKE, HoldHit, Size
 
@@ -208,11 +207,10 @@ class Holds:
 
     def _remember(self, mark: str, now: int) -> None:
         ids = self.ids
+        # Never before the others: if the clock has gone back, the newest id would be the first to be forgotten.
+        time = max(now, next(reversed(ids.values()), now))
         ids.pop(mark, None)
-        behind = bool(ids) and now < next(reversed(ids.values()))
-        ids[mark] = now
-        if behind:  # the clock has gone back: the oldest stay in front
-            ids = self.ids = dict(sorted(ids.items(), key=itemgetter(1)))
+        ids[mark] = time
         while ids:
             oldest = next(iter(ids))
             if len(ids) <= MOST_IDS and ids[oldest] > now - REMEMBERED:

@@ -120,7 +120,9 @@ local function use_holds()
 
     local function remember(key, mark, now)
         local ids = key .. ':ids'
-        ask('ZADD', ids, now, mark)
+        -- Never before the others: if the clock has gone back, the newest id would be the first to be forgotten.
+        local newest = ask('ZREVRANGE', ids, 0, 0, 'WITHSCORES')
+        ask('ZADD', ids, max(now, tonumber(newest and newest[2] or now)), mark)
         ask('ZREMRANGEBYSCORE', ids, '-inf', now - REMEMBERED)
         ask('ZREMRANGEBYRANK', ids, 0, -MOST_IDS - 1)
         ask('EXPIRE', ids, REMEMBERED)
