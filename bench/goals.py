@@ -197,7 +197,7 @@ def _memory(results: Results) -> Iterator[Goal]:
 
 def _envoy(results: Results) -> Iterator[Goal]:
     yield _of(
-        "a real Envoy with its 20 ms, at half of what it can pass, for a minute: failure_mode_allowed = 0, "
+        "a real Envoy with its 20 ms, at half of what it passes with this service, for a minute: failure_mode_allowed = 0, "
         "upstream_rq_timeout = 0",
         results.find("envoy/native/redis"),
         lambda r: (
