@@ -15,6 +15,9 @@ from ..inspection.query import Query
 from ..inspection.views import Views
 from . import response_types, serializers
 
+_RESET_WAITS = 10.0
+"""Seconds that a reset by pattern waits for the list of its buckets, which a large store takes seconds to give."""
+
 MOST_SHOWN = 20
 """Buckets that a preview shows."""
 
@@ -51,13 +54,16 @@ class Previews:
         self._views = views
         self._near_ratio = near_ratio
 
-    async def affected(self, target: Target) -> AffectedBuckets:
-        """Return the buckets that a target matches: for a pattern, as many as one reset can have. Raises StoreError."""
+    async def affected(self, target: Target, wait: float | None = None) -> AffectedBuckets:
+        """Return the buckets that a target matches: for a pattern, as many as one reset can have.
+
+        Waits `wait` seconds for a pattern, by default as long as a list does. Raises StoreError.
+        """
         if target.exact:
             found = await self._views.bucket(target.domain, entries_of(target))
             return AffectedBuckets([found] if found is not None else [], int(found is not None))
         query = Query(target.domain, sort="name", limit=MOST_EDITS, target=target)
-        listing = await self._views.budgets(query)
+        listing = await self._views.budgets(query, wait=wait)
         budgets = [one for one in listing.budgets if one.rule is not None]
         count = len(budgets) if listing.total is None else listing.total
         return AffectedBuckets(budgets, count, listing.partial_reason)
@@ -66,7 +72,7 @@ class Previews:
         """Return each bucket that a target matches. Raises InvalidRequest if there are none, or too many."""
         if target.exact:
             return [target]
-        found = await self.affected(target)
+        found = await self.affected(target, _RESET_WAITS)
         targets = [exactly(one.domain, one.entries) for one in found.budgets if not one.hashed]
         if found.partial or found.total > MOST_EDITS:
             why = found.partial or f"{target.text} matches {found.total}"

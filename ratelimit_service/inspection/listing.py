@@ -107,14 +107,17 @@ class Lister:
         self._next: dict[tuple[object, ...], _KeptSweep] = {}
         """The sweeps that will replace those with the same filter, once they are done."""
 
-    async def budgets(self, query: Query, cursor: str = "") -> Listing:
-        """Return one page of budgets. Raises InvalidRequest or StoreError."""
+    async def budgets(self, query: Query, cursor: str = "", wait: float | None = None) -> Listing:
+        """Return one page of budgets. Waits `wait` seconds for a sweep, by default those of a page.
+
+        Raises InvalidRequest or StoreError.
+        """
         query.check()
         at = read_cursor(cursor)
         sweep = self._sweep(query, at.position)
         if not sweep.done:
             with suppress(TimeoutError):
-                await asyncio.wait_for(sweep.finished.wait(), self._first_answer)
+                await asyncio.wait_for(sweep.finished.wait(), self._first_answer if wait is None else wait)
         if sweep.error is not None and not sweep.rows:
             self._sweeps.pop((*query.filter, at.position), None)
             raise sweep.error

@@ -94,7 +94,13 @@ class Elsewhere:
 class ServedApi:
     """The parts behind the API, and a client of it. `seconds` is its monotonic clock."""
 
-    def __init__(self, admin: str = ADMIN, read: str = READ, files: Sequence[str] = (RULES,)) -> None:
+    def __init__(
+        self,
+        admin: str = ADMIN,
+        read: str = READ,
+        files: Sequence[str] = (RULES,),
+        first_answer: float = 10,
+    ) -> None:
         self.noted = Refusals()
         self.elsewhere = Elsewhere()
         self.limiter = Limiter(*files, observer=Noting(self.noted))
@@ -120,7 +126,7 @@ class ServedApi:
             amendments,
             lambda: self.limiter.service.tree,
             now=lambda: self.limiter.now,
-            first_answer=10,
+            first_answer=first_answer,
         )
         registry = Registry(
             store.replicas, lambda: InForce(self.rules.digest, self.follower.version, "0.1.0"), "here"

@@ -9,6 +9,7 @@ from .served_api import (
     ServedApi,
     bearer,
     edits_of,
+    serve_api,
 )
 
 
@@ -77,6 +78,20 @@ async def test_a_reset_sets_used_to_0_and_returns_the_previous_amount(api: Serve
     assert "OK: OK 100 3600" == api.ask()
     await api.change("/reset", 422, window="week")
     await api.change("/reset", 422, descriptor="free=x")
+
+
+async def test_a_reset_by_pattern_waits_until_the_store_is_read() -> None:
+    """A list shows the first buckets after 0.1 s; here, at once."""
+    async with serve_api(ServedApi(first_answer=0)) as api:
+        for team in ("dba", "dev", "web"):
+            api.ask(f"team={team}", hits=100)
+        assert (await api.get("/budgets"))["partial"]
+        preview = await api.change("/reset", descriptor="team=d*", dry_run=True)
+        assert 2 == preview["affected"]
+        await api.change("/reset", descriptor="team=d*", confirmation=preview["confirmation"])
+        assert ["OK", "OK", "OVER_LIMIT"] == [
+            api.ask(f"team={name}").partition(":")[0] for name in ("dba", "dev", "web")
+        ]
 
 
 async def test_a_change_that_is_sent_again_is_applied_once(api: ServedApi) -> None:
