@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+
+from ratelimit_service.ports import WalkStep
 
 from .served_api import (
     ADMIN,
@@ -80,18 +84,29 @@ async def test_a_reset_sets_used_to_0_and_returns_the_previous_amount(api: Serve
     await api.change("/reset", 422, descriptor="free=x")
 
 
-async def test_a_reset_by_pattern_waits_until_the_store_is_read() -> None:
+async def test_a_reset_by_pattern_waits_until_the_store_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A list shows the first buckets after 0.1 s; here, at once."""
     async with serve_api(ServedApi(first_answer=0)) as api:
         for team in ("dba", "dev", "web"):
             api.ask(f"team={team}", hits=100)
+        store = api.limiter.store
+        walk, begun, may_end = store.walk, asyncio.Event(), asyncio.Event()
+
+        async def slow_walk(*arguments: str) -> WalkStep:
+            begun.set()
+            await may_end.wait()
+            return await walk(*arguments)
+
+        monkeypatch.setattr(store, "walk", slow_walk)
+        waiting = asyncio.create_task(api.change("/reset", descriptor="team=d*", dry_run=True))
+        await begun.wait()
         assert (await api.get("/budgets"))["partial"]
-        preview = await api.change("/reset", descriptor="team=d*", dry_run=True)
+        may_end.set()
+        preview = await waiting
         assert 2 == preview["affected"]
         await api.change("/reset", descriptor="team=d*", confirmation=preview["confirmation"])
-        assert ["OK", "OK", "OVER_LIMIT"] == [
-            api.ask(f"team={name}").partition(":")[0] for name in ("dba", "dev", "web")
-        ]
+        answers = [api.ask(f"team={name}").partition(":")[0] for name in ("dba", "dev", "web")]
+        assert ["OK", "OK", "OVER_LIMIT"] == answers
 
 
 async def test_a_change_that_is_sent_again_is_applied_once(api: ServedApi) -> None:
