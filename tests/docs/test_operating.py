@@ -7,6 +7,7 @@ import re
 import shlex
 from unittest.mock import patch
 
+from ratelimit_service.cli.options import COMMANDS
 from testing.service import Service, inherited
 from tests.cli.command_runner import run
 
@@ -15,6 +16,17 @@ from .documents import DOCS, ROOT
 PAGE = DOCS / "operating.md"
 COMMAND = re.compile(r"^(ratelimit-service .*?)(?:  # exits with (\d))?$", re.MULTILINE)
 TOKEN = "admin-token-0123456789"
+
+
+def test_the_readme_lists_every_command() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("\n## Commands\n")[2].partition("\n## ")[0]
+    cells = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `")]
+    listed = [
+        words.removeprefix("ratelimit-service ").split()[0]
+        for words in re.findall(r"`(.*?)`", " ".join(cells))
+    ]
+    assert sorted(command.name for command in COMMANDS) == sorted(listed)
 
 
 def test_the_commands_of_the_page_do_what_it_says() -> None:
