@@ -152,7 +152,7 @@ class RedisCluster(_Fleet):
 
     def primaries(self) -> list[RedisServer]:
         """The current primaries."""
-        return [server for server in self.servers if "role:master" in server.cli("INFO", "replication")]
+        return [server for server in self.servers if server.is_primary()]
 
     def owner(self, slot: int) -> RedisServer:
         """Return the primary of a slot, according to the first server."""

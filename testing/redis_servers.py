@@ -135,6 +135,13 @@ class RedisServer:
         )
         return done.stdout.removesuffix("\n")
 
+    def is_primary(self) -> bool:
+        """Return whether it is a primary. Sentinel closes all connections while it promotes a replica."""
+        try:
+            return "role:master" in self.cli("INFO", "replication")
+        except subprocess.CalledProcessError:
+            return False
+
     @property
     def _log(self) -> Path:
         return self._directory / "redis.log"

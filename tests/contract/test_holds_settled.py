@@ -230,11 +230,7 @@ async def test_a_failover_keeps_holds_and_charged_ids() -> None:
         sentinels.primary.kill()
         for _ in range(2):
             await gateway.ask(40, second)
-        await asyncio.to_thread(
-            wait_for,
-            "the replica to take over",
-            lambda: "role:master" in sentinels.replica.cli("INFO", "replication"),
-        )
+        await asyncio.to_thread(wait_for, "the replica to take over", sentinels.replica.is_primary)
         async with asyncio.timeout(PATIENCE):
             while await gateway.ask(40, first) is None:
                 await asyncio.sleep(0.05)

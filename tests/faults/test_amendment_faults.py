@@ -116,7 +116,7 @@ async def test_a_block_holds_during_a_failover(request: pytest.FixtureRequest) -
 
 async def until_taken_over(server: RedisServer) -> None:
     async with asyncio.timeout(PATIENCE):
-        while "role:master" not in await asyncio.to_thread(server.cli, "INFO", "replication"):
+        while not await asyncio.to_thread(server.is_primary):
             await asyncio.sleep(0.02)
 
 

@@ -91,7 +91,7 @@ def test_a_killed_worker_breaks_only_its_own_connections(
                     wait_for("both", lambda: states(service) == {"wanted": 2, "serving": 2})
                     shown.append(sum(metrics(service, "rule_hits").values()))
                 failed = sum(load.failed)
-                assert 0 < failed < MANY
+                assert failed < MANY  # none, if none of the killed worker's connections had a call in flight
                 assert all(
                     after > before
                     for before, after, died in zip(at_its_end, load.acknowledged, load.failed, strict=True)
