@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
+
+from .waiting import wait_for
 
 PATIENCE = 60.0
 """Seconds to wait for a server; only a failing test waits that long."""
@@ -141,6 +144,18 @@ class RedisServer:
             return "role:master" in self.cli("INFO", "replication")
         except subprocess.CalledProcessError:
             return False
+
+    def wait_for_replica(self) -> None:
+        """Wait until a replica has all that was written until now. WAIT is about writes of its own connection."""
+        written = int(re.findall(r"master_repl_offset:(\d+)", self.cli("INFO", "replication"))[0])
+
+        def has_all() -> bool:
+            offsets = re.findall(
+                r"^slave\d+:.*state=online,offset=(\d+)", self.cli("INFO", "replication"), re.M
+            )
+            return any(int(offset) >= written for offset in offsets)
+
+        wait_for("a replica to have all", has_all)
 
     @property
     def _log(self) -> Path:

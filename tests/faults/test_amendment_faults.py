@@ -96,7 +96,7 @@ async def test_a_block_holds_during_a_failover(request: pytest.FixtureRequest) -
         async with running(*below) as fleet:
             await fleet.change("budget=evil", to=0)
             await fleet.until_answered("budget=evil", "OVER_LIMIT of 0")
-            await asyncio.to_thread(sentinels.primary.cli, "WAIT", "1", "5000")
+            await asyncio.to_thread(sentinels.primary.wait_for_replica)
 
             async def fault() -> None:
                 sentinels.primary.kill()
@@ -131,7 +131,7 @@ async def test_amendments_survive_the_loss_of_their_server_in_a_cluster(redis_cl
         await fleet.until_answered("budget=evil", "OVER_LIMIT of 0")
         slot = slot_of("{amendments}:current")
         owner = redis_cluster.owner(slot)
-        await asyncio.to_thread(owner.cli, "WAIT", "1", "5000")
+        await asyncio.to_thread(owner.wait_for_replica)
 
         async def fault() -> None:
             owner.kill()

@@ -316,7 +316,7 @@ async def test_a_new_primary_is_used_after_a_failover(sentinels: RedisSentinels)
     async with store_of(REDIS_TYPE="sentinel", REDIS_URL=sentinels.url, REDIS_TIMEOUT="500ms") as store:
         await store.start()
         assert [0] == await charge(store, KEY)
-        assert "1" == sentinels.primary.cli("WAIT", "1", "5000")
+        await asyncio.to_thread(sentinels.primary.wait_for_replica)
         assert "OK" == sentinels.sentinels[0].cli("SENTINEL", "FAILOVER", "mymaster")
         await until(lambda: sentinels.master_port() != before)
         await store.ping()
