@@ -203,7 +203,11 @@ class Operations:
         for _ in range(_PARTS):
             lines = await self.audit(before, MOST_AUDITED)
             found += [
-                line for line in lines if since <= line.at < until and _domain_of(line.edited) == domain
+                line
+                for line in lines
+                if since <= line.at < until
+                and (target := line.edited.target) is not None
+                and target.domain == domain
             ]
             if len(lines) < MOST_AUDITED or lines[-1].at < since - _SKEW:
                 return found, 0
@@ -335,12 +339,6 @@ def _entries_of(target: Target) -> tuple[Entry, ...]:
     if not target.exact:
         raise InvalidRequest(f"a reset is for one descriptor, and {target.text} is for several: reset each")
     return tuple([Entry(entry.key, entry.pieces[0]) for entry in target.entries])
-
-
-def _domain_of(edited: EditResult) -> str:
-    """Return the domain of an edit; empty if it has changed nothing."""
-    changed = edited.reset or edited.after or edited.before
-    return changed.target.domain if changed is not None else ""
 
 
 def _may_overlap(one: Target, other: Target) -> bool:

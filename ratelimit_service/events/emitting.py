@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 
-from ..core.amendments.model import AuditLine, EditResult
+from ..core.amendments.model import AuditLine
 from ..core.amendments.target import Target
 from ..core.budgets.forecasting import Foreseen
 from ..core.errors import StoreError
@@ -119,7 +119,7 @@ class Emitter:
             earlier: Counter[tuple[int, str]] = Counter()
             for line in reversed(lines):
                 if line.version > self._audited:
-                    target = _target_of(line.edited)
+                    target = line.edited.target
                     notify = await self._recipients(target) if target is not None else None
                     which = line.version, line.edited.id
                     self._put(_amended(line, earlier[which], notify))
@@ -170,17 +170,11 @@ def _parts(key: str) -> tuple[str, str]:
     return bucket.partition("{")[2] or key, rest.partition(":")[0]
 
 
-def _target_of(edited: EditResult) -> Target | None:
-    """Return the target of an edit; None for one that has removed nothing."""
-    changed = edited.reset or edited.after or edited.before
-    return changed.target if changed is not None else None
-
-
 def _amended(line: AuditLine, earlier: int, notify: tuple[str, ...] | None) -> Event:
     """Return the event of an edit. `earlier` is the number of edits with this id that its change made before it: all its resets
     have the id "", and it can put and remove one amendment. The audit never has a part of a change, so replicas count alike.
     """
-    edited, target = line.edited, _target_of(line.edited)
+    edited, target = line.edited, line.edited.target
     if edited.reset is not None:
         verb = "reset"
     elif edited.after is None:

@@ -121,6 +121,12 @@ class EditResult(NamedTuple):
     after: Amendment | None = None
     reset: Reset | None = None
 
+    @property
+    def target(self) -> Target | None:
+        """The target of the edit; None if it has removed nothing."""
+        changed = self.reset or self.after or self.before
+        return changed.target if changed is not None else None
+
 
 class ChangeResult(NamedTuple):
     """The result of a change. `version` is the version after the change; for a dry run, the current one."""
