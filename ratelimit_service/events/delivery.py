@@ -58,6 +58,15 @@ def signed(secret: bytes, event_id: str, at: int, body: bytes) -> dict[str, str]
     return {"webhook-id": event_id, "webhook-timestamp": f"{at}", "webhook-signature": f"v1,{signature}"}
 
 
+async def open_for(receiver: str, store: EventStore, pause: float, sleep: Sleep = asyncio.sleep) -> None:
+    """Make the store keep events for the receiver of this name. Retries after `pause` seconds while the store is unreachable."""
+    while True:
+        try:
+            return await store.open(receiver)
+        except StoreError:
+            await sleep(pause)
+
+
 class Delivery:
     """Delivers the events in `store` to one receiver. `replica` returns the name of this process."""
 
@@ -91,7 +100,8 @@ class Delivery:
         if self.receiver.secret_file:
             with suppress(OSError, ValueError):  # the first delivery reports it
                 await self._read_secret(self.receiver)
-        await self._open()
+        # `take` alone would begin with the oldest stored event.
+        await open_for(self.receiver.name, self._store, _EVERY, self._sleep)
         async with await asyncio.to_thread(self._client) as client:
             while True:
                 try:
@@ -102,14 +112,6 @@ class Delivery:
                     taken = ()
                 if not taken:
                     await self._sleep(_EVERY)
-
-    async def _open(self) -> None:
-        """Make the store keep events from now on; `take` alone would begin with the oldest stored event."""
-        while True:
-            try:
-                return await self._store.open(self.receiver.name)
-            except StoreError:
-                await self._sleep(_EVERY)
 
     def _client(self) -> httpx.AsyncClient:
         """Return a client. Takes some 60 ms of CPU for certificates, and twice that for the first import: call it in a thread."""

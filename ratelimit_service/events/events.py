@@ -15,7 +15,7 @@ from ..core.text import printable
 from ..ports import AmendmentStore, Clock, EventStore
 from ..runtime.tasks import Background
 from .current_receivers import CurrentReceivers
-from .delivery import Delivery
+from .delivery import Delivery, open_for
 from .emitting import Emitter
 from .recipients import recipients
 
@@ -118,12 +118,7 @@ class Events:
 
     async def _open(self, names: Sequence[str]) -> None:
         for name in names:
-            while True:
-                try:
-                    await self._store.open(name)
-                    break
-                except StoreError:
-                    await asyncio.sleep(_PAUSE)
+            await open_for(name, self._store, _PAUSE)
 
     async def _follow_receivers(self) -> None:
         """Use the receivers in the file, and report rules that name others."""
