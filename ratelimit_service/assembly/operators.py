@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from ..amending.follower import Follower
@@ -32,6 +31,7 @@ from ..observe.observers import Observers
 from ..observe.tables import Sample
 from ..observe.thresholds import Thresholds
 from ..observe.tracking import Tracker
+from ..observe.version import version
 from ..ports import CounterStore, InForce
 from ..runtime.tasks import Background
 from ..service import RateLimitService
@@ -63,7 +63,7 @@ def make_views(
     def tree() -> RuleTree | None:
         return service.tree
 
-    release = version("ratelimit-service")
+    release = version()
 
     def standing() -> InForce:
         return InForce(rulebook.digest, follower.version, release)
