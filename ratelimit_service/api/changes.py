@@ -219,7 +219,7 @@ class Changes:
         }
 
     def _check(self, body: request_types.ChangeBody, before: Sequence[Amendment | None]) -> None:
-        """Raise Refused unless the request carries the confirmation of its preview."""
+        """Raise ApiError unless the request carries the confirmation of its preview."""
         preview = "send it with dry_run: true, then with the confirmation in the answer"
         if body.confirmation is None:
             raise ApiError(UNCONFIRMED, f"this may affect several descriptors: {preview}")

@@ -49,7 +49,7 @@ class Guard:
         self._log = structlog.get_logger("ratelimit_service.api")
 
     async def admit(self, request: Request, *, changes: bool) -> Role:
-        """Return the role of the caller. Raises Refused."""
+        """Return the role of the caller. Raises ApiError."""
         if why := wrong_site(request):
             raise ApiError(FORBIDDEN, why)
         role = await self._role(request)
@@ -83,7 +83,7 @@ class Guard:
         return role
 
     def _refuse(self, request: Request) -> None:
-        """Count a request without the required role. Raises Refused if there are too many."""
+        """Count a request without the required role. Raises ApiError if there are too many."""
         self._failed += 1
         now = self._clock()
         if now >= self._logged + _LOGGED_EVERY:

@@ -111,7 +111,7 @@ def _unknown(request: Request, methods: Mapping[str, Endpoint]) -> ApiError:
 
 
 async def _body_of(request: Request) -> Any:
-    """Return the JSON value in the body. Raises Refused or IncompleteBody."""
+    """Return the JSON value in the body. Raises ApiError or IncompleteBody."""
     kind = (request.header(b"content-type") or "").partition(";")[0].strip().lower()
     if kind != "application/json":  # a form of another site's page cannot say so
         raise ApiError(problems.NOT_JSON, "the header Content-Type must be application/json")
@@ -127,7 +127,7 @@ async def _body_of(request: Request) -> Any:
 
 
 def _idempotency_key(request: Request, body: Any) -> str | None:
-    """Return the idempotency key of a change; None of a dry run without one. Raises Wrong or Refused."""
+    """Return the idempotency key of a change; None of a dry run without one. Raises InvalidValue or ApiError."""
     given = request.header(IDEMPOTENCY_KEY.lower().encode())
     if given is None:
         if body.dry_run:

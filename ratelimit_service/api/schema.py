@@ -143,14 +143,14 @@ def _object_schema(cls: type, seen: dict[str, Any]) -> None:
 
 
 def read_object(cls: Callable[..., T], data: Any) -> T:
-    """Return a NamedTuple from a JSON value. Raises Wrong."""
+    """Return a NamedTuple from a JSON value. Raises InvalidValue."""
     if not isinstance(data, dict):
         raise InvalidValue([("", "the body must be a JSON object")])
     return _read(cls, data, _value_of)
 
 
 def read_query(cls: Callable[..., T], query: str) -> T:
-    """Return a NamedTuple from the query of a URL, without its question mark. Raises Wrong."""
+    """Return a NamedTuple from the query of a URL, without its question mark. Raises InvalidValue."""
     parts = query.split("&", _MOST_PARAMETERS) if query else []
     if len(parts) > _MOST_PARAMETERS:
         raise InvalidValue([("", f"there are more than {_MOST_PARAMETERS} parameters")])
@@ -213,7 +213,7 @@ def _value_of(kind: Any, value: Any) -> Any:
 
 
 def _items_of(kind: Any, value: Any) -> list[Any]:
-    """Return the items of a list. Raises Wrong, with the place of each that is wrong."""
+    """Return the items of a list. Raises InvalidValue, with the place of each that is wrong."""
     if not isinstance(value, list):
         raise ValueError(f"must be {_NOUNS[list]}")
     items: list[Any] = []

@@ -1,7 +1,7 @@
 """Why a rule limits a descriptor and others do not.
 
-    consider(domain, entries) -> Considered       the rule that wins, and each that loses with the reason
-    possible(domain, entries) -> Possible         which rules could apply, where only some entries are known
+    consider(domain, entries) -> RuleChoice       the rule that wins, and each that loses with the reason
+    possible(domain, entries) -> PossibleRules    which rules could apply, where only some entries are known
     why(stack, budget, now) -> each amendment with whether it holds, and why not
 
 It follows the tree as the lookup does (matching/tree.py) and takes the winner from there, so the two cannot differ.
