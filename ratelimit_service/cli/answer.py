@@ -68,7 +68,7 @@ def lines(domain: str, descriptors: Sequence[str], response: RateLimitResponse) 
 
 def _notes(domain: str, explanation: Mapping[str, Any]) -> Iterator[str]:
     if "domains" in explanation:
-        yield f"the service has no rules for the domain '{printable(domain)}'{domain_hint(domain, explanation['domains'])}"
+        yield unknown_domain(domain, explanation["domains"])
     missing = explanation.get("missing_keys", ())
     if missing:
         keys = either([f"'{printable(key)}'" for key in missing])
@@ -77,12 +77,14 @@ def _notes(domain: str, explanation: Mapping[str, Any]) -> Iterator[str]:
         yield "the request would be refused, and SHADOW_MODE lets it through"
 
 
-def domain_hint(domain: str, known: Sequence[str]) -> str:
-    """Return what an unknown domain may mean, to be added to a sentence about it."""
+def unknown_domain(domain: str, known: Sequence[str]) -> str:
+    """Return a sentence about a domain without rules, with those that the service knows."""
     near = difflib.get_close_matches(domain, known, 1)
     if near:
-        return f": did you mean '{printable(near[0])}'?"
-    return f": its domains are {printable(', '.join(known))}" if known else ": it has no domains"
+        hint = f"did you mean '{printable(near[0])}'?"
+    else:
+        hint = f"its domains are {printable(', '.join(known))}" if known else "it has no domains"
+    return f"the service has no rules for the domain '{printable(domain)}': {hint}"
 
 
 def _explained(status: RateLimitResponse.DescriptorStatus, known: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ...core.amendments.target import parse
 from ...core.errors import InvalidRequest
 from ...core.text import printable
-from ..answer import domain_hint
+from ..answer import unknown_domain
 from . import formatting
 from .client import NO, Client
 from .formatting import Json
@@ -86,7 +86,7 @@ def _misspelt(client: Client, preview: Json) -> Iterator[str]:
     domain, descriptor = put[0]["domain"], put[0]["descriptor"]
     known = client.get("/budgets", domain=domain, limit=1)["domains"]
     if domain not in known:
-        yield f"the service has no rules for the domain '{formatting.text(domain)}'{domain_hint(domain, known)}"
+        yield unknown_domain(domain, known)
     elif parse(domain, descriptor).exact:
         still = ", and the block refuses it all the same" if put[0]["blocks"] else ""
         yield f"no rule in force limits {formatting.text(descriptor)}{still}"
