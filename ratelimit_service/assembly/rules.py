@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from ..loading.rulebook import FILES
+from ..loading.task import Task
 from ..settings.table import Settings
 from ..sources import files
 
@@ -41,4 +43,15 @@ def find_files(settings: Settings) -> files.Find:
         settings.runtime_appdirectory,
         watch_root=settings.runtime_watch_root,
         ignore_dot_files=settings.runtime_ignoredotfiles,
+    )
+
+
+def task_of(settings: Settings) -> Task:
+    """Return the load of the configuration files, for a process without a Rulebook."""
+    return Task(
+        partial(files.read, find_files(settings), places_of(settings), settings.manifest_domain),
+        settings.merge_domain_config,
+        frozenset(settings.budget_domains),
+        several=len(sources_of(settings)) > 1,
+        hold_entries=settings.hold_entries,
     )

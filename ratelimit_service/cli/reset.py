@@ -9,7 +9,6 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 from ..core.amendments.model import Change, Reset, check
@@ -20,10 +19,8 @@ from ..core.matching.tree import RuleTree
 from ..core.model import Entry
 from ..core.rules.hints import UNITS, unit_named
 from ..core.text import printable
-from ..loading.task import Task
 from ..ports import CounterStore
 from ..settings.table import Settings, load_settings
-from ..sources import files
 from .entries import entries_of
 
 _UNITS = [unit.name.lower() for unit in UNITS]
@@ -143,14 +140,11 @@ def bucket_of(settings: Settings, domain: str, entries: tuple[Entry, ...]) -> tu
 
     The rules, from the files that the settings name, determine which values share a bucket.
     """
-    from ..assembly.rules import find_files, places_of
+    from ..assembly.rules import task_of
 
     match, doubt = None, ""
     try:
-        read = partial(files.read, find_files(settings), places_of(settings), settings.manifest_domain)
-        budgets = frozenset(settings.budget_domains)
-        task = Task(read, settings.merge_domain_config, budgets, hold_entries=settings.hold_entries)
-        tree = RuleTree(task.rules().domains)
+        tree = RuleTree(task_of(settings).rules().domains)
     except InvalidRules as error:
         doubt = f"the rules could not be loaded, and they determine which values share a bucket: {error.problems[0]}"
     else:

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from ..assembly.rules import find_files, places_of, sources_of
+from ..assembly.rules import find_files, task_of
 from ..core.errors import StartError
 from ..listening.addresses import PLAINTEXT, Address, SocketPath, why
 from ..loading import reloading
-from ..loading.task import Task
 from ..observe.line_writer import lock_between_processes
 from ..runtime import cpus, garbage
 from ..runtime.tasks import Background
@@ -133,7 +132,7 @@ async def _supervised(settings: Settings, number: int, hello: Callable[[int], He
     garbage.enable_for_serving()
     rules = None
     if "FILE" in settings.config_type:
-        rules = SharedRules(_task(settings))
+        rules = SharedRules(task_of(settings))
         background.keep("rules", partial(_follow, settings, rules))
     try:
         return await Supervisor(number, hello, rules, shared.close).run()
@@ -152,16 +151,6 @@ async def _follow(settings: Settings, rules: SharedRules) -> None:
         watcher = files.Watcher(find, seen=())  # any file counts as changed once they answer
     again = await rules.load()
     await reloading.follow(watcher.changed, rules.load, thread, again=again)
-
-
-def _task(settings: Settings) -> Task:
-    return Task(
-        partial(files.read, find_files(settings), places_of(settings), settings.manifest_domain),
-        settings.merge_domain_config,
-        frozenset(settings.budget_domains),
-        several=len(sources_of(settings)) > 1,
-        hold_entries=settings.hold_entries,
-    )
 
 
 def _failed(background: Background, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
