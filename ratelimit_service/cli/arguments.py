@@ -106,3 +106,13 @@ def merges(given: argparse.Namespace) -> bool:
 def manifest_domain(given: argparse.Namespace) -> str:
     """Return the domain of manifests that name none; empty if nothing says it."""
     return os.environ.get("MANIFEST_DOMAIN", "") if given.domain is None else str(given.domain)
+
+
+def user_name() -> str:
+    """Return the name of this process's user, who is the author of a change by default."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        return f"uid {os.getuid()}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import re
 import sys
 import time
@@ -21,6 +19,7 @@ from ..core.rules.hints import UNITS, unit_named
 from ..core.text import printable
 from ..ports import CounterStore
 from ..settings.table import Settings, load_settings
+from .arguments import user_name
 from .entries import entries_of
 
 _UNITS = [unit.name.lower() for unit in UNITS]
@@ -91,7 +90,7 @@ async def reset(
         if not dry_run:
             change = Change(
                 uuid.uuid4().hex,
-                author or _user(),
+                author or user_name(),
                 reason or "the command reset",
                 (Reset(exactly(domain, entries), _text_of(which), tuple(held.items())),),
                 int(time.time()),
@@ -121,13 +120,6 @@ async def _delete(store: CounterStore, change: Change) -> dict[str, int | None]:
     (edited,) = (await reset(store, change)).edits
     assert edited.reset is not None
     return dict(edited.reset.counters)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        return f"uid {os.getuid()}"
 
 
 def _text_of(which: Windows) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import Any
 
 from ...core.errors import InvalidRequest
-from ..arguments import number, text
+from ..arguments import number, text, user_name
 from ..command import Command
 from .arguments import EXIT_CODES, add_bucket, add_server, amount, client_of, moment
 
@@ -86,18 +85,9 @@ def change(given: argparse.Namespace, path: str, **body: Any) -> int:
     """Make a change over the API, and return the exit code."""
     from .change_commands import ChangeOptions, change
 
-    made = {**body, "reason": given.reason, "author": given.author or _user()}
+    made = {**body, "reason": given.reason, "author": given.author or user_name()}
     how = ChangeOptions(given.dry_run, getattr(given, "yes", False), given.json, getattr(given, "key", ""))
     return change(client_of(given), path, made, how)
-
-
-def _user() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        return f"uid {os.getuid()}"
 
 
 def _top_up(given: argparse.Namespace) -> int:
