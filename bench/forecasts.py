@@ -24,10 +24,10 @@ from ratelimit_service.core.budgets.forecasting import IN_A_ROW, REACH_IN_HOURS,
 from ratelimit_service.core.budgets.profile import Profile, learn
 from testing.spending import DAY, HOUR, MONTH, SCENES, WEEK, Scene, Traffic
 
+from .blocks import fill_page
 from .plots import Line, lines
 
 DOCS = Path(__file__).parents[1] / "docs"
-_BEGIN, _END = "<!-- bench.forecasts begins -->\n", "<!-- bench.forecasts ends -->\n"
 
 LIMIT = 1_000_000
 SEEDS = range(7)
@@ -303,9 +303,7 @@ def main() -> None:
         sys.stdout.flush()
         text += f"{line}\n"
     if "--write" in sys.argv:
-        page = DOCS / "forecasts.md"
-        head, _, rest = page.read_text().partition(_BEGIN)
-        page.write_text(head + _BEGIN + "\n" + text + "\n" + _END + rest.partition(_END)[2])
+        fill_page(DOCS / "forecasts.md", {"forecasts": text})
 
 
 if __name__ == "__main__":

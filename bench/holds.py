@@ -32,10 +32,10 @@ from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.holds import AllHolds
 from ratelimit_service.stores.memory import MemoryStore
 
+from .blocks import fill_page
 from .plots import Line, lines
 
 DOCS = Path(__file__).parents[1] / "docs"
-_BEGIN, _END = "<!-- bench.holds begins -->\n", "<!-- bench.holds ends -->\n"
 
 HOUR = 3_600
 START = 1_795_262_400
@@ -318,9 +318,7 @@ def main() -> None:
     text = "".join([f"{line}\n" for line in table()])
     sys.stdout.write(text)
     if "--write" in sys.argv:
-        page = DOCS / "holds.md"
-        head, _, rest = page.read_text().partition(_BEGIN)
-        page.write_text(head + _BEGIN + "\n" + text + "\n" + _END + rest.partition(_END)[2])
+        fill_page(DOCS / "holds.md", {"holds": text})
         for name, drawing in plots():
             (DOCS / "images" / f"{name}.svg").write_text(drawing)
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from . import capacity, upstream_comparison
+from .blocks import fill_page
 from .goals import goals
 from .machine import QUIET
 from .plots import Bar, Line, bars, lines
 from .results import NARROW, WIDE, Results, Run, named
 from .stages import OF_NOTHING, STAGES
 
-_BLOCK = re.compile(r"(<!-- bench: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _DRIFT = 0.1
 """The tolerated change of the unit from the beginning to the end."""
 
@@ -27,18 +26,9 @@ def write(results: Results, docs: Path) -> list[Path]:
         (images / f"{name}.svg").write_text(drawing, "utf-8")
         written.append(images / f"{name}.svg")
     for page, blocks in (("performance.md", tables(results)), ("scaling.md", capacity.tables(results))):
-        file = docs / page
-        file.write_text(fill(file.read_text("utf-8"), blocks), "utf-8")
-        written.append(file)
+        fill_page(docs / page, blocks)
+        written.append(docs / page)
     return written
-
-
-def fill(page: str, blocks: Mapping[str, str]) -> str:
-    """Replace the marked blocks of a page. Raises KeyError for an unknown or missing block."""
-    marked = {found[2] for found in _BLOCK.finditer(page)}
-    if marked != set(blocks):
-        raise KeyError(f"the page has the blocks {sorted(marked)}, and there are {sorted(blocks)}")
-    return _BLOCK.sub(lambda found: f"{found[1]}\n{blocks[found[2]].strip()}\n\n{found[3]}", page)
 
 
 def tables(results: Results) -> dict[str, str]:

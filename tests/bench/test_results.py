@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import capacity, report, upstream_comparison
+from bench import blocks, capacity, report, upstream_comparison
 from bench.goals import Goal, goals
 from bench.messages import FOUR_BY_TWO
 from bench.results import NARROW, SINGLE, WIDE, Latency, Results, Run, Shape, named, percentile
@@ -226,11 +226,11 @@ def test_marked_blocks_are_replaced_and_nothing_else() -> None:
     """The text around them is prose. A block without a writer or without a place is a mistake."""
     page = "a\n<!-- bench: x -->\nold\n<!-- end -->\nb\n"
     filled = "a\n<!-- bench: x -->\n\nnew\n\n<!-- end -->\nb\n"
-    assert filled == report.fill(page, {"x": "new"})
-    assert filled == report.fill(filled, {"x": "new"})
-    for blocks in ({}, {"x": "new", "y": "new"}):
+    assert filled == blocks.fill(page, {"x": "new"})
+    assert filled == blocks.fill(filled, {"x": "new"})
+    for given in ({}, {"x": "new", "y": "new"}):
         with pytest.raises(KeyError):
-            report.fill(page, blocks)
+            blocks.fill(page, given)
 
 
 COST = capacity.Cost(10.0, 2.0, 0.05)
