@@ -108,7 +108,7 @@ class Scene:
     """The days of its history."""
     top_up: float = 0.0
     reset: float = 0.0
-    spans: tuple[float, ...] = (HOUR, DAY, WEEK, MONTH)
+    spans: tuple[float, ...] = (DAY, WEEK, MONTH)
 
     def traffic(self, span: float, seed: int, total: float, limit: float, calls: int) -> Traffic:
         """Return the traffic of a window that uses `total`, bursts included. It may begin on any day."""
@@ -132,22 +132,21 @@ def _holiday(start: float, span: float, moment: float) -> float:
     return 0.1 if 0.1 * span <= moment - start < 0.1 * span + min(2 * DAY, 0.1 * span) else 1.0
 
 
-LONG = (DAY, WEEK, MONTH)
+ALSO_AN_HOUR = (HOUR, DAY, WEEK, MONTH)
 SCENES = (
-    Scene("steady", steady),
+    Scene("steady", steady, spans=ALSO_AN_HOUR),
     Scene("office hours", by_day),
     Scene("busy from 0 to 9", early),
     Scene("quiet weekends", by_week),
-    Scene("a batch each night", nightly, spans=LONG),
+    Scene("a batch each night", nightly),
     Scene("month-end rush", change=_rush, spans=(MONTH,)),
-    Scene("burst at the start", burst=0.02),
-    Scene("burst in a night", at_night=True, spans=LONG),
+    Scene("burst at the start", burst=0.02, spans=ALSO_AN_HOUR),
+    Scene("burst in a night", at_night=True),
     Scene("new customer", days=0),
-    Scene("holiday", change=_holiday, spans=LONG),
+    Scene("holiday", change=_holiday),
     Scene(
         "holiday in the week before",
         change=lambda start, span, moment: 0.1 if -5 * DAY <= moment - start < -3 * DAY else 1.0,
-        spans=LONG,
     ),
     Scene("growth of 5 % a week", change=lambda start, span, moment: 1.05 ** ((moment - start) / WEEK)),
     Scene("three times the weeks before", change=lambda start, span, moment: 3.0 if moment >= start else 1.0),
