@@ -8,6 +8,6 @@ class SceneFailed(Exception):
 
 
 def expect(right: object, sentence: str) -> None:
-    """Raise Wrong with this sentence unless the condition holds."""
+    """Raise SceneFailed with this sentence unless the condition holds."""
     if not right:
         raise SceneFailed(sentence)
