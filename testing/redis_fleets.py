@@ -76,9 +76,7 @@ class RedisSentinels(_Fleet):
             RedisServer("--replicaof", "127.0.0.1", str(self.primary.port))
         )
         self.sentinels = [self._stack.enter_context(Sentinel(self.primary)) for _ in range(3)]
-        wait_for(
-            "the replica is in step", lambda: "link_status:up" in self.replica.cli("INFO", "replication")
-        )
+        wait_for("the replica is in step", lambda: "link_status:up" in self.replica.replication())
         for sentinel in self.sentinels:
             wait_for(
                 "the sentinels know of each other and of the replica", partial(self._knows_all, sentinel)
@@ -184,7 +182,7 @@ class RedisCluster(_Fleet):
         assert len(self.primaries()) == self._primaries
 
     def _is_well(self, server: RedisServer) -> bool:
-        info, replication = server.cli("CLUSTER", "INFO"), server.cli("INFO", "replication")
+        info, replication = server.cli("CLUSTER", "INFO"), server.replication()
         return (
             "cluster_state:ok" in info
             and f"cluster_known_nodes:{len(self.servers)}" in info

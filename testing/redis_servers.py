@@ -13,10 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from .waiting import wait_for
-
-PATIENCE = 60.0
-"""Seconds to wait for a server; only a failing test waits that long."""
+from .waiting import PATIENCE, wait_for
 
 _ATTEMPTS = 10
 _ROUND = 0.01
@@ -141,21 +138,23 @@ class RedisServer:
     def is_primary(self) -> bool:
         """Return whether it is a primary. Sentinel closes all connections while it promotes a replica."""
         try:
-            return "role:master" in self.cli("INFO", "replication")
+            return "role:master" in self.replication()
         except subprocess.CalledProcessError:
             return False
 
     def wait_for_replica(self) -> None:
         """Wait until a replica has all that was written until now. WAIT is about writes of its own connection."""
-        written = int(re.findall(r"master_repl_offset:(\d+)", self.cli("INFO", "replication"))[0])
+        written = int(re.findall(r"master_repl_offset:(\d+)", self.replication())[0])
 
         def has_all() -> bool:
-            offsets = re.findall(
-                r"^slave\d+:.*state=online,offset=(\d+)", self.cli("INFO", "replication"), re.M
-            )
+            offsets = re.findall(r"^slave\d+:.*state=online,offset=(\d+)", self.replication(), re.M)
             return any(int(offset) >= written for offset in offsets)
 
         wait_for("a replica to have all", has_all)
+
+    def replication(self) -> str:
+        """Return `INFO replication`."""
+        return self.cli("INFO", "replication")
 
     @property
     def _log(self) -> Path:
