@@ -68,7 +68,7 @@ VALUES = {
     "__rate_interval": "5s",
     "__range": "30s",
 }
-"""The values of the dashboards' variables for a user who has selected the window of a year."""
+"""The values that replace the variables in the queries of the dashboards. The selected window is `year`."""
 
 NOTHING = {
     # For metrics about faults, 0 is the expected value.
