@@ -29,7 +29,7 @@ ALLOWED = {
     "deadlines": {},
     "listening": {
         "core": "its errors are of the one tree of errors",
-        "runtime": "the lock that says which process owns the path of a socket",
+        "runtime": "the lock that says which process owns the path of a socket, and the states of files",
     },
     "amending": {
         "core": "amendments, and the rules whose limits they change",

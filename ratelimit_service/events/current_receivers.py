@@ -8,7 +8,7 @@ from pathlib import Path
 import structlog
 
 from ..core.errors import StartError
-from ..runtime.watched_file import State, state_of
+from ..runtime.watched_file import State, state_or_missing
 from .receivers import Receiver, Unreadable, check_secrets, read_receivers
 
 
@@ -53,7 +53,7 @@ class CurrentReceivers:
 
     def _read(self) -> None:
         """Read what has changed since the last call. Raises StartError, once for each state of the files."""
-        seen = _state(self._file)
+        seen = state_or_missing(Path(self._file)) if self._file else ()
         if seen != self._seen:
             self._seen, self._seen_secrets, self._found = seen, None, None
             try:
@@ -63,7 +63,7 @@ class CurrentReceivers:
                 raise
         if self._found is None:
             return
-        secrets = [_state(each.secret_file) for each in self._found if each.secret_file]
+        secrets = [state_or_missing(Path(each.secret_file)) for each in self._found if each.secret_file]
         if secrets == self._seen_secrets:
             return
         self._seen_secrets = secrets
@@ -74,11 +74,3 @@ class CurrentReceivers:
             raise
         self._refused = ""
         self.receivers = self._found
-
-
-def _state(file: str) -> State:
-    """Return the state of a file, and a state of its own for one that is missing."""
-    try:
-        return state_of(Path(file)) if file else ()
-    except OSError:
-        return ()

@@ -17,6 +17,7 @@ from typing import NamedTuple, Self
 import structlog
 
 from ..core.errors import StartError
+from ..runtime.watched_file import State, state_or_missing
 
 _BETWEEN_LINES = 60.0
 """Seconds between two log lines about clients that are refused for the same reason."""
@@ -119,17 +120,9 @@ class Certificates:
         self._refused[reason] = _Refused(now, 0)
         self._log.warning("a client's certificate was refused", port=self._what, reason=reason, times=times)
 
-    def _identity(self) -> list[tuple[int, ...]]:
-        """Return what changes when a file or a link in its path changes. A missing file gives ()."""
-        identity: list[tuple[int, ...]] = []
-        for path in filter(None, (self._certificate, self._key, self._clients)):
-            try:
-                stat = path.stat()
-            except OSError:
-                identity.append(())
-            else:
-                identity.append((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
-        return identity
+    def _identity(self) -> list[State]:
+        """Return what changes when a file or a link in its path changes."""
+        return [state_or_missing(path) for path in (self._certificate, self._key, self._clients) if path]
 
     def _read(self) -> Material:
         certificate = _pem(self._certificate, b"CERTIFICATE", "certificate")

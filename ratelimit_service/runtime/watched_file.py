@@ -29,6 +29,14 @@ def state_of(file: Path) -> State:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+def state_or_missing(file: Path) -> State:
+    """Return the state of a file, and a state of its own for one that is missing."""
+    try:
+        return state_of(file)
+    except OSError:
+        return ()
+
+
 class WatchedFile:
     """Passes the content of a file to `use` at each `read` after it has changed.
 
