@@ -146,7 +146,7 @@ class Tracker:
         self.foreseen: Noticed | None = None
         """Called once for each window that runs out before it ends."""
         self.find_profile: FindProfile | None = None
-        """Called some hundred times in a window."""
+        """Called some hundred times in a window, and once for each window in a scrape."""
 
     def __len__(self) -> int:
         return len(self._rows)

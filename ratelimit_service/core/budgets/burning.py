@@ -112,9 +112,7 @@ class Meter:
 
     def burn(self, now: float, used: int) -> float | None:
         """Return the use per second; None before a slice has passed."""
-        points = list(self._points)
-        if now > points[-1][0]:
-            points.append((now, used))
+        points = self._points_with(now, used)
         last = points[-1][0]
         passed = min(last - points[0][0], self._back)
         if passed < self.slice * 0.99:
@@ -127,11 +125,8 @@ class Meter:
 
     def level(self, now: float, used: int, profile: Profile) -> Level:
         """Return the level of the window by a profile."""
-        points = list(self._points)
-        if now > points[-1][0]:
-            points.append((now, used))
+        points = self._points_with(now, used)
         rates = sorted(_by_profile(points, points[-1][0] - self._back, profile))
-        before = AS_BEFORE * profile.use(self._start, self._end)
         if not rates:
             return Level(1.0, 1.0)
         time = sum([weight for _, weight in rates])
@@ -139,6 +134,7 @@ class Meter:
         if high:
             reach = _FENCE * (high - low)
             rates = [(min(max(rate, low - reach), high + reach), weight) for rate, weight in rates]
+        before = AS_BEFORE * profile.use(self._start, self._end)
         rates.append((1.0, before))
         time += before
         mean = sum([rate * weight for rate, weight in rates]) / time
@@ -146,6 +142,13 @@ class Meter:
         number = time * time / sum([weight * weight for _, weight in rates])
         spread = sum([weight * (rate - mean) ** 2 for rate, weight in rates]) / time
         return Level(mean, sqrt((spread + mean * mean / number) / number))
+
+    def _points_with(self, now: float, used: int) -> list[tuple[float, int]]:
+        """Return the readings that are kept, and this one if it is later."""
+        points = list(self._points)
+        if now > points[-1][0]:
+            points.append((now, used))
+        return points
 
 
 def runs_out(now: float, used: int, limit: int, end: float, burn: float | None) -> float:

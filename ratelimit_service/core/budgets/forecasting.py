@@ -50,20 +50,23 @@ class Outlook(NamedTuple):
 
 
 def outlook(
-    meter: Meter, now: float, used: int, limit: int, end: float, profile: Profile | None = None
+    meter: Meter,
+    now: float,
+    used: int,
+    limit: int,
+    end: float,
+    profile: Profile | None = None,
+    level: Level | None = None,
 ) -> Outlook:
-    """Return the outlook of a window, at the readings of its meter and this one."""
+    """Return the outlook of a window, at the readings of its meter and this one.
+
+    `level` is that of the window by the profile, if it is known already.
+    """
+    burn = meter.burn(now, used)
     if profile is None:
-        burn = meter.burn(now, used)
         return Outlook(burn, runs_out(now, used, limit, end, burn), None if burn is None else "rate")
-    return _by_profile(meter, now, used, limit, end, profile, meter.level(now, used, profile))
-
-
-def _by_profile(
-    meter: Meter, now: float, used: int, limit: int, end: float, profile: Profile, level: Level
-) -> Outlook:
-    found = _at_level(level.level, profile, now, used, limit, end)
-    return Outlook(meter.burn(now, used), found, "profile")
+    level = level or meter.level(now, used, profile)
+    return Outlook(burn, _at_level(level.level, profile, now, used, limit, end), "profile")
 
 
 def has_profile(start: float, end: float) -> bool:
@@ -97,7 +100,7 @@ class _Known(NamedTuple):
 
 
 class Forecast:
-    """One window from `start` to `end`, in seconds since 1970. `profile` is called at kept readings only."""
+    """One window from `start` to `end`, in seconds since 1970. `profile` is called at each kept reading and outlook."""
 
     __slots__ = ("_end", "_in_a_row", "_known", "_said", "_start", "meter", "profile")
 
@@ -128,10 +131,8 @@ class Forecast:
         return self._outlook(now, used, limit, self.profile() if self.profile is not None else None)
 
     def _outlook(self, now: float, used: int, limit: int, profile: Profile | None) -> Outlook:
-        if profile is None:
-            return outlook(self.meter, now, used, limit, self._end)
-        level = self._level(now, used, profile)
-        return _by_profile(self.meter, now, used, limit, self._end, profile, level)
+        level = self._level(now, used, profile) if profile is not None else None
+        return outlook(self.meter, now, used, limit, self._end, profile, level)
 
     def _level(self, now: float, used: int, profile: Profile) -> Level:
         """Return the level, computed once in a slice: a scrape shows up to 2,000 windows."""
