@@ -104,16 +104,15 @@ def take_alone(
 ) -> int:
     """Apply a TAKE that is the only hit on holds of its group, as apply_holds does, and return its result."""
     holds = all_holds.find(hit.key)
-    if holds is None:
-        return 0 if refused else all_holds.apply(hit)
-    held = holds.held(hit.now)
-    if held and _exceeds(group, before, hit, held):
+    result = 0
+    if holds is not None and (held := holds.held(hit.now)) and _exceeds(group, before, hit, held):
+        result = refused_by(held, holds.delay())
+        refused = True
+    if not refused:
+        return all_holds.apply(hit)
+    if holds is not None:
         holds.refuse(hit)
-        return refused_by(held, holds.delay())
-    if refused:
-        holds.refuse(hit)
-        return 0
-    return all_holds.apply(hit)
+    return result
 
 
 def _exceeds(group: Sequence[Hit], before: Sequence[int], hit: HoldHit, held: int) -> bool:
