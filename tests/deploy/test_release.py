@@ -49,6 +49,16 @@ def test_continuous_integration_runs_the_targets_of_make() -> None:
     assert ".ci/run" == workflow["jobs"]["all"]["steps"][-1]["run"]
 
 
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+def test_all_tests_run_with_the_whole_history(file: Path) -> None:
+    """By default, a checkout has one commit, and the tests that need the previous version would be skipped."""
+    for job in yaml.safe_load(file.read_text())["jobs"].values():
+        steps = job.get("steps", [])
+        if any(".ci/run" in step.get("run", "") for step in steps):
+            (checkout,) = (step for step in steps if step.get("uses", "").startswith("actions/checkout@"))
+            assert 0 == checkout["with"]["fetch-depth"]
+
+
 def test_every_python_of_the_workflow_is_among_the_classifiers() -> None:
     workflow = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text())
     project = (REPOSITORY / "pyproject.toml").read_text()
