@@ -218,7 +218,8 @@ def test_the_native_transport_is_linked_to_debians_nghttp2(start: Start) -> None
     assert re.search(r" \S*/usr/lib/\S+/libnghttp2\.so\.14\S*$", maps, re.MULTILINE)
 
 
-@pytest.mark.parametrize("user", ["1000670000:0", "12345:12345"])
+# The last is the user of Envoy Gateway's container, whose root is as read-only as here.
+@pytest.mark.parametrize("user", ["1000670000:0", "12345:12345", "65534:65534"])
 def test_any_user_id_works(start: Start, user: str) -> None:
     """OpenShift chooses a user of the group 0; other platforms have other rules."""
     container = start(user=user)

@@ -57,6 +57,11 @@ def test_the_defaults_are_those_of_upstream() -> None:
     )
 
 
+def test_pings_are_less_frequent_than_the_servers_of_the_gateways_tolerate() -> None:
+    """gRPC servers in Go close connections that ping more often than every five minutes, with too_many_pings."""
+    assert load_settings({}).xds_keepalive > 5 * 60
+
+
 def test_several_control_planes_have_names_and_their_own_settings() -> None:
     """For example, Envoy Gateway and Envoy AI Gateway in one deployment."""
     url = (
