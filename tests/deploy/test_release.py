@@ -5,6 +5,7 @@ change.
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -59,9 +60,16 @@ def test_all_tests_run_with_the_whole_history(file: Path) -> None:
             assert 0 == checkout["with"]["fetch-depth"]
 
 
-def test_every_python_of_the_workflow_is_among_the_classifiers() -> None:
+def test_classifiers_and_wheels_are_for_the_tested_pythons() -> None:
     workflow = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text())
-    project = (REPOSITORY / "pyproject.toml").read_text()
-    assert workflow["jobs"]["all"]["strategy"]["matrix"]["python"] == re.findall(
-        r'"Programming Language :: Python :: (3\.\d+)"', project
+    tested = workflow["jobs"]["all"]["strategy"]["matrix"]["python"]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    named = (
+        each.removeprefix("Programming Language :: Python :: ") for each in project["project"]["classifiers"]
     )
+    assert tested == [name for name in named if re.fullmatch(r"3\.\d+", name)]
+    assert [
+        f"cp{python.replace('.', '')}-{system}_*"
+        for system in ("manylinux", "musllinux")
+        for python in tested
+    ] == (project["tool"]["cibuildwheel"]["build"].split())
