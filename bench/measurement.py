@@ -71,7 +71,7 @@ def _constant(bench: Bench, name: str, server: Server, request: str, shape: Shap
         # At the end of a run, every caller has a call in flight.
         reconciliation.check_roughly(server, charged, 2 * shape.connections * shape.streams)
     if server.service is not None and server.redis:
-        assert metric(server.service, "ratelimit_service_store_deadline_missed") == 0, (
+        assert 0 == metric(server.service, "ratelimit_service_store_deadline_missed"), (
             "calls without a decision"
         )
     return Run(

@@ -218,7 +218,7 @@ async def test_long_responses_leave_most_of_the_event_loop_to_calls(api: ServedA
         turned += 1
         await asyncio.sleep(0.001)
     assert turned > 20
-    assert len({b"".join(await task) for task in waiting}) == 1
+    assert 1 == len({b"".join(await task) for task in waiting})
 
 
 async def test_a_long_page_is_written_in_pieces(api: ServedApi) -> None:

@@ -31,7 +31,7 @@ def test_the_table_of_the_readme_agrees_with_the_comparison() -> None:
 
 def test_both_have_the_same_date() -> None:
     state = r"(?:State|As) of (\d{4}-\d\d-\d\d)\."
-    assert len(re.findall(state, README)) == 1
+    assert 1 == len(re.findall(state, README))
     assert re.findall(state, README) == re.findall(state, COMPARISON)
 
 

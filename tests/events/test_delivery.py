@@ -145,7 +145,7 @@ async def test_an_event_that_cannot_be_delivered_for_a_day_is_dropped(
         await emit(store, event())
         await until("its end", lambda: made.dropped)
     assert clock.now - NOW > 100
-    assert max(clock.pauses) == module._LAST_PAUSE
+    assert module._LAST_PAUSE == max(clock.pauses)
 
 
 async def test_a_receiver_gets_its_chosen_events_in_its_own_format() -> None:
@@ -256,7 +256,7 @@ async def test_an_invalid_secret_keeps_the_previous_one(tmp_path: Path) -> None:
     assert 0 == made.failures
     said = [log["error"] for log in logs if "the previous secret stays in use" in log["event"]]
     assert 2 == len(said)
-    assert ("16 bytes" in said[0], "base64" in said[1]) == (True, True)
+    assert (True, True) == ("16 bytes" in said[0], "base64" in said[1])
 
 
 @pytest.mark.parametrize(

@@ -79,4 +79,4 @@ def test_the_film_of_the_readme_is_complete_and_small(scheme: str) -> None:
     frames = [content for kind, content in found if kind == b"fcTL"]
     assert (WIDTH, HEIGHT) == (int.from_bytes(header[:4]), int.from_bytes(header[4:8]))
     assert (len(frames), 0) == (int.from_bytes(control[:4]), int.from_bytes(control[4:]))
-    assert len(frames) == 8 and len(content) < 500_000
+    assert 8 == len(frames) and len(content) < 500_000

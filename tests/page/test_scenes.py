@@ -180,7 +180,7 @@ def test_four_scenes(page: Page, stage: Stage) -> None:
             f"dba: OK, {cost:,} tokens" + (": the call that crosses the limit succeeds." if last else "."),
             2.5 if last else 1,
         )
-    assert row(page, "dba").splitlines()[0] == "Over the limit"
+    assert "Over the limit" == row(page, "dba").splitlines()[0]
     assert ["team=dba", "team=support"] == rows(page)
 
     assert not stage.prompt("dba", 1)
@@ -190,7 +190,7 @@ def test_four_scenes(page: Page, stage: Stage) -> None:
     page.get_by_role("link", name="Refusals").click()
     expect(page.locator("tbody tr").first).to_contain_text("Over the limit (dba-hourly)")
     shoot(page, "refusals")
-    assert set(stage.answered) == {pb.RateLimitResponse.OK}
+    assert {pb.RateLimitResponse.OK} == set(stage.answered)
 
     page.goto(f"{stage.url}{DBA}")
     expect(page.locator(".outcome")).to_contain_text("Refused:")
@@ -214,7 +214,7 @@ def test_four_scenes(page: Page, stage: Stage) -> None:
     expect(page.locator(".card.budget")).to_contain_text("0 of 10,000")
     page.get_by_role("link", name="Changes").click()
     expect(page.get_by_text("a new start")).to_be_visible()
-    assert set(stage.answered) == {pb.RateLimitResponse.OK}
+    assert {pb.RateLimitResponse.OK} == set(stage.answered)
 
 
 def test_the_kill_switch_blocks_a_domain_on_both_replicas(page: Page, stage: Stage) -> None:

@@ -57,4 +57,4 @@ def test_the_site_has_this_script_and_loads_none_from_another_server() -> None:
     """mkdocs-material adds an address of its own unless one of the scripts has this name."""
     found = re.search(r"^  polyfills: \[(.+)\]", (REPOSITORY / "mkdocs.yml").read_text(), re.MULTILINE)
     assert found
-    assert found[1] == f"assets/{SHIM.name}"
+    assert f"assets/{SHIM.name}" == found[1]

@@ -104,7 +104,7 @@ async def test_a_comparison_that_does_not_read_loses_whole_connections() -> None
     first = [kind for kind, number, _ in records if number == 1]
     # Its end follows: the receiver would otherwise keep an entry for it.
     assert (["opened"], ["missed", "closed"]) == (first[:1], first[-2:])
-    assert set(first[1:-2]) == {"caller"}
+    assert {"caller"} == set(first[1:-2])
     assert 1_000_000 <= 100_000 * (len(first) - 2)
     assert [("opened", 2, b""), ("caller", 2, b"x")] == records[-2:]
 

@@ -237,7 +237,7 @@ def foreseen_with_profile(scene: Scene, span: float, use: float, seed: int) -> t
         if used >= LIMIT:
             return found, passed
         if (foreseen := forecast.note(now, used, LIMIT)) is not None:
-            assert foreseen.by == "profile"
+            assert "profile" == foreseen.by
             found.append(passed)
     return found, 1.0
 

@@ -65,7 +65,7 @@ def test_a_profile_knows_nights_and_weekends() -> None:
     assert profile is not None
     days = [MONDAY + day * DAY for day in range(8)]
     assert [10, 10, 10, 10, 10, 0, 0] == [round(profile.use(*each) / 100) for each in pairwise(days)]
-    assert profile.use(MONDAY + 9 * HOUR, MONDAY + 10 * HOUR) == 100
+    assert 100 == profile.use(MONDAY + 9 * HOUR, MONDAY + 10 * HOUR)
 
 
 @pytest.mark.parametrize("days", [2, 7])
