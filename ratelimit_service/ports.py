@@ -44,14 +44,28 @@ class PendingEvent(NamedTuple):
     text: str
 
 
+class DroppedEvent(NamedTuple):
+    """The text of an event that the store dropped before any replica took it for this receiver."""
+
+    receiver: str
+    text: str
+
+
+class EmitResult(NamedTuple):
+    """Whether an event is new, and the events that the store dropped for it."""
+
+    new: bool
+    dropped: Sequence[DroppedEvent] = ()
+
+
 class EventStore(Protocol):
     """Events on their way to receivers, each of which gets every event. Methods raise StoreError."""
 
-    async def emit(self, event_id: str, text: str, kept: int) -> bool:
+    async def emit(self, event_id: str, text: str, kept: int) -> EmitResult:
         """Store an event, unless one with this id was emitted in the last `kept` seconds. Return whether it
         is new.
 
-        The oldest event is dropped if there are too many.
+        The oldest event is dropped if there are too many. The result has it once for each receiver for which no replica took it.
         """
         ...
 

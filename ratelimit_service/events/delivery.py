@@ -91,9 +91,10 @@ class Delivery:
         self._secret: tuple[str, bytes] | None = None
         """The last usable secret, with its file."""
         self._secret_problem = ""
-        self._logged_at = float("-inf")
-        self.delivered = self.failures = self.dropped = 0
-        """Events that were delivered, attempts that failed, and events that were dropped."""
+        self._logged_at = self._overflow_logged_at = float("-inf")
+        self._unlogged = 0
+        self.delivered = self.failures = self.dropped = self.overflowed = 0
+        """Events that were delivered, attempts that failed, events that were dropped, and events that the store dropped."""
 
     async def run(self) -> None:
         """Deliver until cancelled."""
@@ -112,6 +113,19 @@ class Delivery:
                     taken = ()
                 if not taken:
                     await self._sleep(_EVERY)
+
+    def overflow(self, text: str) -> None:
+        """Count an event that the store dropped undelivered, if the receiver wants it, and log it."""
+        event = _parsed(text)
+        if event is None or not self.receiver.wants(event):
+            return
+        self.overflowed += 1
+        self._unlogged += 1
+        now = self._clock()
+        if now - self._overflow_logged_at >= _LOG:
+            said = "events are dropped: too many wait for their receiver"
+            self._log.warning(said, receiver=self.receiver.name, events=self._unlogged)
+            self._overflow_logged_at, self._unlogged = now, 0
 
     def _client(self) -> httpx.AsyncClient:
         """Return a client. Takes some 60 ms of CPU for certificates, and twice that for the first import: call it in a thread."""

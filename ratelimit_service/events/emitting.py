@@ -20,7 +20,7 @@ from ..core.budgets.forecasting import Foreseen
 from ..core.errors import StoreError
 from ..core.model import Rule, Use
 from ..core.rfc3339 import moment
-from ..ports import Clock, EventStore
+from ..ports import Clock, DroppedEvent, EventStore
 from .model import (
     AMENDED,
     EXHAUSTED,
@@ -51,8 +51,16 @@ Recipients = Callable[[Target], Awaitable[tuple[str, ...] | None]]
 """Returns the names of the receivers of the event of an amendment with this target; None for all receivers."""
 
 
+OnDropped = Callable[[Sequence[DroppedEvent]], None]
+"""Is called with the events that the store dropped, if there are any."""
+
+
 async def _everybody(target: Target) -> None:
     return None
+
+
+def _ignore(dropped: Sequence[DroppedEvent]) -> None:
+    pass
 
 
 class Emitter:
@@ -64,9 +72,11 @@ class Emitter:
         clock: Clock,
         name: Callable[[], str],
         recipients: Recipients = _everybody,
+        on_dropped: OnDropped = _ignore,
     ) -> None:
         self._store = store
         self._recipients = recipients
+        self._on_dropped = on_dropped
         self._clock = clock
         self._name = name
         self._waiting: deque[Event] = deque(maxlen=MOST_WAITING)
@@ -132,10 +142,12 @@ class Emitter:
             while self._waiting:
                 event = self._waiting[0]
                 try:
-                    await self._store.emit(event.id, event.text, event.kept)
+                    dropped = (await self._store.emit(event.id, event.text, event.kept)).dropped
                 except StoreError:
                     await asyncio.sleep(_PAUSE)
                     continue
+                if dropped:
+                    self._on_dropped(dropped)
                 if self._waiting and self._waiting[0] is event:
                     self._waiting.popleft()
             await asyncio.sleep(_EVERY)

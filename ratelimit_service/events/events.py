@@ -12,7 +12,7 @@ import structlog
 from ..core.errors import StartError, StoreError
 from ..core.matching.tree import RuleTree
 from ..core.text import printable
-from ..ports import AmendmentStore, Clock, EventStore
+from ..ports import AmendmentStore, Clock, DroppedEvent, EventStore
 from ..runtime.tasks import Background
 from .current_receivers import CurrentReceivers
 from .delivery import Delivery, open_for
@@ -61,7 +61,7 @@ class Events:
         rules: Callable[[], RuleTree | None],
         cacert: str = "",
     ) -> None:
-        self.emitter = Emitter(store, clock, name, lambda target: recipients(rules(), target))
+        self.emitter = Emitter(store, clock, name, lambda target: recipients(rules(), target), self._dropped)
         self._configured = configured
         self._store = store
         self._clock = clock
@@ -110,6 +110,13 @@ class Events:
             yield name, "delivered", sum([each.delivered for each in several])
             yield name, "failed", sum([each.failures for each in several])
             yield name, "dropped", sum([each.dropped for each in several])
+            yield name, "overflowed", sum([each.overflowed for each in several])
+
+    def _dropped(self, events: Sequence[DroppedEvent]) -> None:
+        for receiver, text in events:
+            delivery = self.deliveries.get(receiver)
+            if delivery is not None:  # the store has other receivers for a week
+                delivery.overflow(text)
 
     async def _emit(self) -> None:
         # The store keeps events for a receiver from `open` on, so that comes first.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from ..ports import Clock, PendingEvent
+from ..ports import Clock, DroppedEvent, EmitResult, PendingEvent
 
 MOST_EVENTS = 10_000
 """Events that wait in a store. One is about 700 bytes, so they take 7 MB at most."""
@@ -31,20 +31,22 @@ class MemoryEvents:
         self._used: dict[str, float] = {}
         """The time at which each receiver was last in use."""
 
-    async def emit(self, event_id: str, text: str, kept: int) -> bool:
+    async def emit(self, event_id: str, text: str, kept: int) -> EmitResult:
         """Keep an event (ports.EventStore.emit)."""
         now = self._clock()
         if self._known.get(event_id, 0.0) > now:
-            return False
+            return EmitResult(False)
         self._known[event_id] = now + kept
         self._known.move_to_end(event_id)
         while len(self._known) > MOST_EVENTS:
             self._known.popitem(last=False)
         self._last += 1
         self._events[self._last] = text
+        dropped: list[DroppedEvent] = []
         while len(self._events) > MOST_EVENTS:
-            self._events.popitem(last=False)
-        return True
+            number, old = self._events.popitem(last=False)
+            dropped += [DroppedEvent(name, old) for name, begin in self._next.items() if number >= begin]
+        return EmitResult(True, dropped)
 
     async def open(self, receiver: str) -> None:
         """Begin to keep events for a receiver (ports.EventStore.open)."""

@@ -45,9 +45,9 @@ async def waiting(request: pytest.FixtureRequest) -> AsyncIterator[Waiting]:
 
 
 async def test_an_event_is_new_once_whichever_replica_emits_it(waiting: Waiting) -> None:
-    assert await waiting.one.emit("1", "first", KEPT)
-    assert not await waiting.other.emit("1", "again", KEPT)
-    assert await waiting.other.emit("2", "second", KEPT)
+    assert (await waiting.one.emit("1", "first", KEPT)).new
+    assert not (await waiting.other.emit("1", "again", KEPT)).new
+    assert (await waiting.other.emit("2", "second", KEPT)).new
 
 
 async def test_each_receiver_gets_each_event_from_one_replica(waiting: Waiting) -> None:
@@ -120,3 +120,27 @@ async def test_a_full_queue_drops_the_oldest_event(waiting: Waiting, monkeypatch
     for number in range(5):
         await waiting.one.emit(f"d{number}", f"{number}", KEPT)
     assert ["2", "3", "4"] == await waiting.texts("a")
+
+
+async def test_each_event_that_a_full_queue_drops_is_reported_for_the_receivers_that_lack_it(
+    waiting: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for those that have it, and not for those for which a replica is delivering it."""
+    for module in (in_memory, in_redis):
+        monkeypatch.setattr(module, "MOST_EVENTS", 3)
+
+    async def dropped(number: int) -> list[tuple[str, str]]:
+        return sorted((await waiting.one.emit(f"o{number}", f"{number}", KEPT)).dropped)
+
+    for receiver in ("fast", "slow", "away"):
+        await waiting.one.open(receiver)
+    assert [[], [], []] == [await dropped(number) for number in range(3)]
+    assert ["0"] == await waiting.texts("b", "slow", most=1)  # and delivers it
+    for taken in await waiting.one.take("fast", "a", 10):
+        await waiting.one.done("fast", taken.place)
+    assert [("away", "0")] == await dropped(3)
+    assert [("away", "1"), ("slow", "1")] == await dropped(4)
+    assert [] == sorted((await waiting.other.emit("o4", "again", KEPT)).dropped)
+    assert ["3", "4"] == await waiting.texts("a", "fast")
+    assert ["2", "3", "4"] == await waiting.texts("a", "slow") == await waiting.texts("a", "away")
+    assert [] == await dropped(5)  # a replica is delivering the oldest one to each of them

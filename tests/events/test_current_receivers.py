@@ -21,6 +21,7 @@ from ratelimit_service.events import events as module
 from ratelimit_service.events.current_receivers import CurrentReceivers
 from ratelimit_service.events.events import Events
 from ratelimit_service.runtime.tasks import Background
+from ratelimit_service.stores import events as stored
 from ratelimit_service.stores.amendments import MemoryAmendments
 from ratelimit_service.stores.events import MemoryEvents
 from testing.waiting import PATIENCE
@@ -147,13 +148,14 @@ class Running:
 
     def __init__(self, file: File) -> None:
         self.tree: RuleTree | None = None
+        self.now = NOW
         self.store = MemoryEvents(lambda: float(NOW))
         self.events = Events(
             CurrentReceivers((), "", str(file.path)),
             self.store,
             MemoryAmendments(),
             lambda: 0,
-            lambda: float(NOW),
+            lambda: float(self.now),
             lambda: "a",
             lambda: True,
             lambda: self.tree,
@@ -284,3 +286,45 @@ async def test_a_name_without_a_receiver_is_reported(file: File) -> None:
     said = [log for log in logs if log["event"] == "a rule notifies receivers that do not exist"]
     assert [["finanse"], ["finance", "finanse"]] == [log["receivers"] for log in said]
     assert ("d.team", "rules.yaml:4") == (said[0]["rule"], said[0]["source"])
+
+
+async def test_events_that_the_store_drops_are_counted_and_logged_once_a_minute(
+    file: File, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For each receiver that wants them, in the process that emits, which need not be the one that delivers."""
+    monkeypatch.setattr(stored, "MOST_EVENTS", 2)
+    address = "http://127.0.0.1:1/"
+    file.write(
+        entry("all", address),
+        entry("chat", address),
+        entry("stores", address, ", types: [ratelimit.store.*]"),
+    )
+    with capture_logs() as logs:
+        running = Running(file)
+        await running.store.open("removed")
+        running.events.keep(running.background)
+        await running.until(lambda: all(name in running.store._next for name in running.events.deliveries))
+
+        async def refuse(count: int, notify: tuple[str, ...] | None = None) -> None:
+            before = running.store._last
+            for number in range(count):
+                running.refuse(f"{before + number}", notify)
+            await running.until(lambda: running.store._last == before + count)
+
+        def overflowed() -> dict[str, int]:
+            return {
+                name: count for name, outcome, count in running.events.counts() if outcome == "overflowed"
+            }
+
+        await refuse(5)
+        await running.until(lambda: overflowed() == {"all": 3, "chat": 3, "stores": 0})
+        await refuse(2, ("all",))
+        await refuse(2)
+        await running.until(lambda: overflowed() == {"all": 7, "chat": 5, "stores": 0})
+        running.now += 60
+        await refuse(1)
+        await running.until(lambda: overflowed() == {"all": 8, "chat": 6, "stores": 0})
+        await running.background.stop()
+    assert [("all", 1), ("chat", 1), ("all", 7), ("chat", 5)] == [
+        (log["receiver"], log["events"]) for log in logs if "too many wait for their receiver" in log["event"]
+    ]

@@ -25,6 +25,7 @@ from ratelimit_service.core.model import Limit, Rule, StatKey, Unit, Use, Window
 from ratelimit_service.events import emitting
 from ratelimit_service.events.emitting import Emitter
 from ratelimit_service.events.model import event_text
+from ratelimit_service.ports import EmitResult
 from ratelimit_service.stores.amendments import MemoryAmendments
 from ratelimit_service.stores.events import MemoryEvents
 
@@ -46,14 +47,14 @@ class Recorded(MemoryEvents):
         self.away = away
         self.texts: list[str] = []
 
-    async def emit(self, event_id: str, text: str, kept: int) -> bool:
+    async def emit(self, event_id: str, text: str, kept: int) -> EmitResult:
         if self.away:
             self.away -= 1
             raise StoreError("away")
-        new = await super().emit(event_id, text, kept)
-        if new:
+        result = await super().emit(event_id, text, kept)
+        if result.new:
             self.texts.append(text)
-        return new
+        return result
 
 
 async def emitted(emitter: Emitter, store: Recorded, number: int) -> list[dict[str, object]]:

@@ -171,7 +171,7 @@ async def test_events_need_exactly_the_listed_permissions(redis_server: RedisSer
     """From an event's creation to its delivery."""
     async with store_of(redis_server, "~{events}:*", "+eval", "+evalsha", *EVENTS) as store:
         await store.events.open("ops")
-        assert await store.events.emit("1", "text", 3_600)
+        assert (await store.events.emit("1", "text", 3_600)).new
         (taken,) = await store.events.take("ops", "a", 10)
         assert "text" == taken.text
         await store.events.hold("ops", "a", taken.place)

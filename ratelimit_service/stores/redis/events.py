@@ -14,15 +14,46 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from ...core.errors import StoreError
-from ...ports import PendingEvent
+from ...ports import DroppedEvent, EmitResult, PendingEvent
 from ..events import FORGOTTEN_AFTER, MOST_EVENTS, TAKEN_AGAIN
 from .background_scripts import Evaluation, Run, Script, script
 
-EMIT = script(b"""
-if not redis.call('SET', KEYS[2], 1, 'NX', 'EX', ARGV[2]) then return 0 end
-redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], '*', 'event', ARGV[1])
-return 1
-""")
+_FIELDS = b"""
+local function fields(list)
+    local found = {}
+    for at = 1, #list, 2 do found[list[at]] = list[at + 1] end
+    return found
+end
+"""
+"""Makes a table of a list of names and values, as XINFO replies. An error has no fields."""
+
+# Returns whether the event is new, then the name of a group and the text of an event for each event that XADD drops before the group
+# has read it. An ACL may forbid these reads: then the event is stored all the same.
+EMIT = script(
+    _FIELDS
+    + b"""
+local stream, most = KEYS[1], tonumber(ARGV[3])
+if not redis.call('SET', KEYS[2], 1, 'NX', 'EX', ARGV[2]) then return {0} end
+local found = {1}
+local length = fields(redis.pcall('XINFO', 'STREAM', stream))['length'] or 0
+local excess = length + 1 - most
+if excess > 0 then
+    local oldest = {}
+    for _, entry in ipairs(redis.pcall('XRANGE', stream, '-', '+', 'COUNT', excess)) do oldest[entry[1]] = true end
+    for _, group in ipairs(redis.pcall('XINFO', 'GROUPS', stream)) do
+        local own = fields(group)
+        for _, entry in ipairs(redis.pcall('XRANGE', stream, '(' .. own['last-delivered-id'], '+', 'COUNT', excess)) do
+            if oldest[entry[1]] then
+                found[#found + 1] = own['name']
+                found[#found + 1] = entry[2][2]
+            end
+        end
+    end
+end
+redis.call('XADD', stream, 'MAXLEN', most, '*', 'event', ARGV[1])
+return found
+"""
+)
 
 OPEN = script(b"""
 local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '$', 'MKSTREAM')
@@ -67,24 +98,28 @@ HOLD = script(b"return redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[3
 
 DONE = script(b"return redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])")
 
-WAITING = script(b"""
+WAITING = script(
+    _FIELDS
+    + b"""
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
-    local fields = {}
-    for at = 1, #group, 2 do fields[group[at]] = group[at + 1] end
-    if fields['name'] == ARGV[1] then
-        local after = #redis.call('XRANGE', KEYS[1], '(' .. fields['last-delivered-id'], '+', 'COUNT', ARGV[2])
-        return fields['pending'] + after
+    local own = fields(group)
+    if own['name'] == ARGV[1] then
+        local after = #redis.call('XRANGE', KEYS[1], '(' .. own['last-delivered-id'], '+', 'COUNT', ARGV[2])
+        return own['pending'] + after
     end
 end
 return 0
-""")
+"""
+)
 
 # A group without a note is of a version without notes, or new: its time begins now. Replicas of such a version may read a group, and
 # would create it again at the oldest event. Before Redis 7.2, the idle time of their consumers shows only when they last got
 # something. But nothing waits for a receiver that is read, so a week counts from the last time at which nothing waited.
 # A replica has another name after a restart, so consumers without events are deleted after a day.
-FORGET_UNUSED = script(b"""
+FORGET_UNUSED = script(
+    _FIELDS
+    + b"""
 local stream, notes, after, lately = KEYS[1], KEYS[2], tonumber(ARGV[1]), tonumber(ARGV[2])
 local now, in_use = tonumber(redis.call('TIME')[1]), {}
 for at = 3, #ARGV do
@@ -92,11 +127,6 @@ for at = 3, #ARGV do
     if not string.find(redis.call('HGET', notes, ARGV[at]) or '', '-', 1, true) then  -- TAKE needs the place
         redis.call('HSET', notes, ARGV[at], now)
     end
-end
-local function fields(list)
-    local found = {}
-    for at = 1, #list, 2 do found[list[at]] = list[at + 1] end
-    return found
 end
 local groups, gone = {}, {}
 if redis.call('EXISTS', stream) == 1 then
@@ -139,7 +169,8 @@ for at = 1, #noted, 2 do
     end
 end
 return gone
-""")
+"""
+)
 
 IDLE = 86_400
 """Seconds after which a consumer without events is deleted."""
@@ -155,9 +186,11 @@ class RedisEvents:
         self._seen = f"{prefix}{{events}}:seen:"
         self._receivers = f"{prefix}{{events}}:receivers"
 
-    async def emit(self, event_id: str, text: str, kept: int) -> bool:
+    async def emit(self, event_id: str, text: str, kept: int) -> EmitResult:
         """Keep an event (ports.EventStore.emit)."""
-        return bool(await self._call(EMIT, (text, kept, MOST_EVENTS), f"{self._seen}{event_id}"))
+        new, *dropped = await self._call(EMIT, (text, kept, MOST_EVENTS), f"{self._seen}{event_id}")
+        pairs = zip(dropped[::2], dropped[1::2], strict=True)
+        return EmitResult(bool(new), [DroppedEvent(_text(name), _text(old)) for name, old in pairs])
 
     async def open(self, receiver: str) -> None:
         """Begin to keep events for a receiver (ports.EventStore.open)."""
@@ -167,7 +200,7 @@ class RedisEvents:
         """Return what a receiver is to get (ports.EventStore.take)."""
         found = await self._call(TAKE, (receiver, replica, most, TAKEN_AGAIN * 1_000), self._receivers)
         return [
-            PendingEvent(place.decode(), text.decode("utf-8", "backslashreplace"))
+            PendingEvent(place.decode(), _text(text))
             for place, text in zip(found[::2], found[1::2], strict=True)
         ]
 
@@ -183,7 +216,7 @@ class RedisEvents:
         """Note the receivers in use, and forget old ones (ports.EventStore.forget_unused)."""
         arguments: list[str | int] = [FORGOTTEN_AFTER, IDLE * 1_000, *receivers]
         gone = await self._call(FORGET_UNUSED, arguments, self._receivers)
-        return [name.decode("utf-8", "backslashreplace") for name in gone]
+        return [_text(name) for name in gone]
 
     async def waiting(self, receiver: str) -> int:
         """Return how many events wait (ports.EventStore.waiting)."""
@@ -194,3 +227,7 @@ class RedisEvents:
             return await self._run(Evaluation(what, (self._stream, *more), arguments))
         except (RedisError, OSError) as error:
             raise self._on_error(error) from None
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "backslashreplace")
