@@ -115,6 +115,36 @@ async def test_replicas_are_listed_with_the_versions_that_they_have(api: ServedA
     assert (await api.get("/replicas"))["in_step"]
 
 
+async def test_a_replica_that_keeps_earlier_rules_and_amendments_is_listed_with_its_lag(
+    api: ServedApi,
+) -> None:
+    """The lag grows until it has the rules of the others. Its amendments are those of an earlier version."""
+    store = api.limiter.store.replicas
+
+    async def listed() -> list[tuple[Any, ...]]:
+        found = await api.get("/replicas")
+        names = ("id", "generation", "amendments_version", "behind_seconds", "seen_at")
+        return [found["in_step"], *[tuple(each[name] for name in names) for each in found["replicas"]]]
+
+    await api.get("/replicas")
+    await store.meet("there", InForce("a-hash", 0, "0.1.0"))
+    api.rules.digest = "new-rules"
+    await api.change("/override", amount=7)
+    now = "2026-11-21T00:00:00Z"
+    assert [False, ("here", 2, 1, 0.0, now), ("there", 1, 0, 0.0, now)] == await listed()
+    api.limiter.now += 7
+    later = "2026-11-21T00:00:07Z"
+    assert [False, ("here", 2, 1, 0.0, later), ("there", 1, 0, 7.0, now)] == await listed()
+    api.limiter.now += 2.5
+    await store.meet("there", InForce("a-hash", 0, "0.1.0"))
+    assert [("there", 1, 0, 9.5, "2026-11-21T00:00:09Z")] == (await listed())[2:]
+    await store.meet("there", InForce("new-rules", 0, "0.1.0"))
+    assert [("there", 2, 0, 0.0, "2026-11-21T00:00:09Z")] == (await listed())[2:]
+    assert not (await api.get("/replicas"))["in_step"]  # without the amendment
+    await store.meet("there", InForce("new-rules", 1, "0.1.0"))
+    assert (await api.get("/replicas"))["in_step"]
+
+
 async def test_a_cursor_from_before_a_reload_is_refused(api: ServedApi) -> None:
     """Otherwise, a list would begin with the old rules and continue with the new ones."""
     first = await api.get("/rules", limit=1)

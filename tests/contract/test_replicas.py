@@ -21,9 +21,11 @@ A, B, C = (InForce(name * 64, 1, "1.0") for name in "abc")
 AGE = script(b"""
 local all = redis.call('HGETALL', KEYS[1])
 for at = 1, #all, 2 do
-    local seen, rest = string.match(all[at + 1], '^(%d+)( .*)')
+    local first, rest = string.match(all[at + 1], '^(%d+) (.*)')
     if string.sub(all[at], 1, 8) == 'replica ' then
-        redis.call('HSET', KEYS[1], all[at], (seen - ARGV[1]) .. rest)
+        redis.call('HSET', KEYS[1], all[at], (first - ARGV[1]) .. ' ' .. rest)
+    elseif string.sub(all[at], 1, 11) == 'generation ' then
+        redis.call('HSET', KEYS[1], all[at], first .. ' ' .. (rest - ARGV[1]))
     end
 end
 """)
@@ -110,6 +112,33 @@ async def test_a_replica_is_behind_only_running_replicas(meeting: Meeting) -> No
     await meeting.one.leave("b")
     (alone,) = await meeting.one.meet("a", A)
     assert (1, 0.0) == (alone.generation, alone.behind)
+
+
+async def test_a_replica_with_earlier_rules_is_behind_since_the_next_generation_began(
+    meeting: Meeting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not since the latest one. It is no longer behind as soon as it has the rules of the latest."""
+    for module in (in_memory, in_redis):
+        monkeypatch.setattr(module, "GONE_AFTER", 10_000)
+
+    async def lag() -> dict[str, float]:
+        return {each.id: each.behind for each in await meeting.one.meet("b", B)}
+
+    await meeting.one.meet("a", A)
+    await meeting.other.meet("late", A)
+    assert {"a": 0.0, "late": 0.0} == {each.id: each.behind for each in await meeting.one.meet("a", A)}
+    first = await lag()
+    assert (0.0, True) == (first["b"], first["late"] < 100)
+    await meeting.later(100)
+    second = await lag()
+    assert (0.0, True, True) == (second["b"], 100 <= second["late"] < 200, 100 <= second["a"] < 200)
+    await meeting.other.meet("a", C)
+    await meeting.later(100)
+    third = await lag()
+    assert (0.0, True) == (third["a"], 200 <= third["late"] < 300)
+    assert 100 <= third["b"] < 200  # since the generation of C began
+    caught_up = {each.id: each.behind for each in await meeting.other.meet("late", C)}
+    assert (0.0, 0.0) == (caught_up["late"], caught_up["a"])
 
 
 async def test_a_replica_that_leaves_or_stops_reporting_is_removed(meeting: Meeting) -> None:

@@ -249,8 +249,9 @@ class FakeApi:
             "behind_seconds": 0.0,
             "seen_at": moment(),
         }
-        other = {**replica, "id": "replica-2", "this": False, "behind_seconds": 42.0}
-        return {"replicas": [replica, other], "in_step": False}
+        other = {**replica, "id": "replica-2", "this": False, "generation": 2, "behind_seconds": 42.0}
+        third = {**replica, "id": "replica-3", "this": False, "amendments_version": 11}
+        return {"replicas": [replica, other, third], "in_step": False}
 
     def _refusals(self, since: int) -> Json:
         fresh = [each for each in self.refusals if each["id"] > since]

@@ -218,6 +218,31 @@ def test_a_store_that_does_not_answer_is_reported_in_every_view(page: Page, ever
     expect(page.locator("dl")).to_contain_text("12 hits")
 
 
+def test_the_view_of_the_service_has_its_replicas_and_its_rules(page: Page, everything: FakeApi) -> None:
+    """Whether each replica has the latest rules and amendments, and for how long it has not. The rules have
+    their limits, and open and close by domain.
+    """
+    page.goto(f"{everything.url}{VIEWS['service']}")
+    section = page.get_by_role("region", name="Replicas", exact=True)
+    expect(section).to_contain_text("Some replicas have other rules or amendments than this one.")
+    table = section.get_by_role("row")
+    expect(table.nth(1)).to_contain_text(re.compile("replica-1 this one.*In step.*generation 3 5c1f0a6b.*12"))
+    expect(table.nth(2)).to_contain_text(re.compile("replica-2.*42 s behind.*generation 2.*12"))
+    expect(table.nth(3)).to_contain_text(re.compile("replica-3.*Earlier amendments.*generation 3.*11"))
+    rules = page.get_by_role("region", name="Rules", exact=True)
+    expect(rules).to_contain_text("Generation 3 5c1f0a6be2d9, in force since ")
+    expect(rules).to_contain_text("The last load has failed; earlier rules are in force")
+    expect(rules).to_contain_text("is refused, and so is one without team")
+    listed = page.get_by_role("region", name="Rules of token-budgets").get_by_role("row")
+    assert [["Rule", "Limits", "Name"], ["token-budgets.team", "5,000 / hour", ""]] == [
+        row.get_by_role("cell").or_(row.get_by_role("columnheader")).all_inner_texts() for row in listed.all()
+    ]
+    rules.locator("summary").click()
+    expect(listed).to_have_count(0)
+    rules.locator("summary").click()
+    expect(listed).to_have_count(2)
+
+
 def test_the_view_of_the_service_has_its_control_planes(page: Page, everything: FakeApi) -> None:
     """The rules of each, its rejected resources, and since when its rules may be out of date. Texts from
     control planes are shown as text.

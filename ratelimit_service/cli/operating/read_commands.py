@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...core.text import printable
+from ..answer import duration
 from . import formatting
 from .client import NO, CallFailed, Client
 from .formatting import Json
@@ -258,7 +259,10 @@ def behind(
             else (has == latest and has > 0)
         )
         if not good or each["amendments_version"] < wanted:
-            yield f"{printable(str(each['id']))}: {_standing(each)}"
+            lag = (
+                f", behind for {duration(int(each['behind_seconds']))}" if each["behind_seconds"] >= 1 else ""
+            )
+            yield f"{printable(str(each['id']))}: {_standing(each)}{lag}"
 
 
 def _standing(found: Json) -> str:

@@ -54,17 +54,24 @@ export function Problems({ problems }) {
 }
 
 function Replicas({ of: { replicas, in_step: inStep } }) {
+  const latest = Math.max(...replicas.map((each) => each.amendments_version ?? 0));
   return html`<p class="quiet">${inStep ? "All replicas have the same rules and amendments." : html`<b>Some replicas have other rules or amendments than this one.</b>`}</p>
   <div class="scroll" tabindex="0" role="region" aria-label="Table of replicas"><table>
     <thead><tr><th scope="col">Replica</th><th scope="col">State</th><th scope="col">Rules</th><th scope="col" class="number">Amendments</th><th scope="col">Seen</th></tr></thead>
     <tbody>${replicas.map((each) => html`<tr key=${each.id}>
       <td><${Text} of=${each.id} longest=${60} />${each.this ? html` <span class="tag">this one</span>` : ""}</td>
-      <td>${each.behind_seconds > BEHIND ? html`<span class="state low">${duration(each.behind_seconds)} behind</span>` : html`<span class="state ok">In step</span>`}</td>
+      <td><${Standing} of=${each} latest=${latest} /></td>
       <td>${each.generation === null ? "" : `generation ${amount(each.generation)} `}${each.hash ? html`<code>${each.hash.slice(0, 8)}</code>` : ""}</td>
       <td class="number">${each.amendments_version === null ? "" : amount(each.amendments_version)}</td>
       <td>${each.seen_at ? html`<${Ago} time=${each.seen_at} />` : ""}</td>
     </tr>`)}</tbody>
   </table></div>`;
+}
+
+function Standing({ of, latest }) {
+  if (of.behind_seconds > BEHIND) return html`<span class="state low">${duration(of.behind_seconds)} behind</span>`;
+  if ((of.amendments_version ?? 0) < latest) return html`<span class="state low">Earlier amendments</span>`;
+  return html`<span class="state ok">In step</span>`;
 }
 
 function Rules({ rules }) {

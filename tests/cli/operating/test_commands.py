@@ -250,12 +250,23 @@ def test_parts_are_sorted_together_where_a_filter_makes_them_few(monkeypatch: py
     assert [0.9, 0.85] == [each["share"] for each in found]
 
 
-def replica(name: str, generation: int, amendments: int = 1, digest: str = "ab") -> dict[str, object]:
-    return {"id": name, "generation": generation, "hash": digest, "amendments_version": amendments}
+def replica(
+    name: str, generation: int, amendments: int = 1, digest: str = "ab", behind: float = 0.0
+) -> dict[str, object]:
+    return {
+        "id": name,
+        "generation": generation,
+        "hash": digest,
+        "amendments_version": amendments,
+        "behind_seconds": behind,
+    }
 
 
 def test_replicas_that_are_behind_are_found() -> None:
-    """By default, they are compared with the latest replica."""
+    """By default, they are compared with the latest replica. The line has for how long the rules are old."""
+    old = [replica("a", 2), replica("b", 1, digest="cd", behind=725.4)]
+    line = "b: rules of generation 1 (cd), amendments 1, behind for 12 min 5 s"
+    assert [line] == list(reading.behind(old, 0, "", 0, 1))
     two = [replica("a", 2), replica("b", 1, digest="cd")]
     assert ["b: rules of generation 1 (cd), amendments 1"] == list(reading.behind(two, 0, "", 0, 1))
     assert [] == list(reading.behind(two, 1, "", 0, 1))
