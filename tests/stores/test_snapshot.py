@@ -14,9 +14,12 @@ from structlog.testing import capture_logs
 
 from ratelimit_service.core.amendments.model import Change, Put, override
 from ratelimit_service.core.amendments.target import parse
+from ratelimit_service.core.gates import Gate
+from ratelimit_service.core.ledger.entries import Period, record
 from ratelimit_service.core.model import COUNTER_MAX, Hit
 from ratelimit_service.stores.dump import Counter
-from ratelimit_service.stores.snapshot import read, write
+from ratelimit_service.stores.snapshot import KeptMemoryStore, read, write
+from testing.exact_load import entries_in
 
 from .snapshot_store import DBA, NOW, OPS, SOON, SnapshotStore, charge, sealed
 
@@ -40,6 +43,41 @@ async def test_a_stop_and_a_start_keep_every_count(kept: SnapshotStore) -> None:
     await store.delete_counters([OPS])
     again = await kept.restart()
     assert [40, 0] == [charge(again, DBA, 0), charge(again, OPS, 0)]
+
+
+async def test_a_stop_and_a_start_keep_the_ledger(kept: SnapshotStore) -> None:
+    """With its time to live. The next process adds to the same entries."""
+    day, life = 86_400, 400 * 86_400
+    into = record("{d|team=dba}", Period(0, 0, ":ledger:hour:2026-11-21", "T08Z"), life)
+
+    def spend(store: KeptMemoryStore) -> None:
+        hits = [Hit(DBA, amount, ttl=3_600, gate=Gate.LEDGER, into=into) for amount in (42, -2)]
+        refused = Hit(into.book, 1, ttl=life, gate=Gate.LEDGER | Gate.ENTRY, into=into)
+        outcomes: list[object] = []
+        store.hit([[hit] for hit in (*hits, refused)], outcomes.extend)
+        assert 3 == len(outcomes)
+
+    async def ledger(store: KeptMemoryStore) -> list[tuple[str, int]]:
+        found = await entries_in(store, "{d|")
+        return sorted((key.removeprefix(f"{into.book}T08Z:"), value) for key, value in found.items())
+
+    store = await kept.start()
+    spend(store)
+    store = await kept.restart()
+    assert [("charged", 42), ("refunded", 2), ("refused", 1)] == await ledger(store)
+    spend(store)
+    for moved, expected in (
+        (399 * day, [("charged", 84), ("refunded", 4), ("refused", 2)]),
+        (
+            day + 2 * 3_600,
+            [],
+        ),  # the store removes entries by the hour, and a restart adds two seconds at most
+    ):
+        kept.now += moved
+        kept.day += moved
+        store = await kept.restart()
+        charge(store, OPS, 0)  # a batch removes what has expired
+        assert expected == await ledger(store)
 
 
 async def test_a_counter_keeps_the_time_it_has(kept: SnapshotStore) -> None:

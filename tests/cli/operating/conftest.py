@@ -26,6 +26,10 @@ descriptors:
   - key: spender
     rate_limit: {unit: year, tokens_per_unit: 5_000}
     ledger: {by: day}
+  - key: agent
+    rate_limit: {unit: year, tokens_per_unit: 5_000}
+    ledger: {}
+    price: {per_million: 2.50, currency: EUR}
   - key: user
     shadow_mode: true
     rate_limit: {unit: year, tokens_per_unit: 100}

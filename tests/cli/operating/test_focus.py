@@ -25,6 +25,7 @@ from ratelimit_service.core.model import Descriptor, Entry
 from ratelimit_service.core.windows.dates import start_of
 
 from ...api.served_api import ServedApi, serve_api
+from .conftest import Operate
 
 RULES = """
 domain: d
@@ -175,6 +176,29 @@ async def test_usage_is_exported_as_a_focus_dataset() -> None:
         assert ("0", "XXX", "1000000000", "1") == tuple(
             plain[name] for name in ("BilledCost", "BillingCurrency", "ConsumedQuantity", "x_Refused")
         )
+
+
+def test_the_command_prints_the_dataset(operate: Operate) -> None:
+    """For each hour. Buckets with different keys are an error that names them, and prints nothing else."""
+    time = ("--from", "2020-01-01", "--to", "2100-01-01", "--per", "hour", "--time-zone", "Europe/Berlin")
+    usage = ("usage", "budgets", "--by", "agent", *time, "--format", "focus")
+    for agent, hits in (("a", 3_000), ("a", -400), ("b", 6_000), ("b", 0)):
+        operate.charge(f"agent={agent}", hits)
+    code, out, err = operate(*usage)
+    assert (0, "") == (code, err)
+    rows = check(out)
+    sums: dict[str, list[Decimal]] = {}
+    for row in rows:
+        begin, end = (datetime.fromisoformat(row[f"ChargePeriod{name}"]) for name in ("Start", "End"))
+        assert 3_600 == (end - begin).total_seconds()
+        measured = [Decimal(row[name]) for name in ("ConsumedQuantity", "BilledCost", "x_Refused")]
+        known = sums.setdefault(row["SubAccountId"], [Decimal(0)] * 3)
+        known[:] = [one + more for one, more in zip(known, measured, strict=True)]
+    assert {"a": [2_600, Decimal("0.0065"), 0], "b": [6_000, Decimal("0.015"), 1]} == sums
+    operate.charge("spender=dba", 5)
+    code, out_of_two, err = operate(*usage[:2], *usage[4:])
+    assert (1, "", True) == (code, out_of_two, "choose one with --keys: agent; spender" in err)
+    assert (0, out, "") == operate(*usage, "--keys", "agent")
 
 
 async def test_a_row_is_exported_for_each_price() -> None:
