@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
 
-from ratelimit_service.api import handler, turns
+from ratelimit_service.api import endpoint_methods, handler, turns
 from ratelimit_service.api.tokens import Role
-from ratelimit_service.core.amendments.model import Put, override
+from ratelimit_service.core.amendments.model import Amendment, Put, override
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import NotReady, Problem, StoreError
+from testing.waiting import PATIENCE
 
 from .served_api import ADMIN, ServedApi, bearer
 
@@ -236,12 +238,37 @@ async def test_a_long_page_is_written_in_pieces(api: ServedApi) -> None:
     assert page == await api.get("/amendments", limit=100)
 
 
-async def test_listing_thousands_of_amendments_does_not_delay_calls(api: ServedApi) -> None:
-    """They are sorted in a thread."""
+async def test_calls_are_decided_while_thousands_of_amendments_are_searched(
+    api: ServedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search is held until calls have been decided. It is in a thread, whose every step is in Python, so
+    that the event loop can take its turn after each of them.
+    """
     for number in range(5_000):
         api.limiter.amendments.put(override(parse("d", f"team={number}"), number, since=number))
-    page = await api.get("/amendments", limit=1)
-    assert [4_999] == [one["amount"] for one in page["amendments"]]
+    order, began, decided = endpoint_methods._order, threading.Event(), threading.Event()
+    threads, waited = list[int](), list[bool]()
+
+    def held(one: Amendment) -> tuple[int, str]:
+        if not began.is_set():
+            began.set()
+            waited.append(decided.wait(PATIENCE))
+        threads.append(threading.get_ident())
+        return order(one)
+
+    monkeypatch.setattr(endpoint_methods, "_order", held)
+    listing = asyncio.create_task(api.get("/amendments", limit=1))
+    async with asyncio.timeout(PATIENCE):
+        while not began.is_set():
+            await asyncio.sleep(0)
+    for _ in range(100):
+        api.ask(hits=1)
+        await asyncio.sleep(0)
+    assert not listing.done()
+    decided.set()
+    assert [4_999] == [one["amount"] for one in (await listing)["amendments"]]
+    assert ([True], True) == (waited, len(threads) >= 5_000)
+    assert threading.get_ident() not in threads
 
 
 def _page(limit: int) -> Any:

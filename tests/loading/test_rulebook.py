@@ -27,6 +27,7 @@ from ratelimit_service.core.plan import Policy
 from ratelimit_service.core.rules.document import Contents, MappingNode
 from ratelimit_service.core.rules.loaded import Loaded
 from ratelimit_service.loading import rulebook, slices
+from ratelimit_service.loading.pieces import Assembly
 from ratelimit_service.loading.process import read_elsewhere
 from ratelimit_service.loading.rulebook import Rulebook, _Previous, _release
 from ratelimit_service.loading.task import Task
@@ -267,6 +268,36 @@ async def test_rules_change_in_one_step(book: Book, monkeypatch: pytest.MonkeyPa
     assert {before, book.tree} == seen
     assert (30, [before] * 30) == (len(book.tree.rules), book.observed.in_force[1:])
     assert 2 == book.observed.replaced  # the previous rules, after the first load as well
+
+
+async def test_calls_have_a_turn_after_every_limit_that_is_taken_over(
+    book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a table of limits, as of a rule. Here, each step takes as long as a slice."""
+    number = 500
+    table = "domain,descriptor,limit\n" + "".join(f"d,team=t{each},{each + 1}\n" for each in range(number))
+    (book.path.parent / "limits.csv").write_text(table)
+    both = partial(files.read, files.find_in([book.path, book.path.parent / "limits.csv"]))
+    made = Rulebook(book.services, both, book.observed, merge_domains=False)
+    monkeypatch.setattr(slices, "SLICE", 0.0)
+    monkeypatch.setattr(slices, "BREATH", 0.0)
+    steps, most = [0, 0], 0
+    add = Assembly.add
+
+    def counted(*arguments: Any, **options: Any) -> Generator[None, None, None]:
+        for step in add(*arguments, **options):
+            steps[0] += 1
+            yield step
+
+    monkeypatch.setattr(Assembly, "add", counted)
+    loading = asyncio.create_task(made.load())
+    while not loading.done():
+        await asyncio.sleep(0)
+        most = max(most, steps[0] - steps[1])
+        steps[1] = steps[0]
+    assert await loading
+    assert number == sum(len(domain.limits) for domain in made.domains)
+    assert (True, 1) == (steps[0] > number, most)
 
 
 async def test_no_garbage_is_collected_while_rules_are_taken_over(book: Book) -> None:
