@@ -248,14 +248,14 @@ async def test_a_handshake_that_does_not_begin_makes_room_as_well(
 
 
 async def test_connections_beyond_half_of_all_are_not_looked_for(begin: Begin) -> None:
-    """The search starts only near the limit."""
+    """The search starts only near the limit. It finds a group of connections in each tick, or all at once here."""
     limiter = await begin(GrpcOptions(max_connections=30))
     silent = await connections(limiter, 15)
     pass_time(limiter, lifetime.SILENT + 1, [end for _, end in silent])
     assert limiter.server.peers._crowd.pop() is None
     silent += await connections(limiter, 1)
     pass_time(limiter, 0)
-    assert limiter.server.peers._crowd.pop() is silent[0][1]
+    assert limiter.server.peers._crowd.pop() in [end for _, end in silent[:15]]
 
 
 async def test_a_reset_at_the_end_of_a_session_affects_no_other_peer(limiter: Limiter) -> None:
