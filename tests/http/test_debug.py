@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import pytest
@@ -11,9 +13,11 @@ from ratelimit_service.core.answers.signals import CALLER, METADATA
 from ratelimit_service.core.errors import Problem
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Window
+from ratelimit_service.http import debug
 from ratelimit_service.http.debug import debug_app
 from ratelimit_service.http.messages import Request, Response, text
 from ratelimit_service.observe.metrics import Metrics
+from testing.waiting import PATIENCE
 
 from .serving import always, serving
 
@@ -157,6 +161,64 @@ async def test_rlconfig_follows_a_reload() -> None:
             before,
             (await client.get("/rlconfig")).text,
         )
+
+
+async def nothing() -> AsyncGenerator[bytes]:
+    for piece in list[bytes]():
+        yield piece
+
+
+async def test_rlconfig_of_many_rules_is_made_in_bounded_pieces_by_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A piece is made only when the one before it was sent, and the event loop has turns while a thread makes it.
+    The page has the rules of the moment of the request.
+    """
+    number, most = 20_000, 1_000
+    rules = [
+        DescriptorRule(
+            b"team",
+            b"t%d" % each,
+            Rule(StatKey("d", (f"team_t{each}",)), (Limit(each + 1, Window(Unit.DAY)),)),
+        )
+        for each in range(number)
+    ]
+    trees = [RuleTree([DomainRules("d", tuple(rules))])]
+    made, loop, line, held = 0, threading.get_ident(), debug._rule_line, threading.Event()
+    in_loop, waited = list[int](), list[bool]()
+
+    def counted(rule: Rule, limit: Limit) -> str:
+        nonlocal made
+        if made == most:
+            waited.append(held.wait(PATIENCE))
+        made += 1
+        if threading.get_ident() == loop:
+            in_loop.append(made)
+        return line(rule, limit)
+
+    monkeypatch.setattr(debug, "_rule_line", counted)
+    app = debug_app(lambda: trees[0], lambda: (), always(Metrics()))
+    response = await app(Request("GET", "/rlconfig", nothing(), headers=[(b"host", b"127.0.0.1")]))
+    trees[0] = RuleTree()
+    assert not isinstance(response.body, bytes)
+    pieces = aiter(response.body)
+    found = [await anext(pieces)]
+    assert most == made
+    second = asyncio.ensure_future(anext(pieces))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert (most, False) == (made, second.done())
+    held.set()
+    found.append(await second)
+    async for piece in pieces:
+        found.append(piece)
+        assert made <= len(found) * most
+    assert ([], [True], number // most) == (in_loop, waited, len(found))
+    assert max(map(len, found)) < 100_000
+    assert [
+        f"d.team_t{each}: unit=DAY requests_per_unit={each + 1}, shadow_mode: false, quota_mode: false"
+        for each in range(number)
+    ] == b"".join(found).decode().splitlines()
 
 
 async def test_stats_shows_the_counters() -> None:
