@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from .messages import FOUR_BY_TWO
 from .results import NARROW, WIDE, Results, Run, named
+from .scenarios import ATTACKS
 
 MB = 10**6
 
@@ -36,6 +37,7 @@ def goals(results: Results) -> list[Goal]:
         *_round_trips(results),
         *_costs(results),
         *_memory(results),
+        *_hostile(results),
         *_envoy(results),
     ]
 
@@ -192,6 +194,25 @@ def _memory(results: Results) -> Iterator[Goal]:
         results.find("million/native/memory"),
         lambda r: f"{r.extra['bytes']:.0f} bytes with {r.extra['buckets']:,.0f}",
         lambda r: r.extra["bytes"] <= 300,
+    )
+
+
+def _hostile(results: Results) -> Iterator[Goal]:
+    runs = [run for attack in ATTACKS if (run := results.find(f"hostile/{attack}"))]
+    worst = max(runs, key=lambda run: run.latency.p99, default=None)
+    whole = worst if len(runs) == len(ATTACKS) else None
+    yield _of(
+        "one caller beside hostile peers: p99 at most 20 ms with each of them",
+        whole,
+        lambda r: f"at most {_ms(r.latency.p99)}, of {len(runs)}: {r.request}",
+        lambda r: r.latency.p99 <= 20,
+    )
+    failed = sum(run.extra["errors"] + run.extra["refused"] for run in runs)
+    yield _of(
+        "… every call of it has a decision",
+        whole,
+        lambda r: f"{failed:.0f} of {sum(run.decisions for run in runs):,} without",
+        lambda r: not failed,
     )
 
 

@@ -10,6 +10,7 @@ from bench import blocks, capacity, report, upstream_comparison
 from bench.goals import Goal, goals
 from bench.messages import FOUR_BY_TWO
 from bench.results import NARROW, SINGLE, WIDE, Latency, Results, Run, Shape, named, percentile
+from bench.scenarios import ATTACKS
 from bench.stages import OF_NOTHING, STAGES
 
 CALM = Latency(0.5, 0.8, 1.5, 4.0, 12.0, 0)
@@ -158,6 +159,18 @@ def test_memory_is_flat_up_to_five_percent(highest: float, met: str) -> None:
     extra = {"rss_settled": 100.0, "rss_highest": highest, "rss_end": 100.0}
     results = Results(MACHINE, [run("ten minutes/native/redis", extra=extra)])
     assert met == verdict(results, "memory is flat")
+
+
+@pytest.mark.parametrize("slowest, refused, expected", [(20.0, 0, ["yes", "yes"]), (20.1, 1, ["**no**"] * 2)])
+def test_the_worst_hostile_peer_decides(slowest: float, refused: int, expected: list[str]) -> None:
+    """The caller beside it is compared. With one of them missing, the goal is not measured."""
+    texts = ("one caller beside hostile peers", "… every call of it")
+    extra = {"errors": 0.0, "refused": 0.0}
+    runs = [run(f"hostile/{attack}", SINGLE, extra=extra) for attack in ATTACKS]
+    assert ["not measured"] * 2 == [verdict(Results(MACHINE, runs[1:]), text) for text in texts]
+    runs[3].latency = Latency(0.5, 0.8, slowest, 30.0, 40.0, 5)
+    runs[4].extra = extra | {"refused": float(refused)}
+    assert expected == [verdict(Results(MACHINE, runs), text) for text in texts]
 
 
 def test_a_goal_without_a_run_is_not_measured() -> None:
