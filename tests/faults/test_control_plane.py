@@ -1,4 +1,5 @@
-"""Faults of a control plane while callers charge two replicas: no limit lapses, the books are exact, and no decision waits.
+"""Faults of a control plane while callers charge two replicas: no limit lapses before the end of the grace period, the books are
+exact, and no decision waits.
 
 For how long a decision may have to wait is measured in the replica with the native transport, as the CPU time of the longest turn
 of its event loop (probed_service.py): callers here share two cores with both replicas, Redis, the control plane and whatever else the
@@ -11,8 +12,10 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from math import inf
 from pathlib import Path
 from statistics import median
+from time import monotonic
 from typing import NamedTuple
 
 from grpc import aio
@@ -60,6 +63,8 @@ class Replica:
         self.service = service
         self.charged = Counter[str]()
         self.let_through = 0
+        self.first_let_through = inf
+        """When the first call of `check` was answered that its rule did not refuse, on the monotonic clock."""
         self.answers = 0
         self._ended = False
 
@@ -77,7 +82,9 @@ class Replica:
                 self.charged[team] += hits
                 answer = await method(check(), timeout=60)
                 self.answers += 2
-                self.let_through += answer.overall_code != OVER
+                if answer.overall_code != OVER:
+                    self.let_through += 1
+                    self.first_let_through = min(self.first_let_through, monotonic())
 
     async def more(self) -> None:
         """Wait until some more calls are answered."""
@@ -97,7 +104,13 @@ descriptors:
 """A ledger, which no control plane can ask for."""
 
 
-def started(plane: ControlPlane, redis: RedisServer, transport: str, directory: Path) -> Service:
+NEVER = "10m"
+"""A grace period that does not end during a test, however slow the machine is."""
+
+
+def started(
+    plane: ControlPlane, redis: RedisServer, transport: str, directory: Path, grace: str = NEVER
+) -> Service:
     (directory / "overlay.yaml").write_text(OVERLAY)
     return Service(
         {
@@ -109,9 +122,7 @@ def started(plane: ControlPlane, redis: RedisServer, transport: str, directory: 
             "GRPC_TRANSPORT": transport,
             "XDS_CLIENT_BACKOFF_INITIAL_INTERVAL": "50ms",
             "XDS_CLIENT_BACKOFF_MAX_INTERVAL": "100ms",
-            # So long that no grace period ends during the test, however slow the machine is: no limit may
-            # lapse, not even for a moment.
-            "XDS_DOMAIN_GRACE": "10m",
+            "XDS_DOMAIN_GRACE": grace,
         },
         command=(sys.executable, "-m", "tests.faults.probed_service", str(directory / f"{transport}.waits")),
     )
@@ -136,7 +147,7 @@ async def test_no_fault_of_a_control_plane_removes_a_limit_or_miscounts_a_charge
     redis_server: RedisServer, redis_url: str, tmp_path: Path
 ) -> None:
     """It restarts, sends partial, bad, empty and huge sets and other types, and ends calls with resets and
-    GOAWAY, on both transports.
+    GOAWAY, on both transports. No grace period ends: no limit may lapse, not even for a moment.
     """
     plane = ControlPlane()
     await plane.start()
@@ -226,3 +237,65 @@ async def test_no_fault_of_a_control_plane_removes_a_limit_or_miscounts_a_charge
     waits = Waits.of(measured, unruled)
     # Both callers may have waited for one longer turn: the kernel may do unrelated work in a system call.
     assert waits.turns[-3] < LONGEST_MS * max(1.0, median(waits.answers) / USUAL_MS), waits.turns[-5:]
+
+
+async def test_a_domain_that_stays_away_is_limited_until_its_grace_period_ends(
+    redis_server: RedisServer, redis_url: str, tmp_path: Path
+) -> None:
+    """Not a call passes before, and calls pass after it, until the domain is back. The log has both by name, and the
+    domain that stayed is counted exactly throughout.
+    """
+    grace = 1.0
+    plane = ControlPlane()
+    await plane.start()
+    plane.send(LEDGER, CLOSED)
+    replicas = [
+        Replica(await asyncio.to_thread(started, plane, redis_server, transport, tmp_path, f"{grace:g}s"))
+        for transport in ("grpcio", "native")
+    ]
+
+    async def let_through(replica: Replica) -> None:
+        while not replica.let_through:
+            await replica.more()
+
+    async def limited_again(replica: Replica) -> None:
+        before = -1
+        while before != replica.let_through:
+            before = replica.let_through
+            await replica.more()
+
+    try:
+        for replica in replicas:
+            await asyncio.to_thread(replica.service.wait_for_event, "configuration loaded")
+            await asyncio.to_thread(replica.service.wait_for_event, "the store is reached")
+        async with asyncio.timeout(120), asyncio.TaskGroup() as callers:
+            for replica in replicas:
+                for number in range(CALLERS // 2):
+                    callers.create_task(replica.call(number))
+            try:
+                for replica in replicas:
+                    await replica.more()
+                sent = monotonic()
+                plane.send(LEDGER)
+                for replica in replicas:
+                    await let_through(replica)
+                plane.send(LEDGER, CLOSED)
+                for replica in replicas:
+                    await limited_again(replica)
+            finally:
+                for replica in replicas:
+                    replica.end()
+        for replica in replicas:
+            await asyncio.to_thread(replica.service.stop)
+    finally:
+        for replica in replicas:
+            replica.service.kill()
+        await plane.stop()
+    for replica in replicas:
+        assert replica.first_let_through >= sent + grace
+        for message in (
+            "domains are missing from the set: their rules end after the grace period",
+            "the rules of missing domains have ended",
+        ):
+            assert {"closed"} == {event["domains"] for event in replica.service.events(message)}
+    assert replicas[0].charged + replicas[1].charged == counted_in(redis_server)
