@@ -114,7 +114,7 @@ check: .venv/dev.stamp ## Check format, lint, types and generated files.
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/mypy
 	@.venv/bin/python tools/generate_proto.py --check
-	@.venv/bin/python tools/generate_docs.py --check
+	@.venv/bin/python -m tools.generate_docs --check
 
 format: .venv/dev.stamp ## Format the code, and apply the fixes of the linter.
 	@.venv/bin/ruff check --quiet --fix-only .
@@ -124,7 +124,7 @@ proto: .venv/dev.stamp ## Generate ratelimit_service/proto from proto/*.proto.
 	@.venv/bin/python tools/generate_proto.py
 
 docs: .venv/dev.stamp ## Generate the tables in docs/ from the code.
-	@.venv/bin/python tools/generate_docs.py
+	@.venv/bin/python -m tools.generate_docs
 
 lock: ## Lock the dependencies again; UPGRADE=1 takes the newest versions.
 	@PYTHON='$(PYTHON)' UPGRADE='$(UPGRADE)' sh tools/lock.sh

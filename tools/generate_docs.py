@@ -15,6 +15,7 @@ from ratelimit_service.api import reference as api_page
 from ratelimit_service.observe.catalogue import page as catalogue_page
 from ratelimit_service.settings.table import documented
 from ratelimit_service.settings.unsupported import UNNEEDED, UNSUPPORTED
+from tools import licences
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -114,6 +115,7 @@ def pages() -> dict[Path, str]:
     """Return every generated file and its text."""
     return {
         ROOT / "docs" / "api.md": api_page.markdown(),
+        ROOT / "docs" / "licences.md": licences.page(),
         ROOT / "docs" / "metrics.md": catalogue_page.markdown(),
         ROOT / "docs" / "settings.md": settings_page(),
         ROOT / "deploy" / "monitoring" / "prometheusrule.yaml": prometheus_rule(),

@@ -305,6 +305,15 @@ def test_packages_are_those_of_the_lock_file(image: Image) -> None:
     assert locked == installed
 
 
+def test_every_debian_package_in_the_image_has_the_text_of_its_licence(image: Image) -> None:
+    """As docs/licences.md says."""
+    listed = image.run("dpkg-query", "--show", "--showformat", "${Package}\n").stdout.split()
+    assert {"libnghttp2-14", "python3"} <= set(listed)
+    copyrights = {f"/usr/share/doc/{name}/copyright" for name in listed}
+    found = image.run("/bin/sh", "-c", "ls /usr/share/doc/*/copyright").stdout.split()
+    assert [] == sorted(copyrights - set(found))
+
+
 def test_no_build_tool_is_in_the_image(image: Image) -> None:
     """No compiler, no pip, no Cython, and no Debian package that fetches Python packages."""
     tools = "cc gcc c99 g++ make ld as pip pip3 easy_install cython curl wget perl"
