@@ -109,12 +109,13 @@ soak: .venv/dev.stamp .venv/native.stamp redis ## Serve behind Envoy with faults
 bench: .venv/dev.stamp build/compiled.stamp redis h2load ## Run the benchmark, and write docs/performance.md and docs/scaling.md. LONG=1: longer. TARGET=HOST:PORT: measure that service, too.
 	@.venv/bin/python -m bench.run --write $(if $(filter-out 0,$(LONG)),--long) $(if $(TARGET),--target $(TARGET)) --json $(or $(JSON),build/bench.json)
 
-check: .venv/dev.stamp ## Check format, lint, types and generated files.
+check: .venv/dev.stamp ## Check format, lint, types, generated files and layout.
 	@.venv/bin/ruff format --check --quiet . || { echo 'run `make format`'; exit 1; }
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/mypy
 	@.venv/bin/python tools/generate_proto.py --check
 	@.venv/bin/python -m tools.generate_docs --check
+	@.venv/bin/python -m pytest --quiet --no-header --no-summary -p no:cacheprovider tests/test_layout.py > .venv/layout.txt || { tail -n 60 .venv/layout.txt; exit 1; }
 
 format: .venv/dev.stamp ## Format the code, and apply the fixes of the linter.
 	@.venv/bin/ruff check --quiet --fix-only .
