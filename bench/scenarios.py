@@ -33,6 +33,8 @@ OPEN_RATES = {
 STEADY = 5_000
 """Decisions a second of the steady minute."""
 MANY_RULES, FEW_RULES = 10_000, 10
+SCRAPED_RULES = {"": 1_150, "/all rules": MANY_RULES}
+"""The rules of the steady minutes, by the ends of their names: ten thousand series, and as many rules."""
 _COLD_RATE = 2_000
 ATTACKS = (
     "calls_without_end",
@@ -120,7 +122,9 @@ def all_scenarios(address: str = "", pids: list[int] | None = None) -> Iterator[
             partial(_open, transport=transport, store=store),
             runs=len(OPEN_RATES[transport]),
         )
-    yield Scenario("minute/native/redis", _minute, minutes=1)
+    for suffix, rules in SCRAPED_RULES.items():
+        name = f"minute/native/redis{suffix}"
+        yield Scenario(name, partial(_minute, name=name, rules=rules), minutes=1)
     yield Scenario("envoy/native/redis", _envoy, runs=4, minutes=1)
     yield Scenario("million/native/memory", _million, runs=6)
     yield Scenario("stages", _stages, runs=2)
@@ -204,16 +208,14 @@ def _open(bench: Bench, transport: str, store: str) -> None:
             return
 
 
-def _minute(bench: Bench) -> None:
-    """Measure a steady load for a minute, with garbage collections, reloads of many rules, and scrapes of their series."""
-    with start_service(
-        "native", "redis", bench.directory, rules=MANY_RULES, environment=AS_DEPLOYED
-    ) as server:
+def _minute(bench: Bench, name: str, rules: int) -> None:
+    """Measure a steady load for a minute, with garbage collections, reloads of the rules, and scrapes of their series."""
+    with start_service("native", "redis", bench.directory, rules=rules, environment=AS_DEPLOYED) as server:
         service = server.service
         assert service is not None
         loads = metric(service, LOADED)
         at: dict[float, Callable[[], object]] = {
-            bench.minute * share: partial(write_rules, bench.directory, MANY_RULES + more)
+            bench.minute * share: partial(write_rules, bench.directory, rules + more)
             for more, share in ((1, 1 / 3), (2, 2 / 3))
         }
         scrapes: list[float] = []
@@ -221,10 +223,8 @@ def _minute(bench: Bench) -> None:
             bench.minute * share: lambda: scrapes.append(series(service)) for share in (1 / 6, 1 / 2, 5 / 6)
         }
         actions = {when: partial(_do, action) for when, action in at.items()}
-        run = open_loop(
-            bench, "minute/native/redis", server, "mixed", STEADY, bench.minute, shape=WIDE, at=actions
-        )
-        run.server += f", {MANY_RULES:,} rules reloaded twice, scraped three times"
+        run = open_loop(bench, name, server, "mixed", STEADY, bench.minute, shape=WIDE, at=actions)
+        run.server += f", {rules:,} rules reloaded twice, scraped three times"
         run.extra |= {
             "reloads": metric(service, LOADED) - loads,
             "scrapes": len(scrapes),

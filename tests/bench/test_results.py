@@ -114,17 +114,25 @@ def test_more_descriptors_are_compared_with_one(rate: float, met: str) -> None:
     )
 
 
-def test_the_minute_fails_by_a_single_late_answer() -> None:
+@pytest.mark.parametrize(
+    "name, where, series",
+    [
+        ("minute/native/redis", "…", 10_000.0),
+        ("minute/native/redis/all rules", "… with 10,000 rules and all of their series:", 80_000.0),
+    ],
+)
+def test_the_minute_fails_by_a_single_late_answer(name: str, where: str, series: float) -> None:
     """It also fails by a single error, and by a reload or a scrape that did not happen."""
-    extra = {"errors": 0.0, "reloads": 2.0, "scrapes": 3.0, "series": 10_000.0}
-    minute = run("minute/native/redis", offered=5_000.0, extra=extra)
+    extra = {"errors": 0.0, "reloads": 2.0, "scrapes": 3.0, "series": series}
+    minute = run(name, offered=5_000.0, extra=extra)
     results = Results(MACHINE, [minute])
-    assert ["yes", "yes"] == [verdict(results, "… nothing over"), verdict(results, "… no call")]
+    late, missing = f"{where} nothing over", f"{where} no call"
+    assert ["yes", "yes"] == [verdict(results, late), verdict(results, missing)]
     minute.latency = Latency(0.5, 0.8, 1.5, 4.0, 20.1, 1)
-    assert "**no**" == verdict(results, "… nothing over")
-    for less in ({"errors": 1.0}, {"reloads": 1.0}, {"scrapes": 2.0}, {"series": 9_999.0}):
+    assert "**no**" == verdict(results, late)
+    for less in ({"errors": 1.0}, {"reloads": 1.0}, {"scrapes": 2.0}, {"series": series - 1}):
         minute.extra = extra | less
-        assert "**no**" == verdict(results, "… no call")
+        assert "**no**" == verdict(results, missing)
 
 
 @pytest.mark.parametrize(
