@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from types import MappingProxyType
 from typing import NamedTuple
 
 import pytest
@@ -190,15 +191,18 @@ class Fleet(NamedTuple):
         found = await self.first.store.read_bucket(bucket(text))
         return [count for _, count in sorted(found.items())]
 
-    async def check_books(self, taken: int = 0) -> None:
-        """Check that each window has every charge of the load exactly once. `taken` is what resets took from
-        `budget`.
+    async def check_books(self, taken: Mapping[tuple[str, str], int] = MappingProxyType({})) -> None:
+        """Check that each window has every charge of the load exactly once. `taken` is what resets took, by kind and
+        window.
         """
         for kind in KINDS:
             text = f"{kind}=busy"
-            expected = self.charged(text) - (taken if kind == "budget" else 0)
-            windows = 2 if kind == "windows" else 1
-            assert [expected] * windows == (await self.held(text) or [0] * windows), text
+            found = await self.first.store.read_bucket(bucket(text))
+            held = {keys.window_of(key): count for key, count in found.items()}
+            for window in ("month", "year") if kind == "windows" else ("year",):
+                expected = self.charged(text) - taken.get((kind, window), 0)
+                assert expected == held.pop(window, 0), (text, window)
+            assert not held, text
 
 
 def target(text: str) -> Target:

@@ -6,9 +6,11 @@ Amendments never change the counts; only resets do, and they return the amounts.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 from ratelimit_service.amending.operations import Attribution, new_key
 from ratelimit_service.core.amendments.model import MOST_EDITS, ChangeResult
+from ratelimit_service.core.matching import keys
 from ratelimit_service.stores.redis.server import RedisStore
 from testing.redis_clients import connect
 
@@ -32,6 +34,7 @@ ROWS: list[tuple[str, dict[str, int | str], str]] = [
     ("windows", {"add": 5, "window": "year"}, f"OK of {MILLION}"),
     ("shadow", {"to": 50}, "OK of 50"),
     ("shadow", {"to": 0}, "OVER_LIMIT of 0"),
+    ("shadow", {"add": 5}, f"OK of {MILLION + 5}"),
     ("quota", {"to": 50}, "OVER_LIMIT of 50"),
     ("quota", {"add": 5}, f"OK of {MILLION + 5}"),
 ]
@@ -66,21 +69,26 @@ async def test_each_verb_works_on_each_kind_of_rule_under_load(fleet: Fleet) -> 
 
 
 async def test_resets_under_load_return_exactly_the_deleted_counts(fleet: Fleet) -> None:
-    """The counts and the amounts of the resets add up to the charges. A repeated reset deletes nothing."""
-    taken = 0
+    """For each kind of rule, of all windows or of one, the counts and the amounts of the resets add up to the charges.
+    A repeated reset deletes nothing.
+    """
+    taken: Counter[tuple[str, str]] = Counter()
+    resets = [*[(kind, "") for kind in KINDS], ("windows", "month"), ("windows", "year")]
     async with fleet.load():
-        for _ in range(10):
-            await asyncio.sleep(0.02)
+        for kind, window in resets * 4:
+            await asyncio.sleep(0.005)
             by = Attribution("ana", "a mistake", new_key())
-            applied = await fleet.first.operations.reset(by, target("budget=busy"))
-            again = await fleet.second.operations.reset(by, target("budget=busy"))
+            applied = await fleet.first.operations.reset(by, target(f"{kind}=busy"), window=window)
+            again = await fleet.second.operations.reset(by, target(f"{kind}=busy"), window=window)
             assert (False, True) == (applied.replayed, again.replayed)
             reset = applied.edits[0].reset
             assert reset is not None
-            taken += sum(count or 0 for _, count in reset.counters)
-    assert taken > 0
+            for key, count in reset.counters:
+                assert window in ("", keys.window_of(key))
+                taken[kind, keys.window_of(key)] += count or 0
+    assert {(kind, "year") for kind in KINDS} | {("windows", "month")} == set(+taken)
     await fleet.check_books(taken)
-    assert 10 == len(await fleet.first.operations.audit())
+    assert len(resets) * 4 == len(await fleet.first.operations.audit())
 
 
 async def test_concurrent_and_repeated_changes_under_load_are_applied_once(in_redis: Fleet) -> None:
