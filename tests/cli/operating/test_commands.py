@@ -207,7 +207,7 @@ def test_a_reset_over_the_api_reaches_the_memory_store(operate: Operate) -> None
 def test_the_json_of_each_change_has_its_edits(operate: Operate) -> None:
     """Of top-up, override, unblock, remove and reset, as a preview and as made."""
     operate.charge("team=json", 4_000)
-    before: dict[str, Any] = {}
+    limits: dict[str, int] = {}
     name = ""
     for command, amounts, used in [
         (("top-up", "budgets", "team=json", "500", "--window", "year"), (None, 500), (4_000, 4_000)),
@@ -233,8 +233,8 @@ def test_the_json_of_each_change_has_its_edits(operate: Operate) -> None:
         name = (done["edits"][0]["after"] or {}).get("id", "")
         windows = json.loads(operate("show", "budgets", "team=json", "--json").out)["windows"]
         assert (used[1], 4_000) == (windows[0]["used"], windows[1]["used"])
-        before = {**before, command[0]: windows[0]["effective_limit"]}
-    assert {"top-up": 5_500, "remove": 5_000, "override": 7, "unblock": 5_000, "reset": 5_000} == before
+        limits[command[0]] = windows[0]["effective_limit"]
+    assert {"top-up": 5_500, "remove": 5_000, "override": 7, "unblock": 5_000, "reset": 5_000} == limits
 
 
 def test_the_json_of_top_is_one_list(operate: Operate) -> None:
