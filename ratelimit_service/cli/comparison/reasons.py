@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ...core.bounds import MOST_ENTRIES
 from ...core.model import MAX_CHARGE, Unit
 from ...core.text import header_text
+from ...core.windows.blocks import SECONDS
 from ...proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from .answers import CLOCKS, Difference
 from .exchange import Exchange
@@ -23,7 +24,7 @@ _LIMITS = (
     *(*_WINDOWS, "statuses.current_limit", "statuses.current_limit.unit", "statuses.current_limit.name"),
     "statuses.current_limit.unit_multiplier",
 )
-_LENGTHS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3_600, "DAY": 86_400}
+_LENGTHS = {unit.name: SECONDS[unit] for unit in (Unit.SECOND, Unit.MINUTE, Unit.HOUR, Unit.DAY)}
 """Seconds of the units whose windows begin at the same moment in both services."""
 _LARGE_HITS = 2**63
 _HOLD_ENTRY, _HOLD_DONE_ENTRY = b"hold", (b"phase", b"done")

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ...core.amendments.target import parse
 from ...core.errors import InvalidRequest
 from ...core.text import printable
+from ...core.windows.calendars import WEEKDAYS
 from ..answer import unknown_domain
 from . import formatting
 from .client import NO, Client
@@ -22,7 +23,6 @@ from .formatting import Json
 from .read_commands import print_json
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _AMOUNTS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -152,8 +152,8 @@ def moment_of(text: str, now: datetime | None = None) -> str:
     """
     here = now or datetime.now().astimezone()
     lower = text.strip().lower()
-    if lower in _WEEKDAYS:
-        days = (_WEEKDAYS.index(lower) - here.weekday() - 1) % 7 + 1
+    if lower in WEEKDAYS:
+        days = (WEEKDAYS.index(lower) - here.weekday() - 1) % 7 + 1
         midnight = here.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None) + timedelta(days=days)
         # Without an offset, it is local time, whose offset may be another one by then.
         return _rfc3339(midnight if now is None else midnight.replace(tzinfo=now.tzinfo))

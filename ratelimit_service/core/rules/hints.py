@@ -13,6 +13,7 @@ from decimal import Decimal
 
 from ..model import COUNTER_MAX, Unit
 from ..text import either
+from ..windows.blocks import SECONDS
 from .document import Kind, ScalarNode
 
 UNITS = (Unit.SECOND, Unit.MINUTE, Unit.HOUR, Unit.DAY, Unit.WEEK, Unit.MONTH, Unit.YEAR)
@@ -41,7 +42,7 @@ _PERIODS = {
     "semester": (6, Unit.MONTH),
     "decade": (10, Unit.YEAR),
 }
-_SECONDS = {7 * 86_400: Unit.WEEK, 86_400: Unit.DAY, 3_600: Unit.HOUR, 60: Unit.MINUTE}
+_SECONDS = {SECONDS[unit]: unit for unit in (Unit.WEEK, Unit.DAY, Unit.HOUR, Unit.MINUTE)}
 
 _QUOTES = "\"'`\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u201b\u00ab\u00bb\u2039\u203a"
 _INVISIBLE = "\u00a0\u00ad\u200b\u200c\u200d\u200e\u200f\u202f\u2060\ufeff"
