@@ -86,6 +86,7 @@ def _run(
     except StartError:
         raise
     except Exception:
+        # Not `report`: the event loop has ended.
         structlog.get_logger("ratelimit_service").critical("the service has failed", exc_info=True)
         raise SystemExit(1) from None
     if code:

@@ -111,6 +111,7 @@ def log_what_python_reports() -> None:
 
     Written by Python, they would interrupt the log's format, and block if nobody reads stderr.
     """
+    # Not `report`: these come from any thread, also before and after the event loop.
     log = structlog.get_logger(OWN)
 
     def unraisable(unraisable: Any) -> None:

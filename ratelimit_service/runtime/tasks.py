@@ -56,6 +56,7 @@ class Background:
         """Log and count a failure outside the supervised tasks, such as in a callback of the event loop."""
         self.expect(name)
         self._failures[name] += 1
+        # Not `report`: the handler that it calls is this method (app.py, cli/supervise.py).
         self._log.error(event, task=name, exc_info=error)
 
     async def stop(self) -> None:

@@ -167,6 +167,7 @@ class SharedRules:
         except StuckError as error:
             problem = Problem(error.doing, 0, "", f"could not be read: {error}. A retry follows soon")
         except Exception as error:  # no file descriptors or memory, or a bug
+            # Not `report`, which counts failures of tasks: this one is handled, and counted as a failed load of rules.
             self._log.error("the rules cannot be loaded", exc_info=error)
             text = f"could not be loaded: {type(error).__name__}: {error}. A retry follows soon"
             problem = Problem("configuration", 0, "", text)

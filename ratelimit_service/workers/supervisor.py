@@ -136,6 +136,7 @@ class Supervisor:
             try:
                 how = await self._life(number)
             except Exception as error:  # a bug: the next start may succeed
+                # Not `report`, which has no field for the number of the worker.
                 self._log.error("a worker cannot be supervised", worker=number, exc_info=error)
                 how = {"error": str(error)}
             if self._stopping.is_set():
