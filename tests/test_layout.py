@@ -124,6 +124,15 @@ WIRING: dict[str, set[str]] = {
 them.
 """
 
+IN_STORES = {
+    "stores": set(),
+    "stores.layers": {"stores"},
+    "stores.redis": {"stores"},
+}
+"""The packages of the room `stores`, and those of the same room that each imports. The nouns that layers and Redis share
+are in stores/ itself (batch.py, lanes.py). So a layer works above any backend, and Redis below any layer.
+"""
+
 NOT_IN_CORE = {
     "asyncio",
     "http",
@@ -224,6 +233,24 @@ def test_arrows_go_one_way() -> None:
         for room in ready:
             del waiting[room]
     assert {} == waiting
+
+
+def test_layers_and_redis_import_only_what_they_share() -> None:
+    """IN_STORES has every arrow within the room, and no other."""
+
+    def package(name: str) -> str:
+        part = name.split(".")[2]
+        return f"stores.{part}" if f"stores.{part}" in IN_STORES else "stores"
+
+    drawn: dict[str, set[str]] = {name: set() for name in IN_STORES}
+    for module in MODULES:
+        if module.room == "stores" and module.name != f"{PACKAGE}.stores":
+            here = package(module.name)
+            imported = {package(name) for name in module.imports() if name.startswith(f"{PACKAGE}.stores.")}
+            drawn[here] |= imported - {here}
+    assert IN_STORES == drawn
+    packages = {path.parent.name for path in (ROOT / PACKAGE / "stores").glob("*/__init__.py")}
+    assert {name.partition(".")[2] for name in IN_STORES} - {""} == packages
 
 
 @each_core_module
