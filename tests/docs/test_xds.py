@@ -11,7 +11,7 @@ from ratelimit_service.core.rules.reader import load
 from ratelimit_service.loading.task import Task
 from ratelimit_service.proto.xds_pb2 import RateLimitConfig
 from ratelimit_service.sources.xds.overlays import by_domain
-from ratelimit_service.sources.xds.reading import parts_of, reading
+from ratelimit_service.sources.xds.reading import reading, stored_resources
 from ratelimit_service.sources.yaml_text import read
 from testing.control_plane import limit, resource
 
@@ -27,7 +27,7 @@ def rules(config: RateLimitConfig, overlay: str | None = None) -> DomainRules:
     """The only domain, without problems and warnings."""
     overlays, problems = by_domain([read("overlay.yaml", overlay)] if overlay else [])
     groups = list(received(config).groups.values())
-    loaded = Task(reading(parts_of("gateway", groups), overlays), apart=True).rules()
+    loaded = Task(reading(stored_resources("gateway", groups), overlays), apart=True).rules()
     assert ([], (), ()) == (list(problems), loaded.problems, loaded.warnings)
     (domain,) = loaded.domains
     return domain

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ratelimit_service.core.errors import InternalError
 from ratelimit_service.transports import _wire, wire
-from ratelimit_service.transports.native._http2 import STREAMS, Budget, Call, Session, Turn
+from ratelimit_service.transports.native._http2 import STREAMS, Budget, NativeCall, Session, Turn
 from ratelimit_service.transports.native.methods import PATHS, REFLECT, WATCH
 
 from ..transports import h2
@@ -90,7 +90,7 @@ class Server:
         self.answer(calls)
         return len(calls)
 
-    def read(self, data: bytes) -> list[Call]:
+    def read(self, data: bytes) -> list[NativeCall]:
         """Feed the session; its calls."""
         while (taken := self.session.feed(data)) < len(data):
             data = data[taken:]
@@ -107,7 +107,7 @@ class Server:
         assert self.session.waiting <= self.most + _STREAM * (MOST_STREAMS + 1)
         return calls
 
-    def answer(self, calls: list[Call]) -> None:
+    def answer(self, calls: list[NativeCall]) -> None:
         """Answer them as the service, the health service and reflection do."""
         for number, call in enumerate(calls):
             if call.method == WATCH:
@@ -132,7 +132,7 @@ class Server:
         assert len(self.turn.take_owners()) <= 1
         self.turn.end()
 
-    def end(self, calls: list[Call]) -> None:
+    def end(self, calls: list[NativeCall]) -> None:
         """End those that stay."""
         for call in calls:
             if call.method >= WATCH:
@@ -148,8 +148,8 @@ def play(data: bytes) -> None:
     server = Server(way)
     session = server.session
     size = max(PIECES[way & 3], len(sent) // MOST_READS)
-    held: list[Call] = []
-    watches: list[Call] = []
+    held: list[NativeCall] = []
+    watches: list[NativeCall] = []
     written = bytearray()
     leaves = len(sent) // 2 if Way.LEAVING in way else -1
     now = 0

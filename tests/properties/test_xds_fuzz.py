@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ratelimit_service.loading.task import Task
 from ratelimit_service.proto.xds_pb2 import RateLimitConfig, Resource
 from ratelimit_service.sources.xds.call import StreamingCall
-from ratelimit_service.sources.xds.reading import parts_of, reading
+from ratelimit_service.sources.xds.reading import reading, stored_resources
 from ratelimit_service.sources.xds.response import TYPE_URL, Malformed, open_response
 from testing.control_plane import limit, resource
 from tests.sources.xds.rule_sets import response, spooled
@@ -41,7 +41,7 @@ def read(data: bytes) -> None:
     except Malformed:
         return
     groups = list(received.groups.values())
-    loaded = Task(reading(parts_of("cp", groups), {}), apart=True).rules()
+    loaded = Task(reading(stored_resources("cp", groups), {}), apart=True).rules()
     assert all(problem.file.startswith("xds cp: ") for problem in loaded.problems)
     # Each domain is there, or has a problem that says why not, or is not the one that its first bytes said.
     assert len(loaded.domains) + len(loaded.problems) >= (1 if groups else 0)

@@ -84,7 +84,7 @@ class CallAnswered(NamedTuple):
     answer: Answer
 
 
-class CallEnded(NamedTuple):
+class CallAborted(NamedTuple):
     """A call that has arrived in full has ended without an answer. `counted`: the first service may have counted it."""
 
     stream: int
@@ -92,7 +92,7 @@ class CallEnded(NamedTuple):
     counted: bool = True
 
 
-Event = CallStarted | CallAnswered | CallEnded
+Event = CallStarted | CallAnswered | CallAborted
 
 
 @dataclass(slots=True)
@@ -211,10 +211,10 @@ class CallFollower:
         stream.body, stream.too_large = bytearray(), False
         return CallStarted(number, data, why)
 
-    def _end(self, number: int, why: str, *, counted: bool = True) -> Iterator[CallEnded]:
+    def _end(self, number: int, why: str, *, counted: bool = True) -> Iterator[CallAborted]:
         stream = self._close(number)
         if stream.asked:
-            yield CallEnded(number, why, counted)
+            yield CallAborted(number, why, counted)
 
     def _close(self, number: int) -> _Stream:
         stream = self._streams.pop(number)

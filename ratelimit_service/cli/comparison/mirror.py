@@ -35,7 +35,7 @@ MOST_HELD = 256 << 20
 
 
 @dataclass(slots=True)
-class _Call:
+class _MirroredCall:
     """One call of a caller: its bytes, and the answer of the first service; None if there was none, for the reason `why`."""
 
     data: bytes
@@ -45,7 +45,7 @@ class _Call:
     why: str = ""
 
     @classmethod
-    def begin(cls, data: bytes, overlaps: _Overlaps) -> _Call:
+    def begin(cls, data: bytes, overlaps: _Overlaps) -> _MirroredCall:
         request = RateLimitRequest()
         try:
             request.ParseFromString(data)
@@ -68,7 +68,7 @@ class _Connection:
 
     def __init__(self, shared: Budget) -> None:
         self.following: CallFollower | None = CallFollower(shared)
-        self.calls: dict[int, _Call] = {}
+        self.calls: dict[int, _MirroredCall] = {}
 
 
 class Mirror:
@@ -150,12 +150,12 @@ class Mirror:
             # Its text may have any bytes from requests, and is a key of the report.
             self._abandon(number, f"reading it failed ({type(error).__name__})")
 
-    def _take_one(self, calls: dict[int, _Call], event: Event) -> None:
+    def _take_one(self, calls: dict[int, _MirroredCall], event: Event) -> None:
         if isinstance(event, CallStarted):
             if event.data is None:
                 self._report.not_compared[event.why] += 1
             else:
-                calls[event.stream] = _Call.begin(event.data, self._overlaps)
+                calls[event.stream] = _MirroredCall.begin(event.data, self._overlaps)
             return
         call = calls.pop(event.stream, None)
         if call is None:  # it cannot be compared
@@ -184,7 +184,7 @@ class Mirror:
             self._begin(call)
         connection.calls.clear()
 
-    def _begin(self, call: _Call) -> None:
+    def _begin(self, call: _MirroredCall) -> None:
         if len(self._under_way) + len(self._answered) >= self._most:
             self._overlaps.end(call.overlap)
             self._not_compared(call, "ours was too slow")
@@ -193,7 +193,7 @@ class Mirror:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    async def _ask_ours(self, call: _Call) -> None:
+    async def _ask_ours(self, call: _MirroredCall) -> None:
         try:
             ours = Answer.of(await self._ours(call.data + EXPLAIN, timeout=self._timeout))
         except aio.AioRpcError as error:
@@ -208,7 +208,7 @@ class Mirror:
         self._answered.append(_Pair(call.request, call.theirs, ours, overlapping))
         self._more.set()
 
-    def _not_compared(self, call: _Call, why: str) -> None:
+    def _not_compared(self, call: _MirroredCall, why: str) -> None:
         self._report.not_compared[why] += 1
         self._comparer.forget(call.request)
 

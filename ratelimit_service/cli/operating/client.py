@@ -36,7 +36,7 @@ _LONGEST = 2_000
 _CODES = {401: FORBIDDEN, 403: FORBIDDEN, 409: CONFLICT}
 
 
-class CallFailed(CommandFailed):
+class RequestFailed(CommandFailed):
     """A call that the service refuses or does not answer; `status` is that of HTTP, or 0 without an answer."""
 
     def __init__(self, message: str, code: int = FAILED, status: int = 0) -> None:
@@ -105,13 +105,13 @@ class Client:
             print(f"note: the token is sent to {server} without TLS", file=sys.stderr)
 
     def get(self, path: str, **parameters: Any) -> dict[str, Any]:
-        """Return the answer to a GET; parameters that are None or empty are left out. Raises CallFailed."""
+        """Return the answer to a GET; parameters that are None or empty are left out. Raises RequestFailed."""
         wanted = {name: value for name, value in parameters.items() if value not in (None, "")}
         query = f"?{urlencode(wanted, errors='surrogateescape')}" if wanted else ""
         return self._call("GET", f"{path}{query}")
 
     def pages(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
-        """Yield all pages of a list. Raises CallFailed."""
+        """Yield all pages of a list. Raises RequestFailed."""
         cursor: str | None = ""
         while cursor is not None:
             page = self.get(path, **parameters, cursor=cursor)
@@ -119,7 +119,7 @@ class Client:
             cursor = page["next_cursor"] or None
 
     def post(self, path: str, body: Mapping[str, Any], key: str = "") -> dict[str, Any]:
-        """Return the answer to a POST; `key` is the idempotency key of a change. Raises CallFailed."""
+        """Return the answer to a POST; `key` is the idempotency key of a change. Raises RequestFailed."""
         sent = {name: value for name, value in body.items() if value is not None}
         headers = {"Content-Type": "application/json"}
         if key:
@@ -154,7 +154,7 @@ class Client:
         except ValueError:  # a token with characters that no header can have; it must not be shown
             raise InvalidRequest("the token has characters that a token cannot have") from None
         except (OSError, http.client.HTTPException) as error:
-            raise CallFailed(f"{self.server} does not answer: {_reason(error)}") from None
+            raise RequestFailed(f"{self.server} does not answer: {_reason(error)}") from None
         finally:
             connection.close()
 
@@ -172,15 +172,15 @@ class Client:
         if status < 400:
             if isinstance(found, dict):
                 return found
-            raise CallFailed(f"{self.server} is not the debug port of the service: its answer is not JSON")
+            raise RequestFailed(f"{self.server} is not the debug port of the service: its answer is not JSON")
         if not isinstance(found, dict) or "detail" not in found:
-            raise CallFailed(
+            raise RequestFailed(
                 f"{self.server} answers {status}: is it the debug port of the service?", status=status
             )
         detail = fit(str(found["detail"]), _LONGEST)
         if status == 401 and not self._token:  # 403 without a token: the service has none for changes
             detail += f" (set {TOKENS[0]})"
-        raise CallFailed(detail, _CODES.get(status, FAILED), status)
+        raise RequestFailed(detail, _CODES.get(status, FAILED), status)
 
 
 def _is_loopback(host: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from ...core.text import printable
 from ..answer import duration
 from . import formatting
-from .client import NO, CallFailed, Client
+from .client import NO, Client, RequestFailed
 from .formatting import Json
 
 _STILL_READING = "the store is still being read"
@@ -135,9 +135,9 @@ def show(client: Client, domain: str, descriptor: str, *, as_json: bool) -> int:
     """Print one bucket with all its windows."""
     try:
         found = client.post("/bucket", {"domain": domain, "descriptor": descriptor})
-    except CallFailed as error:
+    except RequestFailed as error:
         if error.status == 404:
-            raise CallFailed(f"{error}: `ratelimit-service explain` says why", NO, 404) from None
+            raise RequestFailed(f"{error}: `ratelimit-service explain` says why", NO, 404) from None
         raise
     if as_json:
         print_json(found)
@@ -221,7 +221,7 @@ def wait(
     while True:
         try:
             found = client.get("/replicas")
-        except CallFailed as error:
+        except RequestFailed as error:
             if 400 <= error.status < 500 and error.status != 429:  # a retry gets the same answer
                 raise
             late = [str(error)]

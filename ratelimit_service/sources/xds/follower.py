@@ -15,9 +15,9 @@ from .backoff import Backoff
 from .cache import Cache
 from .call import End
 from .clock import Clock
-from .link import Call, CallEnded, Unreachable
+from .link import DiscoveryCall, DiscoveryEnded, Unreachable
 from .overlays import Overlays
-from .reading import parts_of, reading
+from .reading import reading, stored_resources
 from .response import TYPE_URL, Group, Malformed, OpenedResponse, open_response
 from .server import Server
 from .spool import Spool
@@ -58,7 +58,7 @@ class Follower:
         self,
         server: Server,
         rules: Rules,
-        connect: Callable[[], Awaitable[Call]],
+        connect: Callable[[], Awaitable[DiscoveryCall]],
         backoff: Backoff,
         clock: Clock,
         overlays: Callable[[], Overlays],
@@ -121,7 +121,7 @@ class Follower:
             self.standing.here(self._clock.wall())
             try:
                 await self._converse(call)
-            except CallEnded as error:
+            except DiscoveryEnded as error:
                 went_well = self._last is not None
                 self.standing.away(self._clock.wall(), error.end.code, error.end.why)
             finally:
@@ -146,8 +146,8 @@ class Follower:
         self._news.set()
         return True
 
-    async def _converse(self, call: Call) -> None:
-        """Receive and answer sets. Raises CallEnded."""
+    async def _converse(self, call: DiscoveryCall) -> None:
+        """Receive and answer sets. Raises DiscoveryEnded."""
         call.send(self._subscription.begin())
         receiving = asyncio.create_task(call.receive())
         try:
@@ -205,7 +205,7 @@ class Follower:
         except Malformed as error:
             # Without a nonce, there is no answer.
             self._log.error("the control plane sends malformed responses", error=str(error))
-            raise CallEnded(End("INTERNAL", f"its response is malformed: {error}")) from None
+            raise DiscoveryEnded(End("INTERNAL", f"its response is malformed: {error}")) from None
         self._last = received
         if received.type_url != TYPE_URL:
             answer = self._subscription.foreign(received)
@@ -262,11 +262,11 @@ class Follower:
     async def _read(self, groups: Sequence[Group], gone: frozenset[str]) -> bool:
         """Read groups, and put the correct ones in force. Return False if this should be tried again."""
         overlays = self._overlays()
-        parts = parts_of(self._server.name, groups)
+        resources = stored_resources(self._server.name, groups)
         taken = await self._rules.change(
             RuleChange(
-                reading(parts, overlays) if parts else None,
-                tuple({part.fd for part in parts}),
+                reading(resources, overlays) if resources else None,
+                tuple({resource.fd for resource in resources}),
                 frozenset([group.domain for group in groups]),
                 gone,
                 self._strict,
@@ -278,16 +278,16 @@ class Follower:
         if gone and not refused:
             self._warn("the rules of missing domains have ended", sorted(gone))
             self._subscription.drop(gone)
-        owners = {part.name: part.domain for part in parts}
+        owners = {resource.name: resource.domain for resource in resources}
         owners |= {document.file: domain for domain, document in overlays.items()}
         problems: dict[str, tuple[Problem, ...]] = {}
         for problem in taken.problems:
             domain = owners.get(problem.file, "")
             problems[domain] = (*problems.get(domain, ()), problem)
-        for part in parts:
-            if not (refused or part.domain in taken.accepted or part.domain in problems):
-                problems[part.domain] = (
-                    Problem(part.name, 0, "domain", "occurs twice, or behind other fields"),
+        for resource in resources:
+            if not (refused or resource.domain in taken.accepted or resource.domain in problems):
+                problems[resource.domain] = (
+                    Problem(resource.name, 0, "domain", "occurs twice, or behind other fields"),
                 )
         changed = self._subscription.take(groups, taken.accepted, problems) or bool(gone)
         if changed or not (self.standing.generation or taken.problems):

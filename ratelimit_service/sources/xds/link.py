@@ -36,7 +36,7 @@ class Unreachable(Exception):
     """The connection failed. The message is one line with the reason."""
 
 
-class CallEnded(Exception):
+class DiscoveryEnded(Exception):
     """The call has ended."""
 
     def __init__(self, end: End) -> None:
@@ -44,7 +44,7 @@ class CallEnded(Exception):
         self.end = end
 
 
-class Call(Protocol):
+class DiscoveryCall(Protocol):
     """An open call."""
 
     def send(self, message: bytes) -> None:
@@ -52,7 +52,7 @@ class Call(Protocol):
         ...
 
     async def receive(self) -> Spool:
-        """Wait for a response. Raises CallEnded."""
+        """Wait for a response. Raises DiscoveryEnded."""
         ...
 
     def close(self) -> None:
@@ -86,11 +86,11 @@ class Link(asyncio.Protocol):
     async def receive(self) -> Spool:
         """Return the newest message, or wait for one. Older ones are dropped: each is a complete set.
 
-        Raises CallEnded.
+        Raises DiscoveryEnded.
         """
         while not self._call.messages:
             if self._call.end is not None:
-                raise CallEnded(self._call.end)
+                raise DiscoveryEnded(self._call.end)
             self._news.clear()
             await self._news.wait()
         message = self._call.messages.pop()
@@ -98,13 +98,13 @@ class Link(asyncio.Protocol):
         return message
 
     async def opened(self) -> None:
-        """Wait for the first frame of the peer. Raises CallEnded.
+        """Wait for the first frame of the peer. Raises DiscoveryEnded.
 
         With TLS 1.3, a server rejects a client certificate only after the handshake of the client.
         """
         while not self._call.answered:
             if self._call.end is not None:
-                raise CallEnded(self._call.end)
+                raise DiscoveryEnded(self._call.end)
             self._news.clear()
             await self._news.wait()
 
@@ -199,14 +199,14 @@ async def connect(server: Server, largest: int, keepalive: float) -> Link:
             return await _connect(server, tls, largest, keepalive)
     except TimeoutError:
         raise Unreachable(f"no connection within {_CONNECTS_WITHIN:g} s") from None
-    except CallEnded as error:
+    except DiscoveryEnded as error:
         raise Unreachable(error.end.why) from None
     except (OSError, ssl.SSLError, UnicodeError, ValueError) as error:
         raise Unreachable(reason(error)) from None
 
 
 async def _connect(server: Server, tls: ssl.SSLContext | None, largest: int, keepalive: float) -> Link:
-    """Connect to the first address of the host that answers. Raises OSError, CallEnded."""
+    """Connect to the first address of the host that answers. Raises OSError, DiscoveryEnded."""
     if server.path:
         return await _at(server, server.path, tls, largest, keepalive)
     found = await asyncio.get_running_loop().getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
@@ -216,7 +216,7 @@ async def _connect(server: Server, tls: ssl.SSLContext | None, largest: int, kee
             # Without this timeout, an address that does not answer takes two minutes.
             async with asyncio.timeout(_CONNECTS_WITHIN / len(addresses)):
                 return await _at(server, address, tls, largest, keepalive)
-        except (OSError, CallEnded):
+        except (OSError, DiscoveryEnded):
             if number == len(addresses):
                 raise
     raise OSError("the host has no address")

@@ -18,7 +18,7 @@ from .spool import read_at
 from .translate import document
 
 
-class Part(NamedTuple):
+class StoredResource(NamedTuple):
     """A resource within an open file. Problems call it `name`. `wrong` is Resource.wrong."""
 
     name: str
@@ -29,18 +29,20 @@ class Part(NamedTuple):
     wrong: str
 
 
-def parts_of(server: str, groups: Sequence[Group]) -> list[Part]:
+def stored_resources(server: str, groups: Sequence[Group]) -> list[StoredResource]:
     """Return the resources of these groups, each with a unique name."""
     used: Counter[str] = Counter()
-    parts = []
+    resources = []
     for group in groups:
         for each in group.resources:
             name = named(server, each.name)
             used[name] += 1
             if used[name] > 1:
                 name = f"{name} ({used[name]})"
-            parts.append(Part(name, group.domain, each.spool.fd, each.start, each.length, each.wrong))
-    return parts
+            resources.append(
+                StoredResource(name, group.domain, each.spool.fd, each.start, each.length, each.wrong)
+            )
+    return resources
 
 
 def named(server: str, resource: str) -> str:
@@ -48,34 +50,34 @@ def named(server: str, resource: str) -> str:
     return f"xds {server}: {resource}"
 
 
-def reading(parts: Sequence[Part], overlays: Overlays) -> partial[Contents]:
+def reading(resources: Sequence[StoredResource], overlays: Overlays) -> partial[Contents]:
     """Return the function that loading/ calls in its process. It can be pickled."""
-    domains = {part.domain for part in parts}
-    return partial(read, tuple(parts), {name: each for name, each in overlays.items() if name in domains})
+    domains = {resource.domain for resource in resources}
+    return partial(read, tuple(resources), {name: each for name, each in overlays.items() if name in domains})
 
 
-def read(parts: Sequence[Part], overlays: Overlays) -> Contents:
+def read(resources: Sequence[StoredResource], overlays: Overlays) -> Contents:
     """Parse all resources, and apply the overlays to them."""
     documents: list[Document] = []
     problems: list[Problem] = []
     unused: dict[str, Counter[Problem]] = {domain: Counter() for domain in overlays}
-    resources = Counter(part.domain for part in parts)
-    for part in parts:
-        if part.wrong:
-            problems.append(Problem(part.name, 0, "", part.wrong))
+    of_domain = Counter(resource.domain for resource in resources)
+    for resource in resources:
+        if resource.wrong:
+            problems.append(Problem(resource.name, 0, "", resource.wrong))
             continue
-        found, wrong = document(part.name, read_at(part.fd, part.start, part.length))
+        found, wrong = document(resource.name, read_at(resource.fd, resource.start, resource.length))
         problems += wrong
         if found is None:
             continue
-        if part.domain in overlays:
-            unused[part.domain].update(lay_over(found, overlays[part.domain]))
+        if resource.domain in overlays:
+            unused[resource.domain].update(lay_over(found, overlays[resource.domain]))
         documents.append(found)
     # An overlay applies to all resources of a domain. A descriptor is unused if none of them has it.
     warnings = [
         problem
         for domain, problems_of in unused.items()
         for problem, times in problems_of.items()
-        if times == resources[domain]
+        if times == of_domain[domain]
     ]
     return Contents(documents, problems, warnings)

@@ -2,7 +2,7 @@
 """HTTP/2 and the framing of gRPC, on nghttp2: no socket, no clock, no decision.
 
     input  ──Session.feed──▶ nghttp2 ──▶ Turn.take_calls: the complete calls of all connections
-    output ◀─Session.drain── nghttp2 ◀── Call.write, Call.fail ◀── Turn.take_answered ◀── Call.reply
+    output ◀─Session.drain── nghttp2 ◀── NativeCall.write/fail ◀── Turn.take_answered ◀── NativeCall.reply
 
 A server has one Turn with its Budget, and a Session for each connection.
 
@@ -43,7 +43,7 @@ Memory rules:
 4. What nghttp2 passes to a callback is valid within it: it is compared or copied there.
 5. Names and values of headers are string literals, which nghttp2 need not copy, or nghttp2_submit_* copies
    them.
-6. The garbage collector does not clear a Session or a Call (no_gc_clear), so their attributes exist as long
+6. The garbage collector does not clear a Session or a NativeCall (no_gc_clear), so their attributes exist as long
    as they do. `abandon` breaks the only cycle that they are part of. A Turn may be cleared before them, so
    their destructors use the Budget, which refers to nothing.
 """
@@ -93,7 +93,7 @@ cdef enum:
 
 cdef enum:  # bytes of malloc, measured and rounded up
     STREAM_COST = 512  # in nghttp2 and here
-    CALL_COST = 1024  # a Call, its Request and its Plan
+    CALL_COST = 1024  # a NativeCall, its Request and its Plan
     TRACE_COST = 1024  # the trace context of a call
     BODY_COST = 16  # for each of the first bytes of a body, with its share of the decoded descriptors
     DENSE_BYTES = 16384  # these first bytes: all allowed descriptors fit into them (REQUEST_MAX_ENTRIES)
@@ -395,7 +395,7 @@ cdef class Turn:
 @cython.final
 @cython.freelist(256)
 @cython.no_gc_clear
-cdef class Call:
+cdef class NativeCall:
     """A complete call. It is a service.Call as soon as `request` is set."""
 
     cdef readonly Session session
@@ -458,7 +458,7 @@ cdef class Session:
     `paths` are those of the methods, and `owner` stands for the session in the Turn. A message may have
     `max_message` bytes, and the requests and replies of the connection together `max_held`. `now` is the clock of
     `check`, in milliseconds. The methods from the index `many` on take a stream of messages of at most MOST_MESSAGE
-    bytes: each message is a Call, and so is their end. With `traced`, calls have the trace context of their headers.
+    bytes: each message is a NativeCall, and so is their end. With `traced`, calls have the trace context of their headers.
     """
 
     cdef nghttp2_session *_h2
@@ -930,7 +930,7 @@ cdef class Session:
         else:
             there.last.after = stream
         there.last = stream
-        if state != IN_HAND:  # there the Call counts its bytes
+        if state != IN_HAND:  # there the NativeCall counts its bytes
             self._wait_for(STREAM_COST + stream.room + stream.incoming_room)
 
     cdef void _leave(self, Stream *stream) noexcept:
@@ -1161,7 +1161,7 @@ cdef class Session:
         if (budget.in_hand and budget.in_hand + cost > budget.most_in_hand) or \
                 (self._in_hand and self._in_hand + cost > min(self._max_held, budget.most_in_hand - budget.in_hand)):
             return False
-        call = <Call> Call.__new__(Call)
+        call = <NativeCall> NativeCall.__new__(NativeCall)
         call.session = self
         if self._traces is not None and (trace := self._take_trace(stream.number)) is not None:
             call.trace = trace

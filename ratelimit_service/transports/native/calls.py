@@ -16,7 +16,7 @@ from ...runtime.exceptions import report
 from ..codec import Codec
 from ..contract import TOO_MANY_CALLS
 from ..grpc_method import METHOD, status_of
-from ._http2 import Budget, Call, Turn
+from ._http2 import Budget, NativeCall, Turn
 from .queues import Queue
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Calls:
         service: RateLimitService,
         options: GrpcOptions,
         on_answered: OnAnswered,
-        take_other: Callable[[Call], None],
+        take_other: Callable[[NativeCall], None],
         relieve: Callable[[], None],
     ) -> None:
         self.in_hand = 0
@@ -107,10 +107,10 @@ class Calls:
         finally:
             turn.end(bool(self._waiting or self._left))
 
-    def _after_short(self, calls: list[Call]) -> list[Call]:
+    def _after_short(self, calls: list[NativeCall]) -> list[NativeCall]:
         """Answer the short calls of a turn that is too long; return the others."""
-        short: list[Call] = []
-        long: list[Call] = []
+        short: list[NativeCall] = []
+        long: list[NativeCall] = []
         for call in calls:
             (short if len(call.body) <= _SHORT else long).append(call)
         if short and long:
@@ -179,7 +179,7 @@ class Calls:
         self._began = perf_counter()
         asyncio.get_running_loop().call_soon(self.process)
 
-    def _submit(self, calls: Sequence[Call]) -> None:
+    def _submit(self, calls: Sequence[NativeCall]) -> None:
         started, decode = self._began, self._codec.decode
         if self._checks_certificates:
             calls = self._permitted(calls)
@@ -201,7 +201,7 @@ class Calls:
             self.in_hand += len(ready)
             self._service.submit(ready)
 
-    def _permitted(self, calls: Sequence[Call]) -> Sequence[Call]:
+    def _permitted(self, calls: Sequence[NativeCall]) -> Sequence[NativeCall]:
         """Refuse the calls of clients whose certificate has the wrong name, and return the others."""
         permitted = []
         for call in calls:
@@ -212,7 +212,7 @@ class Calls:
                 permitted.append(call)
         return permitted
 
-    def _admitted(self, calls: Sequence[Call]) -> Sequence[Call]:
+    def _admitted(self, calls: Sequence[NativeCall]) -> Sequence[NativeCall]:
         """Refuse the calls that are too many, and return the others.
 
         A connection may have as many calls in flight as all others may still add. So the connections with
@@ -221,7 +221,7 @@ class Calls:
         mine = Counter([call.session for call in calls])
         for session in mine:
             mine[session] = session.calls - mine[session]
-        admitted: list[Call] = []
+        admitted: list[NativeCall] = []
         for call in calls:
             room = self._most - self.in_hand - len(admitted)
             if room > 0 and mine[call.session] <= room:
@@ -231,12 +231,12 @@ class Calls:
                 self._refuse(call, Overloaded(TOO_MANY_CALLS))
         return admitted
 
-    def _refuse(self, call: Call, error: RateLimitServiceError) -> None:
+    def _refuse(self, call: NativeCall, error: RateLimitServiceError) -> None:
         self._on_answered(METHOD, perf_counter() - self._began)
         _fail(call, error)
         self._service.refused_early(call.trace, error)
 
-    def _answer(self, calls: Sequence[Call]) -> None:
+    def _answer(self, calls: Sequence[NativeCall]) -> None:
         """Write the answers to calls.
 
         An answer to a caller that has disconnected is dropped; its hits are counted.
@@ -263,6 +263,6 @@ class Calls:
         self._on_answered(METHOD, seconds, alike)
 
 
-def _fail(call: Call, error: RateLimitServiceError) -> None:
+def _fail(call: NativeCall, error: RateLimitServiceError) -> None:
     status = status_of(error)
     call.fail(status.number, status.message)

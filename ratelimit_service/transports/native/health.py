@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from ...runtime.health import SERVICE_NAME, Health
-from ._http2 import Call, Session
+from ._http2 import NativeCall, Session
 from .methods import CHECK
 
 _NOT_FOUND = 5
@@ -40,7 +40,7 @@ class HealthService:
         self._statuses = {"": _STATUS.SERVING}
         health.listen(self._on_health)
 
-    def handle(self, call: Call) -> None:
+    def handle(self, call: NativeCall) -> None:
         """Answer a Check, or begin a Watch."""
         try:
             name = health_pb2.HealthCheckRequest.FromString(call.body).service

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...core.errors import InvalidRequest
 from ..grpc_method import status_of
-from ._http2 import Call, Session
+from ._http2 import NativeCall, Session
 
 _OK, _RESOURCE_EXHAUSTED = 0, 8
 _MOST_STREAMS = 100
@@ -18,7 +18,7 @@ class ReflectionService:
         self._streams: dict[Session, set[int]] = {}
         self._ended = False
 
-    def handle(self, call: Call) -> None:
+    def handle(self, call: NativeCall) -> None:
         """Answer a question, or end the stream after the last one."""
         session, number = call.session, call.number
         if session.owner is None:  # the connection is closed
@@ -57,7 +57,7 @@ class ReflectionService:
                 session.end(number)
             streams.clear()
 
-    def _end(self, call: Call, status: int, message: bytes) -> None:
+    def _end(self, call: NativeCall, status: int, message: bytes) -> None:
         """End the stream of a call, after the answers to earlier questions."""
         self._streams[call.session].discard(call.number)
         call.session.end(call.number, status)

@@ -17,7 +17,7 @@ from ...core.errors import StartError
 from ...listening.addresses import PLAINTEXT, Address, SocketPath, why
 from ...runtime.health import Health
 from ..contract import OnAnswered, ignore_answered
-from ._http2 import Call, library_version
+from ._http2 import NativeCall, library_version
 from .accepting import Accepting
 from .calls import Calls
 from .connection import Connection
@@ -144,7 +144,7 @@ class NativeServer:
             self._health.forget(connection.session)
             self._reflection.forget(connection.session)
 
-    def _take_other(self, call: Call) -> None:
+    def _take_other(self, call: NativeCall) -> None:
         (self._health if call.method < REFLECT else self._reflection).handle(call)
 
     def _listen(self) -> socket.socket:

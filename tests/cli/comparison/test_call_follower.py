@@ -17,8 +17,8 @@ from ratelimit_service.cli.comparison import call_follower
 from ratelimit_service.cli.comparison.answers import Answer
 from ratelimit_service.cli.comparison.call_follower import (
     Budget,
+    CallAborted,
     CallAnswered,
-    CallEnded,
     CallFollower,
     CallStarted,
     Event,
@@ -203,11 +203,11 @@ def test_only_calls_that_may_be_counted_are_passed_on() -> None:
     ended = [*talk.events[5:], *talk.following.from_theirs(theirs), *talk.following.lost("gone")]
     why = "theirs has broken the call off"
     assert [
-        CallEnded(cancelled, "the caller went before an answer"),
-        CallEnded(refused, why, counted=False),
-        CallEnded(broken, why),
-        CallEnded(left, why, counted=False),
-        CallEnded(unknown, "gone"),
+        CallAborted(cancelled, "the caller went before an answer"),
+        CallAborted(refused, why, counted=False),
+        CallAborted(broken, why),
+        CallAborted(left, why, counted=False),
+        CallAborted(unknown, "gone"),
     ] == ended
 
 

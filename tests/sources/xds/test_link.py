@@ -14,7 +14,7 @@ from h2.errors import ErrorCodes
 
 from ratelimit_service.proto.xds_pb2 import DiscoveryRequest, DiscoveryResponse
 from ratelimit_service.sources.xds import link as link_module
-from ratelimit_service.sources.xds.link import CallEnded, Link, Unreachable, connect
+from ratelimit_service.sources.xds.link import DiscoveryEnded, Link, Unreachable, connect
 from ratelimit_service.sources.xds.response import TYPE_URL
 from ratelimit_service.sources.xds.server import Server
 from testing.control_plane import ControlPlane, Peer, resource
@@ -45,7 +45,7 @@ async def peer_of(plane: ControlPlane) -> Peer:
 
 async def ended(link: Link) -> tuple[str, str]:
     """Return the end of the call."""
-    with pytest.raises(CallEnded) as error:
+    with pytest.raises(DiscoveryEnded) as error:
         await asyncio.wait_for(link.receive(), PATIENCE)
     return error.value.end
 

@@ -8,7 +8,7 @@ from ratelimit_service.core.answers.signals import METADATA
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.loading.task import Task
 from ratelimit_service.sources.xds.overlays import Overlays, by_domain
-from ratelimit_service.sources.xds.reading import parts_of, reading
+from ratelimit_service.sources.xds.reading import reading, stored_resources
 from ratelimit_service.sources.yaml_text import read
 from testing.control_plane import limit, resource
 from tests.sources.xds.rule_sets import received
@@ -38,7 +38,9 @@ def overlays(text: str) -> Overlays:
 def laid(text: str, *, merge_domains: bool = False, sent: tuple[object, ...] = (SENT,)) -> Task:
     groups = list(received(*sent).groups.values())  # type: ignore[arg-type]
     KEPT.append(groups)
-    return Task(reading(parts_of("cp", groups), overlays(text)), apart=True, merge_domains=merge_domains)
+    return Task(
+        reading(stored_resources("cp", groups), overlays(text)), apart=True, merge_domains=merge_domains
+    )
 
 
 KEPT: list[object] = []

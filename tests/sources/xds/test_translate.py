@@ -11,7 +11,7 @@ from ratelimit_service.core.model import DomainRules
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.loading.task import Task
 from ratelimit_service.proto.xds_pb2 import RateLimitConfig
-from ratelimit_service.sources.xds.reading import parts_of, reading
+from ratelimit_service.sources.xds.reading import reading, stored_resources
 from ratelimit_service.sources.yaml_text import read
 from testing.control_plane import limit, resource
 from tests.sources.xds.rule_sets import received
@@ -20,7 +20,7 @@ from tests.sources.xds.rule_sets import received
 def rules(config: RateLimitConfig) -> tuple[DomainRules | None, list[str], list[str]]:
     """Return the domain of a resource, its problems and its warnings."""
     groups = list(received(config).groups.values())
-    loaded = Task(reading(parts_of("cp", groups), {}), apart=True).rules()
+    loaded = Task(reading(stored_resources("cp", groups), {}), apart=True).rules()
     (domain,) = loaded.domains or (None,)
     return domain, list(map(str, loaded.problems)), list(map(str, loaded.warnings))
 
@@ -224,7 +224,7 @@ def test_two_resources_of_one_domain_are_rejected_or_merged() -> None:
             resource("d", limit("a", 1), name="1"), resource("d", limit("b", 2), name="2")
         ).groups.values()
     )
-    read_both = reading(parts_of("cp", groups), {})
+    read_both = reading(stored_resources("cp", groups), {})
     apart = Task(read_both, apart=True).rules()
     assert [
         "xds cp: 1: domain: 'd' also has rules in xds cp: 2: merge them, or set MERGE_DOMAIN_CONFIG=true",
@@ -238,7 +238,7 @@ def test_limits_of_budget_domains_are_budgets() -> None:
     """So the limits of a gateway that only knows requests can count tokens."""
     groups = list(received(resource("d", limit("a", 1)), resource("e", limit("a", 1))).groups.values())
     loaded = Task(
-        reading(parts_of("cp", groups), {}), budget_domains=frozenset({"d", "not-there"}), apart=True
+        reading(stored_resources("cp", groups), {}), budget_domains=frozenset({"d", "not-there"}), apart=True
     ).rules()
     budgets = {
         domain.name: each.rule.budget for domain in loaded.domains for each in domain.descriptors if each.rule

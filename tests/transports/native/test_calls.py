@@ -38,7 +38,7 @@ def bodies_of(limiter: Limiter, monkeypatch: pytest.MonkeyPatch) -> list[list[by
     submit = limiter.service.submit
 
     def noted(calls: Sequence[Call]) -> None:
-        batches.append([call.body for call in calls if isinstance(call, _http2.Call)])
+        batches.append([call.body for call in calls if isinstance(call, _http2.NativeCall)])
         submit(calls)
 
     monkeypatch.setattr(limiter.service, "submit", noted)
