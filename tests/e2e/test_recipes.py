@@ -5,9 +5,8 @@ agentgateway calls.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,7 +73,7 @@ def recipes() -> Iterator[Recipe]:
     """The sections that have rules."""
     for section in re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]:
         blocks = dict(re.findall(r"^```yaml (\S+)\n(.*?)^```$", section, re.MULTILINE | re.DOTALL))
-        if blocks:
+        if "rules" in blocks:
             rows = re.findall(r"^\| `.*\|$", section, re.MULTILINE)
             yield Recipe(section.splitlines()[0], blocks, tuple(map(_step, rows)))
 
@@ -91,9 +90,9 @@ def llm() -> Iterator[MockLlm]:
 
 
 @contextmanager
-def envoy(directory: Path, service: ClockedService, llm: MockLlm, routed: Object) -> Iterator[httpx.Client]:
+def envoy(directory: Path, address: str, llm: MockLlm, routed: Object) -> Iterator[httpx.Client]:
     """The Envoy of the tests, with one route and this configuration of the filter."""
-    text = TEMPLATE.read_text().replace("$ratelimit_port", str(port_of(service.address)))
+    text = TEMPLATE.read_text().replace("$ratelimit_port", str(port_of(address)))
     text = text.replace("$llm_port", str(llm.port)).replace("$retry_after", "false")
     configuration: Any = yaml.safe_load(re.sub(r"\$\{(\w+)\}", r"$\1", text))
     (listener,) = configuration["static_resources"]["listeners"]
@@ -116,28 +115,28 @@ Answers = list[tuple[int, str | None]]
 """The status of each answer, and the state that it signals."""
 
 
-def play(client: httpx.Client, service: ClockedService, recipe: Recipe) -> Answers:
+Answered = Callable[[], float]
+"""Returns the number of calls that a service has answered."""
+
+
+def play(client: httpx.Client, answered: Answered, recipe: Recipe) -> Answers:
     """Return the answers to the requests of the table."""
-    answers = [ask(client, service, step.headers, step.prompt, step.completion) for step in recipe.steps]
+    answers = [ask(client, answered, step.headers, step.prompt, step.completion) for step in recipe.steps]
     return [(answer.status_code, answer.headers.get(STATE)) for answer in answers]
 
 
 def ask(
-    client: httpx.Client, service: ClockedService, headers: dict[str, str], prompt: int, completion: int
+    client: httpx.Client, answered: Answered, headers: dict[str, str], prompt: int, completion: int
 ) -> httpx.Response:
     """Return the answer to a request, once it is charged."""
-    before = service.answered
+    before = answered()
     cost = {"x-mock-tokens": str(prompt + completion), "x-mock-prompt-tokens": str(prompt)}
     body = {"model": "gpt-x", "messages": [{"role": "user", "content": "Hello?"}]}
     answer = client.post("/v1/chat/completions", headers={**headers, **cost}, json=body)
     # If there was a check, the charge follows the answer. If no descriptor can be made, there is neither.
-    if answer.status_code == 200 and service.answered > before:
-        wait_for("the charge", partial(_reached, service, before + 2))
+    if answer.status_code == 200 and answered() > before:
+        wait_for("the charge", lambda: answered() >= before + 2)
     return answer
-
-
-def _reached(service: ClockedService, answered: int) -> bool:
-    return service.answered >= answered
 
 
 def through_envoy(recipe: Recipe, rules: str, routed: Object, llm: MockLlm, directory: Path) -> Answers:
@@ -146,9 +145,9 @@ def through_envoy(recipe: Recipe, rules: str, routed: Object, llm: MockLlm, dire
     """
     with (
         ClockedService(rules, now=NOON) as service,
-        envoy(directory, service, llm, routed) as client,
+        envoy(directory, service.address, llm, routed) as client,
     ):
-        return play(client, service, recipe)
+        return play(client, lambda: service.answered, recipe)
 
 
 def rules_of(resource: Any, budgets: frozenset[str]) -> Object:
@@ -184,7 +183,10 @@ def test_each_recipe_works_with_envoy_gateway(recipe: Recipe, llm: MockLlm, tmp_
     translated = translate(policy, listener=GATEWAY, route=ROUTE)
     (resource,) = translated.resources
     budgets = frozenset(f"rule-{number}" for number, rule in enumerate(rules) if "cost" in rule)
-    text = yaml.safe_dump(rules_of(resource, budgets))
+    # An overlay adds the keys of the domain that the protocol lacks.
+    own = yaml.safe_load(recipe.blocks["rules"])
+    overlay = {key: own[key] for key in ("signal", "low_at") if key in own}
+    text = yaml.safe_dump(rules_of(resource, budgets) | overlay)
     routed = translated.per_filter[FILTER]
     answered = through_envoy(recipe, text, routed, llm, tmp_path)
     assert [step.answer for step in recipe.steps] == answered
@@ -225,10 +227,10 @@ def test_an_agent_that_slows_down_is_never_refused(llm: MockLlm, tmp_path: Path)
     statuses: list[int] = []
     with (
         ClockedService(recipe.blocks["rules"], now=NOON) as service,
-        envoy(tmp_path, service, llm, routed) as client,
+        envoy(tmp_path, service.address, llm, routed) as client,
     ):
         while service.now < midnight and len(statuses) < 50:
-            answer = ask(client, service, {"x-team-id": "dba"}, 0, cost)
+            answer = ask(client, lambda: service.answered, {"x-team-id": "dba"}, 0, cost)
             statuses.append(answer.status_code)
             service.now += agent["pause"](answer.headers, cost)
     assert {200} == set(statuses)
