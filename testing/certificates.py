@@ -16,8 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-PATIENCE = 60.0
-"""Seconds to wait for a handshake."""
+from .waiting import PATIENCE
 
 
 class Pair(NamedTuple):

@@ -14,7 +14,7 @@ from ratelimit_service.api.tokens import Role
 from ratelimit_service.core.amendments.model import Amendment, Put, override
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import NotReady, Problem, StoreError
-from testing.waiting import PATIENCE
+from testing.waiting import PATIENCE, until
 
 from .served_api import ADMIN, ServedApi, bearer
 
@@ -200,8 +200,7 @@ async def test_each_role_has_its_own_bound_on_requests_in_flight(
     monkeypatch.setattr(api.operations, "audit", slow)
     monkeypatch.setattr(handler, "MOST_IN_FLIGHT", 2)
     waiting = [asyncio.create_task(api.get("/audit")) for _ in range(2)]
-    while sum(api.handler._in_flight.values()) < 2:
-        await asyncio.sleep(0)
+    await until(lambda: sum(api.handler._in_flight.values()) >= 2)
     assert "urn:ratelimit-service:problem:busy" == (await api.get("/status", 503))["type"]
     await api.change("/override", amount=7)
     release.set()

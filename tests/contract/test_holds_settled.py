@@ -28,7 +28,7 @@ from ratelimit_service.stores.redis.server import RedisStore
 from testing.redis_clients import connect
 from testing.redis_fleets import RedisCluster, RedisSentinels
 from testing.redis_servers import RedisServer
-from testing.waiting import wait_for
+from testing.waiting import PATIENCE, until, wait_for
 
 from .conftest import NOW
 
@@ -38,7 +38,6 @@ descriptors:
   - {key: team, rate_limit: {unit: day, tokens_per_unit: 1000}, hold: 60}
 """
 BUCKET = "{d|team=a}"
-PATIENCE = 60
 
 
 class _Lossy:
@@ -112,9 +111,7 @@ class Gateway:
 
     async def settled(self) -> None:
         """Wait until the journal is empty."""
-        async with asyncio.timeout(PATIENCE):
-            while self.store.journal.hits or self.store._recovering is not None:
-                await asyncio.sleep(0.005)
+        await until(lambda: not self.store.journal.hits and self.store._recovering is None)
 
     async def used(self) -> int:
         """Return the count of the counter."""

@@ -24,7 +24,7 @@ from ratelimit_service.runtime.tasks import Background
 from ratelimit_service.stores import events as stored
 from ratelimit_service.stores.amendments import MemoryAmendments
 from ratelimit_service.stores.events import MemoryEvents
-from testing.waiting import PATIENCE
+from testing.waiting import until
 
 from .receiver import Webhook
 
@@ -165,13 +165,7 @@ class Running:
     async def start(self) -> None:
         self.events.keep(self.background)
         self.events.lead(self.background)
-        await self.until(lambda: all(name in self.store._next for name in self.events.deliveries))
-
-    async def until(self, reached: object) -> None:
-        assert callable(reached)
-        async with asyncio.timeout(PATIENCE):
-            while not reached():
-                await asyncio.sleep(0.005)
+        await until(lambda: all(name in self.store._next for name in self.events.deliveries))
 
     def refuse(self, team: str, notify: tuple[str, ...] | None = None) -> None:
         """Emit the event of a first refusal."""
@@ -196,20 +190,20 @@ async def test_receivers_are_added_and_removed_while_the_service_runs(file: File
         running = Running(file)
         await running.start()
         running.refuse("a")
-        await running.until(lambda: len(first.got) == 1)
+        await until(lambda: len(first.got) == 1)
         file.write(entry("second", second.url))
-        await running.until(lambda: "second" in running.events.deliveries)
+        await until(lambda: "second" in running.events.deliveries)
         running.refuse("b")
-        await running.until(lambda: len(second.got) == 1)
+        await until(lambda: len(second.got) == 1)
         file.write(entry("first", first.url), entry("second", second.url))
-        await running.until(lambda: "first" in running.events.deliveries)
+        await until(lambda: "first" in running.events.deliveries)
         running.refuse("c")
-        await running.until(lambda: len(second.got) == 2 and first.events[-1]["subject"] == "d|team=c")
+        await until(lambda: len(second.got) == 2 and first.events[-1]["subject"] == "d|team=c")
 
         def delivered() -> dict[str, int]:
             return {name: count for name, outcome, count in running.events.counts() if outcome == "delivered"}
 
-        await running.until(lambda: delivered() == {"first": len(first.got), "second": 2})
+        await until(lambda: delivered() == {"first": len(first.got), "second": 2})
         await running.background.stop()
         assert ["d|team=b", "d|team=c"] == [each["subject"] for each in second.events]
 
@@ -221,9 +215,9 @@ async def test_an_address_that_changes_is_used_for_the_next_delivery(file: File)
         running = Running(file)
         await running.start()
         running.refuse("a")
-        await running.until(lambda: broken.got)
+        await until(lambda: broken.got)
         file.write(entry("ops", fixed.url))
-        await running.until(lambda: fixed.got)
+        await until(lambda: fixed.got)
         await running.background.stop()
         assert [broken.events[0]["id"]] == [each["id"] for each in fixed.events]
 
@@ -236,7 +230,7 @@ async def test_a_rule_chooses_its_receivers(file: File) -> None:
         await running.start()
         for team, notify in (("a", ("finance",)), ("b", ()), ("c", ("chat", "finance")), ("d", None)):
             running.refuse(team, notify)
-        await running.until(lambda: len(finance.got) == 3 and len(chat.got) == 2)
+        await until(lambda: len(finance.got) == 3 and len(chat.got) == 2)
         await running.background.stop()
         assert ["a", "c", "d"] == [each["subject"][-1] for each in finance.events]
         assert ["c", "d"] == [each["subject"][-1] for each in chat.events]
@@ -258,7 +252,7 @@ async def test_the_rule_of_an_amendment_chooses_its_receivers_too(file: File) ->
             await emitter.audited([])
             await emitter.audited([line])
         emitter.store_is(False)
-        await running.until(lambda: len(finance.got) == 4 and len(chat.got) == 2)
+        await until(lambda: len(finance.got) == 4 and len(chat.got) == 2)
         await running.background.stop()
         assert ["team=a", "team=*", "user=a", "store"] == [each["subject"] for each in finance.events]
         assert ["user=a", "store"] == [each["subject"] for each in chat.events]
@@ -279,9 +273,9 @@ async def test_a_name_without_a_receiver_is_reported(file: File) -> None:
         await asyncio.sleep(0.05)
         assert [] == [log for log in logs if "receivers" in log]
         running.tree = rules("finance", "finanse")
-        await running.until(lambda: logs)
+        await until(lambda: logs)
         file.write(entry("chat", "http://a.example"))
-        await running.until(lambda: ["finance", "finanse"] in [log.get("receivers") for log in logs])
+        await until(lambda: ["finance", "finanse"] in [log.get("receivers") for log in logs])
         await running.background.stop()
     said = [log for log in logs if log["event"] == "a rule notifies receivers that do not exist"]
     assert [["finanse"], ["finance", "finanse"]] == [log["receivers"] for log in said]
@@ -303,13 +297,13 @@ async def test_events_that_the_store_drops_are_counted_and_logged_once_a_minute(
         running = Running(file)
         await running.store.open("removed")
         running.events.keep(running.background)
-        await running.until(lambda: all(name in running.store._next for name in running.events.deliveries))
+        await until(lambda: all(name in running.store._next for name in running.events.deliveries))
 
         async def refuse(count: int, notify: tuple[str, ...] | None = None) -> None:
             before = running.store._last
             for number in range(count):
                 running.refuse(f"{before + number}", notify)
-            await running.until(lambda: running.store._last == before + count)
+            await until(lambda: running.store._last == before + count)
 
         def overflowed() -> dict[str, int]:
             return {
@@ -317,13 +311,13 @@ async def test_events_that_the_store_drops_are_counted_and_logged_once_a_minute(
             }
 
         await refuse(5)
-        await running.until(lambda: overflowed() == {"all": 3, "chat": 3, "stores": 0})
+        await until(lambda: overflowed() == {"all": 3, "chat": 3, "stores": 0})
         await refuse(2, ("all",))
         await refuse(2)
-        await running.until(lambda: overflowed() == {"all": 7, "chat": 5, "stores": 0})
+        await until(lambda: overflowed() == {"all": 7, "chat": 5, "stores": 0})
         running.now += 60
         await refuse(1)
-        await running.until(lambda: overflowed() == {"all": 8, "chat": 6, "stores": 0})
+        await until(lambda: overflowed() == {"all": 8, "chat": 6, "stores": 0})
         await running.background.stop()
     assert [("all", 1), ("chat", 1), ("all", 7), ("chat", 5)] == [
         (log["receiver"], log["events"]) for log in logs if "too many wait for their receiver" in log["event"]

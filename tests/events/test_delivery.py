@@ -19,7 +19,7 @@ from ratelimit_service.events.delivery import Delivery
 from ratelimit_service.events.model import THRESHOLD, Event
 from ratelimit_service.events.receivers import Receiver, secret_of
 from ratelimit_service.stores.events import MemoryEvents
-from testing.waiting import PATIENCE
+from testing.waiting import until
 
 from .receiver import Webhook
 
@@ -61,13 +61,6 @@ async def delivering(receiver: Receiver, store: MemoryEvents, clock: Clock) -> A
             await task
 
 
-async def until(what: str, reached: object) -> None:
-    assert callable(reached)
-    async with asyncio.timeout(PATIENCE):
-        while not reached():
-            await asyncio.sleep(0.005)
-
-
 async def emit(store: MemoryEvents, *events: Event) -> None:
     for each in events:
         await store.emit(each.id, each.text, each.kept)
@@ -81,7 +74,7 @@ async def test_a_cloud_event_arrives_signed(tmp_path: Path) -> None:
         receiver = Receiver("ops", webhook.url, secret_file=str(tmp_path / "secret"))
         async with delivering(receiver, store, clock) as made:
             await emit(store, event())
-            await until("the delivery", lambda: made.delivered)
+            await until(lambda: made.delivered)
     (got,) = webhook.got
     assert {"specversion": "1.0", "id": "id-1", "type": THRESHOLD} == {
         name: got.event[name] for name in ("specversion", "id", "type")
@@ -98,7 +91,7 @@ async def test_a_failed_delivery_is_repeated_with_the_same_id_before_the_next_on
     with Webhook(lambda number: 503 if number < 4 else 200) as webhook:
         async with delivering(Receiver("ops", webhook.url), store, clock) as made:
             await emit(store, event(1), event(2))
-            await until("both deliveries", lambda: made.delivered == 2)
+            await until(lambda: made.delivered == 2)
         assert ["id-1"] * 4 + ["id-2"] == [each["id"] for each in webhook.events]
         assert (3, 0) == (made.failures, made.dropped)
         assert [2.0, 4.0] == [pause for pause in clock.pauses if pause > module._FIRST_PAUSE]
@@ -111,7 +104,7 @@ async def test_an_event_that_a_receiver_refuses_permanently_is_dropped(status: i
     with Webhook(lambda number: status) as webhook:
         async with delivering(Receiver("ops", webhook.url), store, clock) as made:
             await emit(store, event())
-            await until("its end", lambda: made.dropped)
+            await until(lambda: made.dropped)
     assert (0, 1) == (made.delivered, made.failures)
 
 
@@ -121,7 +114,7 @@ async def test_a_redirect_is_not_followed() -> None:
     with Webhook(lambda number: 302 if number == 1 else 204) as webhook:
         async with delivering(Receiver("ops", webhook.url), store, clock) as made:
             await emit(store, event())
-            await until("the second attempt", lambda: made.delivered)
+            await until(lambda: made.delivered)
     assert ["id-1", "id-1"] == [each["id"] for each in webhook.events]
     assert 1 == made.failures
 
@@ -132,7 +125,7 @@ async def test_a_receiver_that_hangs_times_out(monkeypatch: pytest.MonkeyPatch) 
     with Webhook(lambda number: None if number == 1 else 200) as webhook:
         async with delivering(Receiver("ops", webhook.url), store, clock) as made:
             await emit(store, event())
-            await until("the second attempt", lambda: made.delivered)
+            await until(lambda: made.delivered)
         assert 1 <= made.failures
 
 
@@ -143,7 +136,7 @@ async def test_an_event_that_cannot_be_delivered_for_a_day_is_dropped(
     store, clock = MemoryEvents(lambda: NOW), Clock()
     async with delivering(Receiver("ops", "http://127.0.0.1:1/"), store, clock) as made:
         await emit(store, event())
-        await until("its end", lambda: made.dropped)
+        await until(lambda: made.dropped)
     assert clock.now - NOW > 100
     assert module._LAST_PAUSE == max(clock.pauses)
 
@@ -160,7 +153,7 @@ async def test_a_receiver_gets_its_chosen_events_in_its_own_format() -> None:
         )
         async with delivering(receiver, store, clock) as made:
             await emit(store, event(1, "other"), event(2))
-            await until("the delivery", lambda: made.delivered)
+            await until(lambda: made.delivered)
             assert 0 == await store.waiting("chat")
     assert [{"text": "llm|team=dba has used 0.8 {no.such}"}] == webhook.events
     assert "application/json" == webhook.got[0].headers["content-type"]
@@ -177,7 +170,7 @@ async def test_an_event_whose_body_cannot_be_made_is_dropped_and_the_next_ones_a
     with Webhook() as webhook, capture_logs() as logs:
         async with delivering(Broken("ops", webhook.url), store, clock) as made:
             await emit(store, event(1), event(2))
-            await until("the second event", lambda: made.delivered)
+            await until(lambda: made.delivered)
     assert (["id-2"], 1) == ([each["id"] for each in webhook.events], made.dropped)
     assert ["its body cannot be made: TypeError: not JSON"] == [
         log["error"] for log in logs if log["event"] == "an event is dropped"
@@ -205,7 +198,7 @@ async def test_a_receiver_that_is_replaced_during_an_attempt_gets_the_event_agai
             receiver = Receiver("ops", old.url, secret_file=str(tmp_path / "old"))
             async with delivering(receiver, store, clock) as made:
                 await emit(store, event())
-                await until("the end", lambda: made.delivered or made.dropped)
+                await until(lambda: made.delivered or made.dropped)
     assert (1, 0, 1) == (made.delivered, made.dropped, len(old.got))
     assert [{"form": "new"}] == new.events
     content = f"id-1.{new.got[0].headers['webhook-timestamp']}.".encode() + new.got[0].body
@@ -232,7 +225,7 @@ async def test_an_attempt_has_the_address_and_the_secret_of_one_receiver(
         receiver = Receiver("ops", old.url, secret_file=str(tmp_path / "old"))
         async with delivering(receiver, store, clock) as made:
             await emit(store, event())
-            await until("the delivery", lambda: made.delivered)
+            await until(lambda: made.delivered)
     assert (1, 0) == (len(old.got), len(new.got))
 
 
@@ -243,11 +236,11 @@ async def test_an_invalid_secret_keeps_the_previous_one(tmp_path: Path) -> None:
     store, clock = MemoryEvents(lambda: NOW), Clock()
     with Webhook() as webhook, capture_logs() as logs:
         async with delivering(Receiver("ops", webhook.url, secret_file=str(file)), store, clock) as made:
-            await until("the first secret", lambda: made._secret)
+            await until(lambda: made._secret)
             for number, text in enumerate(("half", "not base64!", base64.b64encode(bytes(32)).decode()), 1):
                 file.write_text(text)
                 await emit(store, event(number))
-                await until("the delivery", lambda number=number: made.delivered == number)
+                await until(lambda number=number: made.delivered == number)  # type: ignore[misc]
         expected = [bytes(range(32)), bytes(range(32)), bytes(32)]
         for secret, got in zip(expected, webhook.got, strict=True):
             content = f"{got.headers['webhook-id']}.{got.headers['webhook-timestamp']}.".encode() + got.body
@@ -292,5 +285,5 @@ async def test_an_invalid_response_causes_a_retry(lie: bytes, monkeypatch: pytes
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
         async with delivering(Receiver("ops", url), store, clock) as made:
             await emit(store, event())
-            await until("the second attempt", lambda: made.delivered)
+            await until(lambda: made.delivered)
     assert (1, 1, 2) == (made.delivered, made.failures, calls)

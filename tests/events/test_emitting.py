@@ -28,6 +28,7 @@ from ratelimit_service.events.model import event_text
 from ratelimit_service.ports import EmitResult
 from ratelimit_service.stores.amendments import MemoryAmendments
 from ratelimit_service.stores.events import MemoryEvents
+from testing.waiting import until
 
 NOW = 1_000
 LIMIT = Limit(100, Window(Unit.DAY), name="daily")
@@ -60,9 +61,7 @@ class Recorded(MemoryEvents):
 async def emitted(emitter: Emitter, store: Recorded, number: int) -> list[dict[str, object]]:
     """Return the events that the store has received."""
     task = asyncio.create_task(emitter.run())
-    async with asyncio.timeout(60):
-        while len(store.texts) < number:
-            await asyncio.sleep(0.001)
+    await until(lambda: len(store.texts) >= number)
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import MappingProxyType
 from typing import NamedTuple
@@ -35,7 +35,6 @@ from ratelimit_service.stores.redis.server import RedisStore
 from testing.redis_clients import connect
 from testing.redis_fleets import RedisCluster, RedisSentinels
 from testing.redis_servers import RedisServer
-from testing.waiting import PATIENCE
 from tests.limiter import NoObserver
 
 RULES = """
@@ -242,9 +241,3 @@ async def running(*below: CounterStore) -> AsyncIterator[Fleet]:
             await replica.start()
             stack.push_async_callback(replica.close)
         yield Fleet(replicas)
-
-
-async def until(condition: Callable[[], bool], patience: float = PATIENCE) -> None:
-    async with asyncio.timeout(patience):
-        while not condition():
-            await asyncio.sleep(0.01)

@@ -18,9 +18,9 @@ from testing.proxy import Proxy
 from testing.redis_clients import connect
 from testing.redis_fleets import RedisCluster, RedisSentinels
 from testing.redis_servers import RedisServer
-from testing.waiting import PATIENCE
+from testing.waiting import until, wait_for
 
-from .amended_replicas import KINDS, MILLION, Fleet, Replica, answered, running, target, until
+from .amended_replicas import KINDS, MILLION, Fleet, Replica, answered, running, target
 
 
 async def test_a_replica_without_its_store_keeps_its_amendments_and_catches_up(redis_url: str) -> None:
@@ -100,7 +100,7 @@ async def test_a_block_holds_during_a_failover(request: pytest.FixtureRequest) -
 
             async def fault() -> None:
                 sentinels.primary.kill()
-                await until_taken_over(sentinels.replica)
+                await asyncio.to_thread(wait_for, "the replica to take over", sentinels.replica.is_primary)
                 await until(lambda: fleet.first.follower.age_seconds < 0.2)
                 await fleet.change("budget=quiet", to=7)
                 await fleet.until_answered("budget=quiet", "OK of 7")
@@ -112,12 +112,6 @@ async def test_a_block_holds_during_a_failover(request: pytest.FixtureRequest) -
             for kind in KINDS:
                 for count in await fleet.held(f"{kind}=busy"):
                     assert count is not None and count <= fleet.charged(f"{kind}=busy")
-
-
-async def until_taken_over(server: RedisServer) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not await asyncio.to_thread(server.is_primary):
-            await asyncio.sleep(0.02)
 
 
 async def test_amendments_survive_the_loss_of_their_server_in_a_cluster(redis_cluster: RedisCluster) -> None:

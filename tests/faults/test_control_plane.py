@@ -26,6 +26,7 @@ from ratelimit_service.transports.grpc_method import PATH
 from testing.control_plane import ControlPlane, Peer, limit, resource
 from testing.redis_servers import RedisServer
 from testing.service import Service
+from testing.waiting import until
 from tests.faults.callers import charge, counted_in
 
 OVER = RateLimitResponse.Code.OVER_LIMIT
@@ -89,8 +90,7 @@ class Replica:
     async def more(self) -> None:
         """Wait until some more calls are answered."""
         least = self.answers + 2 * BETWEEN_TWO
-        while self.answers < least:
-            await asyncio.sleep(0.005)
+        await until(lambda: self.answers >= least)
 
     def end(self) -> None:
         self._ended = True
@@ -168,9 +168,7 @@ async def test_no_fault_of_a_control_plane_removes_a_limit_or_miscounts_a_charge
         done = step()
         if done is not None:
             await done
-        async with asyncio.timeout(60):
-            while not wanted():
-                await asyncio.sleep(0.005)
+        await until(wanted)
         for replica in replicas:
             await replica.more()
 

@@ -15,6 +15,7 @@ from testing.exact_load import REPORT, Bench, Outcome, charge
 from testing.proxy import Proxy
 from testing.redis_proxy import RedisProxy
 from testing.redis_servers import RedisServer
+from testing.waiting import until
 
 SECONDS = float(os.environ.get("FAULT_SECONDS", "0.5"))
 """The duration of a fault; `make faults` uses a longer one."""
@@ -87,9 +88,7 @@ async def test_connections_cut_at_any_byte_lose_no_charge(
         for after in [*range(24), 40, 80, 160, 320]:
             setattr(proxy, f"cut_{direction}_after", after)
             proxy.cuts = 1
-            async with asyncio.timeout(60):
-                while proxy.cuts or bench.settling.journal.hits:
-                    await asyncio.sleep(0.001)
+            await until(lambda: not (proxy.cuts or bench.settling.journal.hits))
 
     await exact(bench, await bench.run(fault), f"connections cut at every byte of {direction}")
     await bench.close()
@@ -217,9 +216,7 @@ async def test_cut_connections_to_a_proxy_lose_no_charge() -> None:
                     (after, None) if after % 50 else (None, after * 10)
                 )
                 proxy.cuts = 1
-                async with asyncio.timeout(60):
-                    while proxy.cuts or bench.settling.journal.hits:
-                        await asyncio.sleep(0.001)
+                await until(lambda: not (proxy.cuts or bench.settling.journal.hits))
 
         await exact(bench, await bench.run(fault), "connections cut to a proxy before two servers")
         await bench.close()

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -24,7 +23,7 @@ from testing.exact_load import REPORT, Bench, Outcome
 from testing.proxy import Proxy
 from testing.redis_fleets import RedisCluster, RedisSentinels
 from testing.redis_servers import RedisServer
-from testing.waiting import PATIENCE
+from testing.waiting import until, wait_for
 
 TEAMS = 20
 SLOTS = sorted({slot_of(f"{{ledger|team=t{number}}}") for number in range(TEAMS)})
@@ -60,17 +59,6 @@ async def bounded(bench: Bench, outcome: Outcome, what: str) -> None:
     assert outcome.lost <= LOST_AT_MOST, outcome
 
 
-async def until(what: str, condition: Callable[[], bool], patience: float = PATIENCE) -> float:
-    """Wait until the condition holds, and return the seconds. It is checked in a thread, so that the load
-    continues.
-    """
-    began = time.monotonic()
-    while not await asyncio.to_thread(condition):
-        assert time.monotonic() < began + patience, what
-        await asyncio.sleep(0.02)
-    return time.monotonic() - began
-
-
 async def test_moving_slots_lose_no_charge(bench: Bench, redis_cluster: RedisCluster) -> None:
     """Every slot that is charged moves, key by key: ASK meanwhile, MOVED afterwards."""
 
@@ -93,14 +81,15 @@ async def test_a_slot_that_stays_between_servers_loses_no_charge(
     seen: Counter[str] = Counter()
 
     async def fault() -> None:
-        await until(
+        await asyncio.to_thread(
+            wait_for,
             "the bucket is charged",
             lambda: redis_cluster.owner(slot).cli("CLUSTER", "COUNTKEYSINSLOT", str(slot)) >= "3",
         )
         source, target = await asyncio.to_thread(redis_cluster.begin_to_move, slot)
         # One of its keys has moved, the others have not: no server can handle all of them (TRYAGAIN).
         await asyncio.to_thread(redis_cluster.move_keys, slot, source, target, 1)
-        await until("there are charges to keep", lambda: bench.settling.journal.hits > 0)
+        await until(lambda: bench.settling.journal.hits > 0)
         seen["kept"] = bench.settling.journal.hits
         await until_answered(bench)  # the buckets of other slots
         while await asyncio.to_thread(redis_cluster.move_keys, slot, source, target):
@@ -133,7 +122,7 @@ async def test_one_suspended_server_does_not_affect_the_others(
     async def fault() -> None:
         os.kill(still.pid, signal.SIGSTOP)
         try:
-            await until("the server is given up for now", lambda: bench.settling.journal.hits > 0)
+            await until(lambda: bench.settling.journal.hits > 0)  # the server is given up for now
             await until_answered(bench)
         finally:
             os.kill(still.pid, signal.SIGCONT)
@@ -160,11 +149,11 @@ async def test_a_suspended_server_does_not_delay_the_journal_of_others(
     async def fault() -> None:
         os.kill(still.pid, signal.SIGSTOP)
         try:
-            await until("the server is given up for now", lambda: waiting(still))
+            await until(lambda: waiting(still))  # the server is given up for now
             for _ in range(3):
                 while not waiting(other):  # a call was in flight
                     await asyncio.to_thread(other.cli, "CLIENT", "KILL", "TYPE", "normal")
-                await until("those of the other are written", lambda: not waiting(other))
+                await until(lambda: not waiting(other))  # they are written
             assert waiting(still)
         finally:
             os.kill(still.pid, signal.SIGCONT)
@@ -177,7 +166,7 @@ async def test_a_suspended_server_does_not_delay_the_journal_of_others(
 async def until_answered(bench: Bench, batches: int = 100) -> None:
     """Wait for so many more answers, from servers other than the unreachable one."""
     before = answered(bench)
-    await until("charges are answered", lambda: answered(bench) > before + batches)
+    await until(lambda: answered(bench) > before + batches)
 
 
 def answered(bench: Bench) -> int:
@@ -199,11 +188,10 @@ async def test_a_killed_primary_of_a_cluster_is_replaced_by_its_replica(
         killed.kill()
         await until_answered(bench)
         alive = next(server for server in redis_cluster.servers if server is not killed)
-        await until("the replica has taken over", lambda: owner_port(alive, slot) not in (0, port))
-        await until(
-            "all servers are back",
-            lambda: not any(server.away for server in store_of(bench)._topology.primaries),
+        await asyncio.to_thread(
+            wait_for, "the replica has taken over", lambda: owner_port(alive, slot) not in (0, port)
         )
+        await until(lambda: not any(server.away for server in store_of(bench)._topology.primaries))
 
     try:
         outcome = await bench.run(fault)
@@ -237,7 +225,9 @@ async def test_connections_cut_between_the_replies_of_many_slots_lose_no_charge(
     """
     with RedisServer("--cluster-enabled", "yes") as server:
         server.cli("CLUSTER", "ADDSLOTS", *map(str, range(ALL_SLOTS)))
-        await until("the Cluster is up", lambda: "cluster_state:ok" in server.cli("CLUSTER", "INFO"))
+        await asyncio.to_thread(
+            wait_for, "the Cluster is up", lambda: "cluster_state:ok" in server.cli("CLUSTER", "INFO")
+        )
         proxy = Proxy(server.port)
         await proxy.start()
         bench = Bench(f"redis://127.0.0.1:{proxy.port}", books=server.url, teams=TEAMS)
@@ -249,9 +239,7 @@ async def test_connections_cut_between_the_replies_of_many_slots_lose_no_charge(
                     (after, None) if after % 40 else (None, after * 10)
                 )
                 proxy.cuts = 1
-                async with asyncio.timeout(60):
-                    while proxy.cuts or bench.settling.journal.hits:
-                        await asyncio.sleep(0.001)
+                await until(lambda: not (proxy.cuts or bench.settling.journal.hits))
 
         await exact(bench, await bench.run(fault), "connections cut between the replies of many slots")
         await bench.close()
@@ -277,7 +265,7 @@ async def test_charges_continue_on_the_replica_of_a_killed_primary(
     async def fault() -> None:
         await until_answered(bench)
         sentinels.primary.kill()
-        await until("the replica has taken over", sentinels.replica.is_primary)
+        await asyncio.to_thread(wait_for, "the replica has taken over", sentinels.replica.is_primary)
         await until_answered(bench)
 
     await bounded(

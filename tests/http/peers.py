@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable
 
 from ratelimit_service.http.messages import Request, Response, text
 from ratelimit_service.http.server import HttpPort
@@ -102,9 +101,3 @@ class Port:
             peer.close()
         self.app.released.set()
         await self.port.stop(1)
-
-
-async def until(what: Callable[[], object]) -> None:
-    async with asyncio.timeout(LONG):
-        while not what():
-            await asyncio.sleep(0.001)

@@ -18,8 +18,9 @@ from ratelimit_service.http import connection, connections
 from ratelimit_service.listening.certificates import Certificates
 from testing.certificates import Authority
 from testing.service import port_of
+from testing.waiting import until
 
-from .peers import LONG, PARTS, REQUEST, Port, until
+from .peers import LONG, PARTS, REQUEST, Port
 
 each_part = pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
 

@@ -8,8 +8,9 @@ from itertools import pairwise
 import pytest
 
 from ratelimit_service.http import connections, turns
+from testing.waiting import until
 
-from .peers import LONG, REQUEST, Port, until
+from .peers import LONG, REQUEST, Port
 
 BUSY = {
     "requests": REQUEST * 300,

@@ -24,6 +24,7 @@ from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.stores.redis.server import RedisStore
 from testing.redis_clients import connect
 from testing.redis_servers import RedisServer
+from testing.waiting import until
 from tests.limiter import MIDNIGHT
 from tests.observe.replica import DAY, Replica, budget
 
@@ -199,8 +200,7 @@ async def test_a_store_that_fails_leaves_the_list_as_it_is() -> None:
     profiles.of(BUCKET, LedgerRule())
     with structlog.testing.capture_logs() as logs:
         task = asyncio.create_task(profiles.run())
-        while not logs:
-            await asyncio.sleep(0)
+        await until(lambda: logs)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task

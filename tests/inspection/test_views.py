@@ -17,7 +17,7 @@ from ratelimit_service.inspection.explaining import Explanation
 from ratelimit_service.inspection.query import Query
 from ratelimit_service.settings.table import load_settings
 from testing.service import FREE_PORTS
-from testing.waiting import PATIENCE
+from testing.waiting import PATIENCE, until
 
 RULES = """
 domain: d
@@ -174,7 +174,5 @@ async def test_a_change_of_rules_is_noticed_without_a_view(app: App, tmp_path: P
     before = app.views.rules.digest
     (tmp_path / "strict.yaml").write_text(STRICT + "required_keys: [team]\n")
     assert await app.rulebook.load()
-    async with asyncio.timeout(PATIENCE):
-        while app.views.rules.generation != 2:
-            await asyncio.sleep(0.05)
+    await until(lambda: app.views.rules.generation == 2)
     assert (2, True) == (app.views.rules.generation, app.views.rules.digest != before)

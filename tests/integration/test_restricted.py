@@ -23,6 +23,7 @@ from ratelimit_service.stores.redis.wire import Command
 from testing.redis_clients import connect
 from testing.redis_fleets import RedisCluster
 from testing.redis_servers import RedisServer
+from testing.waiting import until
 
 COMMANDS = "+evalsha +eval +get +set +incrby +decrby +ttl +expire".split()
 """The permissions that docs/compatibility.md lists."""
@@ -94,9 +95,7 @@ async def test_a_cluster_without_script_is_healthy_and_recovers() -> None:
     with RedisServer("--cluster-enabled", "yes", "--rename-command", "SCRIPT", "") as server:
         server.cli("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
         address = ("127.0.0.1", server.port)
-        async with asyncio.timeout(60):
-            while "cluster_state:ok" not in server.cli("CLUSTER", "INFO"):
-                await asyncio.sleep(0.01)
+        await until(lambda: "cluster_state:ok" in server.cli("CLUSTER", "INFO"))
         async with settling(ClusterStore(lambda to: at_address(to, Link(timeout=5.0)), [address])) as store:
             await store.ping()
             assert [0, 0] == await charge(store, "{a}:x", "{b}:x")

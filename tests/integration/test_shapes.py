@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from ratelimit_service.stores.redis.client import Tls
 from testing.certificates import Authority
 from testing.redis_fleets import RedisCluster, RedisSentinels
 from testing.redis_servers import RedisServer, TlsFiles
+from testing.waiting import wait_for
 
 BUCKET = "{d|k=v}"
 KEY = f"{BUCKET}:hour:2026-11-21T01Z"
@@ -303,13 +304,6 @@ def sentinels() -> Iterator[RedisSentinels]:
         yield sentinels
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until the condition holds. Another thread checks it, so the event loop is not blocked."""
-    async with asyncio.timeout(60):
-        while not await asyncio.to_thread(condition):
-            await asyncio.sleep(0.02)
-
-
 async def test_a_new_primary_is_used_after_a_failover(sentinels: RedisSentinels) -> None:
     """The sentinels report it. Later charges are written to it, and read from it."""
     before = sentinels.master_port()
@@ -318,8 +312,8 @@ async def test_a_new_primary_is_used_after_a_failover(sentinels: RedisSentinels)
         assert [0] == await charge(store, KEY)
         await asyncio.to_thread(sentinels.primary.wait_for_replica)
         assert "OK" == sentinels.sentinels[0].cli("SENTINEL", "FAILOVER", "mymaster")
-        await until(lambda: sentinels.master_port() != before)
+        await asyncio.to_thread(wait_for, "the failover", lambda: sentinels.master_port() != before)
         await store.ping()
         await charge(store, KEY, amount=10)
-        await until(lambda: "11" == sentinels.replica.cli("GET", KEY))
+        await asyncio.to_thread(wait_for, "the charge", lambda: "11" == sentinels.replica.cli("GET", KEY))
         assert [11] == await charge(store, KEY, amount=0)

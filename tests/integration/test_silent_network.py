@@ -20,6 +20,7 @@ from ratelimit_service.stores.redis.server import RedisStore
 from testing.proxy import Proxy
 from testing.redis_fleets import RedisCluster
 from testing.redis_servers import RedisServer
+from testing.waiting import until
 
 LINK = Link(timeout=0.5, connect_timeout=5.0)
 
@@ -96,8 +97,6 @@ async def test_every_server_of_a_cluster_is_checked(redis_cluster: RedisCluster)
         forget(proxies)
         with pytest.raises(StoreError, match="no primary of the Cluster can be reached"):
             await store.ping()
-        async with asyncio.timeout(60):
-            while any(node.away for node in store._topology.primaries):
-                await asyncio.sleep(0.001)
+        await until(lambda: not any(node.away for node in store._topology.primaries))
         assert [1] * 30 == await charge(store, *keys)
         await store.close()

@@ -25,7 +25,7 @@ from ratelimit_service.core.rules.loaded import Loaded
 from ratelimit_service.loading.process import read_elsewhere
 from ratelimit_service.loading.task import Task
 from ratelimit_service.sources import files
-from testing.waiting import PATIENCE
+from testing.waiting import until
 
 from . import fake_readers
 from .blocking_file import HeldFile, children, is_gone
@@ -46,13 +46,6 @@ def open_files() -> int:
 
 def reading(*paths: Path) -> Task:
     return Task(partial(files.read, files.find_in(paths)))
-
-
-async def until(what: Callable[[], object]) -> None:
-    """Wait until a condition is true."""
-    async with asyncio.timeout(PATIENCE):
-        while not what():
-            await asyncio.sleep(0.005)
 
 
 async def wrong(task: Task, *command: str) -> list[str]:

@@ -30,7 +30,7 @@ from ratelimit_service.loading.process import read_elsewhere
 from ratelimit_service.loading.rulebook import Rulebook, _Previous, _release
 from ratelimit_service.loading.task import Task
 from ratelimit_service.sources import files
-from testing.waiting import PATIENCE
+from testing.waiting import until
 from tests.limiter import MIDNIGHT
 from tests.loading.blocking_file import HeldFile, children
 from tests.loading.observed_rulebook import BROKEN, RULES, Book, Observed, Reader, made_service
@@ -66,9 +66,7 @@ def amounts(tree: RuleTree) -> list[int]:
 
 async def is_read(held: HeldFile, others: set[int]) -> int:
     """Wait for a process that is not among `others` to read a file, and return it."""
-    async with asyncio.timeout(PATIENCE):
-        while not held.is_being_read():
-            await asyncio.sleep(0.005)
+    await until(held.is_being_read)
     (child,) = children(os.getpid()) - others
     return child
 

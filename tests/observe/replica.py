@@ -4,8 +4,6 @@ settable clock.
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
@@ -33,11 +31,10 @@ from ratelimit_service.observe.tracking import Tracker
 from ratelimit_service.ports import CounterStore, OnOutcomes, Outcome
 from ratelimit_service.service import RateLimitService
 from ratelimit_service.stores.memory import MemoryStore
+from testing.waiting import until
 from tests.limiter import MIDNIGHT, descriptor
 
 HOUR, DAY = Window(Unit.HOUR), Window(Unit.DAY)
-
-PATIENCE = 60.0
 
 
 def budget(key: str, *limits: Limit, **more: Any) -> DescriptorRule:
@@ -75,10 +72,7 @@ class Replica:
 
     async def reported(self) -> None:
         """Wait until the store has answered for every crossing."""
-        deadline = time.monotonic() + PATIENCE
-        while self.thresholds.in_flight:
-            assert time.monotonic() < deadline, "the store does not answer"
-            await asyncio.sleep(0)
+        await until(lambda: not self.thresholds.in_flight)
 
     def samples(self, *names: str) -> list[Sample]:
         """Return the samples of a scrape."""

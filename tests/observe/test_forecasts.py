@@ -11,6 +11,7 @@ from contextlib import suppress
 from ratelimit_service.core.model import Limit, Unit, Window
 from ratelimit_service.events.emitting import Emitter
 from ratelimit_service.stores.events import MemoryEvents
+from testing.waiting import until
 from tests.limiter import MIDNIGHT
 
 from .replica import DAY, HOUR, Replica, budget
@@ -76,8 +77,7 @@ async def test_a_changed_limit_keeps_the_rate() -> None:
 async def emitted(events: MemoryEvents, *emitters: Emitter) -> list[dict[str, object]]:
     """Return the events that these emitters have put into the store."""
     tasks = [asyncio.create_task(emitter.run()) for emitter in emitters]
-    while any(emitter._waiting for emitter in emitters):
-        await asyncio.sleep(0)
+    await until(lambda: not any(emitter._waiting for emitter in emitters))
     for task in tasks:
         task.cancel()
         with suppress(asyncio.CancelledError):

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from ratelimit_service.observe.line_writer import LineWriter, to_descriptor, to_stdout
-
-PATIENCE = 60.0
+from testing.waiting import PATIENCE
 
 
 class Reader:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,16 +19,9 @@ from ratelimit_service.core.model import COUNTER_MAX, Hit
 from ratelimit_service.stores.dump import Counter
 from ratelimit_service.stores.snapshot import KeptMemoryStore, read, write
 from testing.exact_load import entries_in
+from testing.waiting import until
 
 from .snapshot_store import DBA, NOW, OPS, SOON, SnapshotStore, charge, sealed
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Run the event loop until the condition holds, or fail after a minute."""
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.001)
-
 
 # Counters that outlast the process.
 

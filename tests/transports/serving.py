@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -87,13 +86,6 @@ async def serve(
 
 CHECK = bytes.fromhex("0a036c6c6d12100a0c0a047465616d12046a736f6e1a00")
 CHARGE_40 = bytes.fromhex("0a036c6c6d12120a0c0a047465616d12046a736f6e1a020828")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Run the event loop until the condition holds. Fails after a minute."""
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 def message(team: str = "json", hits: int | None = None, domain: str = "llm") -> bytes:

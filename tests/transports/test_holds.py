@@ -19,8 +19,9 @@ from ratelimit_service.core.rules.reader import load
 from ratelimit_service.deadlines import Patience
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit_service.sources.yaml_text import read
+from testing.waiting import until
 
-from .serving import Served, Start, until
+from .serving import Served, Start
 
 RULES = """
 domain: llm

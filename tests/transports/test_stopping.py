@@ -16,11 +16,11 @@ from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
 from ratelimit_service.transports import grpcio
 from ratelimit_service.transports.grpcio import GrpcioServer
 from ratelimit_service.transports.options import GrpcOptions
-from testing.waiting import PATIENCE
+from testing.waiting import PATIENCE, until
 
 from . import h2
 from .h2 import Peer
-from .serving import CHARGE_40, CHECK, Served, Start, serve, until
+from .serving import CHARGE_40, CHECK, Served, Start, serve
 
 
 async def test_one_connection_too_many_is_closed(start: Start) -> None:
@@ -162,9 +162,8 @@ async def test_grpcio_bounds_the_watches_and_their_names(
         await watch.read()
     assert grpc.StatusCode.RESOURCE_EXHAUSTED == await code("ratelimit")
     watches[0].cancel()
-    async with asyncio.timeout(60):
-        while served.server._health_service._watches == 2:
-            await asyncio.sleep(0.01)
+    service = served.server._health_service
+    await until(lambda: service._watches != 2)
     assert (
         health_pb2.HealthCheckResponse.SERVING
         == (await stub.Watch(health_pb2.HealthCheckRequest(service=""), timeout=60).read()).status

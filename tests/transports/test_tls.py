@@ -21,10 +21,10 @@ from ratelimit_service.transports.grpc_method import PATH
 from ratelimit_service.transports.options import GrpcOptions
 from testing.certificates import Authority, Pair, handshake
 from testing.service import ConfigMapMount
-from testing.waiting import PATIENCE
+from testing.waiting import PATIENCE, until
 
 from . import h2
-from .serving import CHARGE_40, CHECK, TRANSPORTS, Served, serve, until
+from .serving import CHARGE_40, CHECK, TRANSPORTS, Served, serve
 
 Start = Callable[..., Awaitable[Served]]
 

@@ -18,9 +18,10 @@ from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.transports.contract import GrpcServer
 from ratelimit_service.transports.native.server import NativeServer
 from ratelimit_service.transports.options import GrpcOptions
+from testing.waiting import until
 
 from . import h2
-from .serving import CHARGE_40, CHECK, NOW, TRANSPORTS, TREE, until
+from .serving import CHARGE_40, CHECK, NOW, TRANSPORTS, TREE
 
 PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 LONG = b"a" * (MOST_TRACEPARENT + 1)

@@ -20,10 +20,11 @@ from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitRes
 from ratelimit_service.service import Call
 from ratelimit_service.transports.grpc_method import PATH
 from ratelimit_service.transports.options import GrpcOptions
+from testing.waiting import until
 
 from . import h2
 from .h2 import Peer
-from .serving import CHARGE_40, CHECK, Served, Start, message, until
+from .serving import CHARGE_40, CHECK, Served, Start, message
 
 INVALID_UTF8 = bytes.fromhex("0a036c6c6d12110a0d0a047465616d12057465ff616d1a00")
 

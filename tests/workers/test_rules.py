@@ -9,6 +9,7 @@ from pathlib import Path
 from ratelimit_service.loading.task import Task
 from ratelimit_service.sources import files
 from ratelimit_service.workers.rules import SharedRules
+from testing.waiting import until
 from tests.loading import fake_readers
 
 GOOD = "{domain: d, descriptors: [{key: team, rate_limit: {unit: hour, requests_per_unit: 5}}]}"
@@ -96,9 +97,7 @@ async def test_a_new_worker_gets_the_last_good_rules_although_the_files_are_inva
     assert [*used(1), *used(2)] == worker.events
     file.write_text(GOOD)
     loading = asyncio.create_task(rules.load())
-    await asyncio.sleep(0)
-    while ("load", 3) not in worker.events:
-        await asyncio.sleep(0.01)
+    await until(lambda: ("load", 3) in worker.events)
     rules.ready(worker, 3)
     await loading
     another = FakeWorker(1)

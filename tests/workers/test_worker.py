@@ -10,7 +10,7 @@ import pytest
 from ratelimit_service.workers.supervisor import Pauses, may_join
 from ratelimit_service.workers.worker import Worker
 from ratelimit_service.workers.worker_link import Hello
-from testing.waiting import PATIENCE
+from testing.waiting import PATIENCE, until
 
 HELLO = Hello(0, 2, "host-1", {}, -1, -1)
 CONNECTED = """
@@ -62,9 +62,7 @@ async def test_a_worker_whose_metrics_fail_is_alive() -> None:
     await worker.start(HELLO)
     late: list[bool] = []
     watching = asyncio.create_task(worker.watch(late.append))
-    async with asyncio.timeout(PATIENCE):
-        while not late:
-            await asyncio.sleep(0.005)
+    await until(lambda: late)
     watching.cancel()
     worker.signal(signal.SIGTERM)
     assert -signal.SIGTERM == await asyncio.wait_for(worker.ended(), PATIENCE)

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2
 from ratelimit_service.cli.comparison.answers import EXPLAIN
 from ratelimit_service.cli.comparison.mirror import _Overlaps
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
+from testing.waiting import until
 
 from .answering import answer, request, status
 from .mirrored import ASKED, Handler, mirrored, replying, server
@@ -139,8 +140,7 @@ async def test_a_caller_that_goes_before_an_answer_is_counted_by_ours_as_well() 
         await called.wait()
         waiting.cancel()
         await cancelled.wait()
-        while not asked:
-            await asyncio.sleep(0)
+        await until(lambda: asked)
         report = await front.finished()
     assert (0, {"the caller went before an answer": 1}) == (report.requests, dict(report.not_compared))
 

@@ -20,6 +20,7 @@ from ratelimit_service.cli.comparison.tee import Target, Tee, listen
 from ratelimit_service.core.errors import StartError
 from ratelimit_service.transports.grpc_method import PATH
 from testing.certificates import Authority
+from testing.waiting import until
 
 from .answering import request
 from .mirrored import replying, server
@@ -199,8 +200,7 @@ async def test_bytes_pass_in_both_directions_whatever_they_are() -> None:
             theirs_writer.write(b"HTTP/1.1 400")
             theirs_writer.close()
             assert b"HTTP/1.1 400" == await reader.read()
-        while len(front.copied.records) < 2:
-            await asyncio.sleep(0)
+        await until(lambda: len(front.copied.records) >= 2)
     assert [("opened", 1), ("closed", 1)] == front.copied.records
     assert {"caller": b"GET / HTTP/1.1\r\n\r\n", "theirs": b"HTTP/1.1 400"} == front.copied.bytes
 
@@ -238,8 +238,8 @@ async def test_a_side_that_does_not_read_stops_the_other() -> None:
         writer.write(data)
         (pair,) = front.tee._pairs
         assert pair.caller._transport is not None
-        while pair.caller._transport.is_reading():
-            await asyncio.sleep(0)
+        reading = pair.caller._transport.is_reading
+        await until(lambda: not reading())
         assert len(front.copied.bytes["caller"]) < len(data)
         theirs_writer.transport.resume_reading()  # type: ignore[attr-defined]
         assert data == await theirs_reader.readexactly(len(data))
@@ -316,8 +316,7 @@ async def test_an_answer_that_ends_in_parts_arrives_before_the_tee_ends(first: b
         stopping = asyncio.ensure_future(front.tee.stop(60))
         assert goaway() == await reader.readexactly(len(goaway()))
         (pair,) = front.tee._pairs
-        while not pair._leaving:
-            await asyncio.sleep(0)
+        await until(lambda: pair._leaving)
         theirs_writer.write(first)
         assert first == await reader.readexactly(len(first))
         theirs_writer.write(rest)

@@ -18,10 +18,8 @@ from ratelimit_service.sources.xds.link import connect
 from ratelimit_service.sources.xds.overlays import Overlays
 from ratelimit_service.sources.xds.server import Server
 from testing.control_plane import ControlPlane
+from testing.waiting import PATIENCE
 from tests.sources.xds.rule_sets import Book
-
-PATIENCE = 60.0
-"""The timeout for a condition in seconds; only a failing test waits so long."""
 
 START = 1_795_000_000.0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from ratelimit_service.sources.xds.overlays import by_domain
 from ratelimit_service.sources.xds.response import TYPE_URL
 from ratelimit_service.sources.yaml_text import read
 from testing.control_plane import ControlPlane
-from testing.waiting import PATIENCE
+from testing.waiting import until
 from tests.sources.xds.conftest import START, Follow, Following
 from tests.sources.xds.rule_sets import Book
 
@@ -369,6 +368,4 @@ async def test_a_stop_closes_the_call(plane: ControlPlane, follow: Follow) -> No
     following = await follow()
     await following.answered(2)
     await following.end()
-    async with asyncio.timeout(PATIENCE):
-        while plane.peers:
-            await asyncio.sleep(0.001)
+    await until(lambda: not plane.peers)

@@ -19,7 +19,7 @@ from ratelimit_service.sources.xds.response import TYPE_URL
 from ratelimit_service.sources.xds.server import Server
 from testing.control_plane import ControlPlane, Peer, resource
 from testing.threaded_control_plane import ThreadedControlPlane
-from testing.waiting import PATIENCE
+from testing.waiting import PATIENCE, until
 
 from .links import LARGEST, A, at, received
 
@@ -37,9 +37,7 @@ async def linked(plane: ControlPlane, keepalive: float = 0, largest: int = LARGE
 
 async def peer_of(plane: ControlPlane) -> Peer:
     """Return the other end once it has the first request."""
-    async with asyncio.timeout(PATIENCE):
-        while not plane.requests:
-            await asyncio.sleep(0.001)
+    await until(lambda: plane.requests)
     return plane.peers[-1]
 
 

@@ -12,6 +12,7 @@ from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import OnOutcomes, Outcome
 from ratelimit_service.stores.layers.per_second import PerSecondStore, is_of_seconds
 from ratelimit_service.stores.memory import MemoryStore
+from testing.waiting import until
 
 SECOND, MINUTE = "{d|k=v}:second:2026-11-21T01:44:05Z", "{d|k=v}:minute:2026-11-21T01:44Z"
 
@@ -41,10 +42,7 @@ class Store(MemoryStore):
 async def hit(store: PerSecondStore, *groups: Sequence[str]) -> list[object]:
     answers: list[Sequence[Outcome]] = []
     store.hit([[Hit(key, 1, ttl=60) for key in group] for group in groups], answers.append)
-    async with asyncio.timeout(60):
-        while not answers:
-            await asyncio.sleep(0)
-    (outcomes,) = answers
+    (outcomes,) = await until(lambda: answers)
     return [str(outcome) if isinstance(outcome, StoreError) else list(outcome) for outcome in outcomes]
 
 

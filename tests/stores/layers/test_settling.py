@@ -15,6 +15,7 @@ from ratelimit_service.stores.batch import Batch, CallFailed, Counts, Fate, Grou
 from ratelimit_service.stores.lanes import EVERYWHERE, Place
 from ratelimit_service.stores.layers import settling
 from ratelimit_service.stores.layers.settling import SettlingStore
+from testing.waiting import until
 
 from .backend import Backend, Call, charge, settled
 
@@ -56,12 +57,6 @@ class TwoSlots(Backend):
 def is_open(store: SettlingStore) -> bool:
     """Whether the circuit is open. A function, because mypy considers a property constant."""
     return store.open
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("fault", ["before", "after"])

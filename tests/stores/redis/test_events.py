@@ -19,7 +19,7 @@ from ratelimit_service.stores.redis import events as module
 from ratelimit_service.stores.redis.events import RedisEvents
 from ratelimit_service.stores.redis.server import RedisStore
 from testing.redis_clients import connect
-from testing.waiting import PATIENCE
+from testing.waiting import until
 from tests.events.receiver import Webhook
 
 STREAM, NOTES = "{events}:stream", "{events}:receivers"
@@ -163,12 +163,9 @@ async def test_a_new_receiver_gets_no_event_from_before_it_was_delivered_to(
         made = Delivery(Receiver("new", webhook.url), events, time.time, lambda: "a")
         task = asyncio.create_task(made.run())
         try:
-            async with asyncio.timeout(PATIENCE):
-                while "new" not in groups(client):
-                    await asyncio.sleep(0.005)
-                await events.emit("after", event("after").text, 60)
-                while not webhook.got:
-                    await asyncio.sleep(0.005)
+            await until(lambda: "new" in groups(client))
+            await events.emit("after", event("after").text, 60)
+            await until(lambda: webhook.got)
         finally:
             task.cancel()
             with suppress(asyncio.CancelledError):

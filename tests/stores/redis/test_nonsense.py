@@ -17,6 +17,7 @@ from ratelimit_service.stores.redis.server import RedisStore
 from ratelimit_service.stores.redis.slots import SLOTS
 from ratelimit_service.stores.redis.wire import Wire
 from testing.redis_clients import connect
+from testing.waiting import until
 
 NONSENSE = {
     "no type": b"nonsense\r\n",
@@ -113,10 +114,7 @@ async def test_reading_the_slots_continues_after_invalid_replies(
                 await probe()
         server.away = True
         store._topology.repair()
-        async with asyncio.timeout(60):
-            while dict(background.failures())["cluster_slots"] < 2:
-                await asyncio.sleep(0.001)
-            redis.reply = sense
-            while server.away:
-                await asyncio.sleep(0.001)
+        await until(lambda: dict(background.failures())["cluster_slots"] >= 2)
+        redis.reply = sense
+        await until(lambda: not server.away)
         await store.close()

@@ -24,6 +24,7 @@ from testing.certificates import Authority
 from testing.proxy import Proxy
 from testing.redis_clients import connect
 from testing.redis_servers import RedisServer, TlsFiles
+from testing.waiting import until
 
 
 @pytest.fixture
@@ -47,12 +48,6 @@ def server() -> Iterator[RedisServer]:
     """A separate Redis, which the test stops."""
     with RedisServer() as server:
         yield server
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def asked(wire: Wire, *command: str | int) -> Any:

@@ -14,10 +14,11 @@ from ratelimit_service.stores.memory import MemoryStore
 from ratelimit_service.transports.native.connection import Connection
 from ratelimit_service.transports.native.server import NativeServer
 from ratelimit_service.transports.options import GrpcOptions
+from testing.waiting import until
 
 from .. import h2
 from ..h2 import Peer
-from ..serving import CHECK, NOW, TREE, until
+from ..serving import CHECK, NOW, TREE
 
 
 class Limiter:

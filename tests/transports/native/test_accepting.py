@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 
 from ratelimit_service.transports.native import accepting
 from ratelimit_service.transports.native.accepting import Accepting
+from testing.waiting import until
 
-from ..serving import until
 from .native_server import Limiter
 
 

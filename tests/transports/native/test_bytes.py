@@ -14,9 +14,10 @@ from ratelimit_service.transports.native._http2 import Budget, Session, Turn
 from ratelimit_service.transports.native.connection import COST
 from ratelimit_service.transports.native.methods import PATHS
 from ratelimit_service.transports.options import GrpcOptions
+from testing.waiting import until
 
 from .. import h2
-from ..serving import CHECK, message, until
+from ..serving import CHECK, message
 from .hostile import OK, RESOURCE_EXHAUSTED
 from .native_server import Begin
 from .test_limits import opening

@@ -11,9 +11,10 @@ from ratelimit_service.service import Call
 from ratelimit_service.transports.grpc_method import METHOD
 from ratelimit_service.transports.native import _http2
 from ratelimit_service.transports.options import GrpcOptions
+from testing.waiting import until
 
 from .. import h2
-from ..serving import CHARGE_40, CHECK, message, until
+from ..serving import CHARGE_40, CHECK, message
 from .native_server import Begin, Limiter
 
 OK, RESOURCE_EXHAUSTED, INTERNAL = 0, 8, 13

@@ -13,9 +13,10 @@ from ratelimit_service.transports.native import peers
 from ratelimit_service.transports.native.connection import Connection
 from ratelimit_service.transports.native.methods import PATHS, REFLECT
 from ratelimit_service.transports.options import GrpcOptions
+from testing.waiting import until
 
 from .. import h2
-from ..serving import CHECK, message, until
+from ..serving import CHECK, message
 from .hostile import OK, RESOURCE_EXHAUSTED
 from .native_server import TOTAL, Begin, Limiter, short_turns
 from .test_bytes import MIB, long_call

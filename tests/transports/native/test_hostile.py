@@ -11,9 +11,10 @@ from grpc_health.v1 import health_pb2
 
 from ratelimit_service.transports.native import health
 from ratelimit_service.transports.options import GrpcOptions
+from testing.waiting import until
 
 from .. import h2
-from ..serving import CHARGE_40, message, until
+from ..serving import CHARGE_40, message
 from .hostile import OK, RESOURCE_EXHAUSTED, watch
 from .native_server import TOTAL, Begin, Limiter, short_turns
 from .test_calls import bodies_of

@@ -18,9 +18,10 @@ from ratelimit_service.transports.native.connection import Connection
 from ratelimit_service.transports.native.tls import Tls
 from ratelimit_service.transports.options import GrpcOptions
 from testing.certificates import Authority
+from testing.waiting import until
 
 from .. import h2
-from ..serving import CHARGE_40, until
+from ..serving import CHARGE_40
 from .hostile import OK
 from .native_server import Begin, Limiter
 

@@ -12,8 +12,8 @@ from ratelimit_service.transports.native._http2 import Budget
 from ratelimit_service.transports.native.connection import COST, Connection
 from ratelimit_service.transports.native.lifetime import Lifetime
 from ratelimit_service.transports.options import GrpcOptions
+from testing.waiting import until
 
-from ..serving import until
 from .native_server import Begin, Limiter
 
 Reported = list[str]

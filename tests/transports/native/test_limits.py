@@ -13,10 +13,11 @@ import pytest
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
 from ratelimit_service.transports.native._http2 import STREAMS
 from ratelimit_service.transports.options import GrpcOptions
+from testing.waiting import until
 
 from .. import h2
 from ..h2 import Answer, Peer
-from ..serving import CHARGE_40, CHECK, message, until
+from ..serving import CHARGE_40, CHECK, message
 from .native_server import Begin, Limiter
 
 OK, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 4, 8, 12, 13

@@ -12,10 +12,11 @@ from ratelimit_service.transports.native import connection as connection_module
 from ratelimit_service.transports.native import lifetime
 from ratelimit_service.transports.native.connection import COST, Connection
 from ratelimit_service.transports.options import GrpcOptions
+from testing.waiting import until
 
 from .. import h2
 from ..h2 import Peer
-from ..serving import CHECK, until
+from ..serving import CHECK
 from .hostile import OK, watch
 from .native_server import Begin, Limiter
 from .test_limits import goaway_error

@@ -8,10 +8,11 @@ import pytest
 
 from ratelimit_service.transports.native import lifetime
 from ratelimit_service.transports.options import GrpcOptions
+from testing.waiting import until
 
 from .. import h2
 from ..h2 import Peer
-from ..serving import CHECK, until
+from ..serving import CHECK
 from .hostile import DEADLINE_EXCEEDED, OK, watch
 from .native_server import Begin, Limiter
 from .test_limits import goaway_error, look_at_them, opening
