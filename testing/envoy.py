@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import httpx
 import yaml
@@ -29,6 +30,15 @@ def validated(directory: Path, *arguments: str) -> str:
     )
     assert 0 == done.returncode, done.stderr
     return done.stderr
+
+
+def connection_manager(bootstrap: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of the HTTP connection manager of the only listener."""
+    (listener,) = bootstrap["static_resources"]["listeners"]
+    (chain,) = listener["filter_chains"]
+    found = chain["filters"][0]["typed_config"]
+    assert isinstance(found, dict)
+    return found
 
 
 class EnvoyProcess:

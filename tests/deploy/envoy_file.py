@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from testing.envoy import EnvoyProcess
+from testing.envoy import EnvoyProcess, connection_manager
 from testing.service import REPOSITORY
 
 FOLDER = REPOSITORY / "deploy" / "envoy"
@@ -50,17 +50,9 @@ def bootstrap(*, ratelimit: int, llm: int, patient: bool = True) -> dict[str, An
     return text
 
 
-def manager(text: dict[str, Any]) -> dict[str, Any]:
-    """Return the configuration of the HTTP connection manager."""
-    (chain,) = text["static_resources"]["listeners"][0]["filter_chains"]
-    found = chain["filters"][0]["typed_config"]
-    assert isinstance(found, dict)
-    return found
-
-
 def ratelimit_filter(text: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration of the rate limit filter."""
-    filters = manager(text)["http_filters"]
+    filters = connection_manager(text)["http_filters"]
     (found,) = (each["typed_config"] for each in filters if each["name"] == "envoy.filters.http.ratelimit")
     assert isinstance(found, dict)
     return found

@@ -16,7 +16,7 @@ import httpx
 import yaml
 
 from ratelimit_service.proto import ratelimit_pb2 as pb
-from testing.envoy import EnvoyProcess
+from testing.envoy import EnvoyProcess, connection_manager
 from testing.service import METHOD, REPOSITORY, port_of
 from testing.waiting import wait_for
 
@@ -111,8 +111,7 @@ def configured(services: list[str], llm: Provider) -> dict[str, Any]:
 
 
 def filters(text: dict[str, Any]) -> Filters:
-    (chain,) = text["static_resources"]["listeners"][0]["filter_chains"]
-    found: Filters = chain["filters"][0]["typed_config"]["http_filters"]
+    found: Filters = connection_manager(text)["http_filters"]
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from testing.envoy import connection_manager
 from testing.in_process_service import ClockedService
 from testing.proxy import Proxy
 from testing.waiting import wait_for
@@ -18,17 +19,9 @@ from ..docs.documents import section
 from .envoy_with_holds import FILE, remaining
 
 
-def manager_of(text: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of the HTTP connection manager."""
-    (chain,) = text["static_resources"]["listeners"][0]["filter_chains"]
-    found = chain["filters"][0]["typed_config"]
-    assert isinstance(found, dict)
-    return found
-
-
 def route_of(text: dict[str, Any]) -> dict[str, Any]:
     """Return the only route."""
-    (host,) = manager_of(text)["route_config"]["virtual_hosts"]
+    (host,) = connection_manager(text)["route_config"]["virtual_hosts"]
     (route,) = host["routes"]
     assert isinstance(route, dict)
     return route

@@ -13,7 +13,7 @@ import yaml
 from starlette.requests import Request
 from starlette.responses import Response
 
-from testing.envoy import EnvoyProcess
+from testing.envoy import EnvoyProcess, connection_manager
 from testing.in_process_service import ClockedService
 from testing.mock_llm import MockLlm
 from testing.service import REPOSITORY, port_of
@@ -64,8 +64,7 @@ def configured(service: str, llm: MockLlm) -> dict[str, Any]:
             "address": "127.0.0.1",
             "port_value": ports[cluster["name"]],
         }
-    manager = resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-    manager["http_filters"][0]["typed_config"]["timeout"] = "10s"  # for busy machines
+    connection_manager(text)["http_filters"][0]["typed_config"]["timeout"] = "10s"  # for busy machines
     return text
 
 

@@ -17,7 +17,7 @@ from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Entry
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.sources.yaml_text import read
-from testing.envoy import validated
+from testing.envoy import connection_manager, validated
 from testing.redis_servers import RedisServer, free_port
 from testing.service import REPOSITORY, Service, port_of
 from testing.waiting import wait_for
@@ -32,7 +32,6 @@ from .envoy_file import (
     STREAM,
     bootstrap,
     bucket,
-    manager,
     ratelimit_filter,
     running,
 )
@@ -156,7 +155,7 @@ def test_the_example_of_the_readme_charges_only_the_documented_answers(
     namespace = unique("payments")
     with Service({"CONFIG_PATH": rules, "REDIS_URL": redis_server.url}) as service:
         text = bootstrap(ratelimit=port_of(service.grpc), llm=peculiar_llm.port)
-        manager(text)["http_filters"] = yaml.safe_load(example)["http_filters"]
+        connection_manager(text)["http_filters"] = yaml.safe_load(example)["http_filters"]
         ratelimit_filter(text)["timeout"] = "10s"
         with (
             running(tmp_path, text) as url,

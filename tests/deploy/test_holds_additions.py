@@ -17,12 +17,12 @@ import httpx
 import pytest
 import yaml
 
-from testing.envoy import EnvoyProcess
+from testing.envoy import EnvoyProcess, connection_manager
 from testing.in_process_service import ClockedService
 from testing.waiting import wait_for
 
 from .envoy_with_holds import LARGE, NOON, Filters, configured, filters, post, rate_limit, running
-from .holds_yaml_changes import SlowProxy, addition, charged, manager_of, proxied, route_of
+from .holds_yaml_changes import SlowProxy, addition, charged, proxied, route_of
 from .provider import COMPLETIONS, PeculiarLlm
 
 pytestmark = pytest.mark.e2e
@@ -38,7 +38,7 @@ def peculiar() -> Iterator[PeculiarLlm]:
 
 def with_trailers(text: dict[str, Any], *, after_json: bool = False) -> None:
     """Add trailers. `after_json`: ai_protocol_manager comes after json_to_metadata."""
-    manager, page = manager_of(text), addition("### In the trailers of a stream")
+    manager, page = connection_manager(text), addition("### In the trailers of a stream")
     manager["http_protocol_options"] = page["http_protocol_options"]
     first, protocol = page["http_filters"]
     found: Filters = manager["http_filters"]

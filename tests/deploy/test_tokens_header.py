@@ -11,7 +11,7 @@ import httpx
 import pytest
 import yaml
 
-from testing.envoy import EnvoyProcess
+from testing.envoy import EnvoyProcess, connection_manager
 from testing.service import Service, port_of
 
 from ..docs.documents import DOCS, section
@@ -110,8 +110,7 @@ def configured(*, ratelimit: int, llm: int) -> dict[str, Any]:
     header.
     """
     text = bootstrap(ratelimit=ratelimit, llm=llm)
-    (chain,) = text["static_resources"]["listeners"][0]["filter_chains"]
-    manager = chain["filters"][0]["typed_config"]
+    manager = connection_manager(text)
     late = on_the_page()
     value = late["typed_config"]["mutations"]["response_mutations"][0]["append"]["header"]["value"]
     trailer = {"append": {"header": {"key": "x-trailer", "value": value}}}

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ratelimit_service.cli.comparison.recorded_requests import Recording
-from testing.envoy import TEMPLATE, EnvoyProcess
+from testing.envoy import TEMPLATE, EnvoyProcess, connection_manager
 from testing.mock_llm import MockLlm
 from testing.service import Service, port_of
 from testing.waiting import wait_for
@@ -40,8 +40,7 @@ def test_the_access_log_has_every_call(llm: MockLlm, tmp_path: Path) -> None:
     with decisions.open("wb") as file, Service(environment, stdout=file.fileno()) as service:
         text = TEMPLATE.read_text().replace("$ratelimit_port", str(port_of(service.grpc)))
         bootstrap = yaml.safe_load(text.replace("$llm_port", str(llm.port)).replace("$retry_after", "false"))
-        (chain,) = bootstrap["static_resources"]["listeners"][0]["filter_chains"]
-        chain["filters"][0]["typed_config"]["access_log"] = access_log(log)
+        connection_manager(bootstrap)["access_log"] = access_log(log)
         envoy = EnvoyProcess(tmp_path, yaml.safe_dump(bootstrap))
         try:
             with httpx.Client(

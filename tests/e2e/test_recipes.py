@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 
-from testing.envoy import TEMPLATE, EnvoyProcess
+from testing.envoy import TEMPLATE, EnvoyProcess, connection_manager
 from testing.in_process_service import ClockedService
 from testing.mock_llm import MockLlm
 from testing.service import REPOSITORY, port_of
@@ -95,14 +95,12 @@ def envoy(directory: Path, address: str, llm: MockLlm, routed: Object) -> Iterat
     text = TEMPLATE.read_text().replace("$ratelimit_port", str(port_of(address)))
     text = text.replace("$llm_port", str(llm.port)).replace("$retry_after", "false")
     configuration: Any = yaml.safe_load(re.sub(r"\$\{(\w+)\}", r"$\1", text))
-    (listener,) = configuration["static_resources"]["listeners"]
-    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     route = {
         "match": {"prefix": "/"},
         "route": {"cluster": "llm"},
         "typed_per_filter_config": {FILTER: routed},
     }
-    manager["route_config"]["virtual_hosts"][0]["routes"] = [route]
+    connection_manager(configuration)["route_config"]["virtual_hosts"][0]["routes"] = [route]
     process = EnvoyProcess(directory, yaml.safe_dump(configuration))
     try:
         with httpx.Client(base_url=f"http://{process.listeners['gateway']}", timeout=30) as client:

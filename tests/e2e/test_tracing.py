@@ -9,7 +9,7 @@ import httpx
 import pytest
 import yaml
 
-from testing.envoy import TEMPLATE, EnvoyProcess
+from testing.envoy import TEMPLATE, EnvoyProcess, connection_manager
 from testing.mock_llm import MockLlm
 from testing.otlp_collector import Collector, Span
 from testing.service import Service, port_of
@@ -34,8 +34,7 @@ def traced(bootstrap: dict[str, Any], collector: Collector) -> str:
         for block in section(DOCS / "tracing.md", "## One trace with Envoy")
         if block.info == "yaml"
     ]
-    (chain,) = bootstrap["static_resources"]["listeners"][0]["filter_chains"]
-    chain["filters"][0]["typed_config"]["tracing"] = yaml.safe_load(shown)["tracing"]
+    connection_manager(bootstrap)["tracing"] = yaml.safe_load(shown)["tracing"]
     clusters = {cluster["name"]: cluster for cluster in bootstrap["static_resources"]["clusters"]}
     cluster = yaml.safe_load(yaml.safe_dump(clusters["ratelimit"]).replace("ratelimit", "collector"))
     (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
