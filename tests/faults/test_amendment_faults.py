@@ -18,7 +18,7 @@ from testing.proxy import Proxy
 from testing.redis_clients import connect
 from testing.redis_fleets import RedisCluster, RedisSentinels
 from testing.redis_servers import RedisServer
-from testing.waiting import until, wait_for
+from testing.waiting import PATIENCE, until, wait_for
 
 from .amended_replicas import KINDS, MILLION, Fleet, Replica, answered, running, target
 
@@ -145,7 +145,7 @@ async def test_amendments_survive_the_loss_of_their_server_in_a_cluster(redis_cl
 
 async def test_amendments_survive_a_move_of_their_slot(redis_cluster: RedisCluster) -> None:
     """Under load, with a change during the move. The books are exact."""
-    link = Link(timeout=0.5, connect_timeout=0.5)
+    link = Link(timeout=PATIENCE, connect_timeout=PATIENCE)  # no server fails: a busy one is not away
     below = [
         ClusterStore(lambda address: at_address(address, link), redis_cluster.addresses()) for _ in range(2)
     ]
