@@ -18,7 +18,7 @@ from .amending.operations import Operations
 from .amending.secret import SharedSecret, hold_ids
 from .assembly.grpc_server import make_grpc_server, shares_of
 from .assembly.http_ports import HttpPorts
-from .assembly.operators import keep_events, make_events, make_observers, make_views
+from .assembly.operators import keep_events, keep_views, make_events, make_observers, make_views
 from .assembly.rules import find_files, places_of, sources_of
 from .assembly.service import make_service, make_tracing
 from .assembly.stores import make_store, make_watch
@@ -33,6 +33,7 @@ from .observe.decision_log import decision_log
 from .observe.line_writer import LineWriter
 from .observe.metrics import Metrics
 from .observe.named_buckets import NamedBuckets
+from .observe.pairing import Pairing
 from .observe.tables import Sample
 from .observe.tracking import Tracker
 from .runtime import garbage
@@ -87,6 +88,7 @@ class App:
         self.metrics = Metrics(
             settings.metrics_max_series, milliseconds=settings.prometheus_response_time_as_milliseconds
         )
+        self.pairing = Pairing(self.metrics.rows_of_rules)
         self.watch = make_watch(settings, lambda: self.service.tree)
         self._tracing = make_tracing(settings, self.metrics)
         self.store = make_store(
@@ -225,8 +227,7 @@ class App:
         if opening.leads:
             await self._lead(opening.addresses)
         await self.grpc.start()
-        self.background.keep("replicas", self.views.registry.run)
-        self.background.keep("forecasts", self._profiles.run)
+        keep_views(self.background, self.views, self._profiles, self.pairing)
         keep_events(self._events, self.background)
         if watcher is not None:
             self.background.keep(
@@ -368,6 +369,7 @@ class App:
             yield from self.control_planes.lines()
         if self.follower.version:
             yield str(self.follower.in_step)
+        yield from map(str, self.pairing.unpaired)
 
     async def _check_store(self) -> None:
         reached: bool | None = None

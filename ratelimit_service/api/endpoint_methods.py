@@ -41,6 +41,11 @@ async def no_control_planes() -> response_types.ControlPlanes:
     return {"control_planes": [], "overlay_problems": []}
 
 
+async def no_unpaired_rules() -> Sequence[str]:
+    """Return nothing: no rule is checked and never charged."""
+    return ()
+
+
 class ApiParts(NamedTuple):
     """The parts of the service that the API uses. The functions return the present values."""
 
@@ -55,6 +60,7 @@ class ApiParts(NamedTuple):
     writes: bool
     now: Clock = time.time
     control_planes: Callable[[], Awaitable[response_types.ControlPlanes]] = no_control_planes
+    unpaired: Callable[[], Awaitable[Sequence[str]]] = no_unpaired_rules
 
 
 class Api:
@@ -216,6 +222,7 @@ class Api:
                 islice(tree.domains.values() if tree else (), MOST_DOMAINS), serializers.domain
             ),
             "problems": [serializers.rule_problem(each) for each in problems[:MOST_PROBLEMS]],
+            "unpaired": list(await self._parts.unpaired())[:MOST_PROBLEMS],
             "rules": await self.turns.each(rules[begin:end], serializers.rule),
             "next_cursor": f"{end}.{in_force.digest}" if end < len(rules) else None,
         }

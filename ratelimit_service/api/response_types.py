@@ -124,6 +124,10 @@ class Rules(TypedDict):
     loaded_at: Annotated[str | None, Doc("When they came into force.", format="date-time")]
     domains: Annotated[list[DomainInForce], Doc("The first thousand domains.")]
     problems: Annotated[list[RuleProblem], Doc("The first hundred problems of the last load.")]
+    unpaired: Annotated[
+        list[str],
+        Doc("The first hundred rules that were checked and not charged in the last hour, or the reverse."),
+    ]
     rules: Annotated[list[Rule], Doc("A page of the rules, in the order of the files.")]
     next_cursor: Annotated[str | None, _NEXT]
 

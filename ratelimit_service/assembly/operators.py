@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -25,9 +26,11 @@ from ..inspection.refusals import Refusals
 from ..inspection.replicas import Registry
 from ..inspection.views import Views
 from ..loading.rulebook import Rulebook
+from ..loading.slices import in_slices
 from ..observe.decision_log import DecisionLog
 from ..observe.metrics import Metrics
 from ..observe.observers import Observers
+from ..observe.pairing import PERIOD, Pairing
 from ..observe.tables import Sample
 from ..observe.thresholds import Thresholds
 from ..observe.tracking import Tracker
@@ -137,6 +140,16 @@ def make_api(app: Running, settings: Settings) -> Handler:
             return await no_control_planes()
         return most_troubled([planes.status(), *await app.siblings.ask("control_planes")])
 
+    async def unpaired_here() -> Sequence[str]:
+        return [str(each) for each in app.pairing.unpaired]
+
+    app.siblings.share("unpaired", unpaired_here)
+
+    async def unpaired() -> Sequence[str]:
+        """Return the unpaired rules of all workers, each as one of them sees it."""
+        workers = [await unpaired_here(), *await app.siblings.ask("unpaired")]
+        return list(dict.fromkeys([line for worker in workers for line in worker]))
+
     parts = ApiParts(
         app.operations,
         app.views,
@@ -148,6 +161,7 @@ def make_api(app: Running, settings: Settings) -> Handler:
         app.grpc.TRANSPORT,
         tokens.admin.wanted,
         control_planes=control_planes,
+        unpaired=unpaired,
     )
     handler = ApiHandler(Api(parts), Guard(tokens))
 
@@ -219,6 +233,19 @@ def make_observers(
     refused = emitter.refused if emitter is not None else None
     tracker.foreseen = emitter.foreseen if emitter is not None else None
     return Observers(metrics, thresholds, tracker, log, refusals.note, refused)
+
+
+def keep_views(background: Background, views: Views, profiles: Profiles, pairing: Pairing) -> None:
+    """Keep current what the views show, from now on."""
+
+    async def pair() -> None:
+        while True:
+            await asyncio.sleep(PERIOD)
+            await in_slices(pairing.look(time.time()))
+
+    background.keep("replicas", views.registry.run)
+    background.keep("forecasts", profiles.run)
+    background.keep("pairing", pair)
 
 
 def keep_events(events: Events | None, background: Background, *, leads: bool = False) -> None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ..inspection.views import Views
     from ..loading.rulebook import Rulebook
     from ..observe.metrics import Metrics
+    from ..observe.pairing import Pairing
     from ..runtime.health import Health
     from ..service import RateLimitService
     from ..transports.contract import GrpcServer
@@ -23,6 +24,7 @@ class Running(Protocol):
 
     health: Health
     metrics: Metrics
+    pairing: Pairing
     siblings: Siblings
     service: RateLimitService
     follower: Follower

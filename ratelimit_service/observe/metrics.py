@@ -257,6 +257,10 @@ class Metrics:
                     self._crossings.expect(crossing_labels(rule, limit, threshold.text))
             yield
 
+    def rows_of_rules(self) -> dict[tuple[Rule, Window], list[int]]:
+        """Return the rows of the windows of those rules in force that requests have matched."""
+        return self._row_of_rule.copy()
+
     def _count_request(self, plan: Plan | None, outcome: str) -> None:
         domain = UNKNOWN_DOMAIN
         if plan is not None:

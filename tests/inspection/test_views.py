@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from ratelimit_service.amending.operations import Attribution, new_key
 from ratelimit_service.app import App
+from ratelimit_service.assembly import operators
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import InvalidRequest
 from ratelimit_service.core.model import Descriptor, Entry, Request
 from ratelimit_service.inspection.explaining import Explanation
 from ratelimit_service.inspection.query import Query
+from ratelimit_service.observe import pairing
 from ratelimit_service.settings.table import load_settings
 from testing.service import FREE_PORTS
 from testing.waiting import PATIENCE, until
@@ -176,3 +180,26 @@ async def test_a_change_of_rules_is_noticed_without_a_view(app: App, tmp_path: P
     assert await app.rulebook.load()
     await until(lambda: app.views.rules.generation == 2)
     assert (2, True) == (app.views.rules.generation, app.views.rules.digest != before)
+
+
+@pytest.fixture
+def compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a service compare checks and charges all the time, not every hour, and report rules without either."""
+    monkeypatch.setattr(operators, "PERIOD", 0.001)
+    monkeypatch.setattr(pairing, "LEAST", 0)
+
+
+async def test_a_rule_that_is_never_charged_is_shown(compared_at_once: None, app: App) -> None:
+    """In /rlconfig and in the API."""
+    async with httpx.AsyncClient(base_url=f"http://{app.http.addresses['debug']}", trust_env=False) as client:
+        await charge(app, "team=dba", 0)
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                text = (await client.get("/rlconfig")).text
+                unpaired = (await client.get("/api/v1/rules")).json()["unpaired"]
+                if "no charge" in text and unpaired:
+                    break
+    shown = [line for line in text.splitlines() if "no charge" in line]
+    for line in (*shown, *[f"# {line}" for line in unpaired]):
+        assert re.fullmatch(r"# d\.team \(.*rules\.yaml:4\): \d+ checks and no charge within an hour", line)
+    assert (1, 1) == (len(shown), len(unpaired))

@@ -51,6 +51,7 @@ class FakeApi:
         self.book_pages = 1
         self.usage_broken: Refused | None = None
         self.problems: list[Json] = []
+        self.unpaired: list[str] = []
         self.control_planes: list[Json] = []
         self.overlay_problems: list[str] = []
         self.domains: list[str] = ["token-budgets"]
@@ -234,6 +235,7 @@ class FakeApi:
                 for name in self.domains
             ],
             "problems": self.problems,
+            "unpaired": self.unpaired,
             "rules": [rule] if self.domains else [],
             "next_cursor": None,
         }

@@ -40,6 +40,7 @@ export function Service({ status, rules }) {
     <${ControlPlanes} />
     <section aria-labelledby="rules"><h2 id="rules">Rules</h2>
       <${Problems} problems=${rules?.problems ?? []} />
+      <${Unpaired} of=${rules?.unpaired ?? []} />
       ${rules ? html`<${Rules} rules=${rules} />` : html`<${Loading} of="the rules" />`}
       <p><a href="rlconfig">The rules as text</a>, <a href="stats">the statistics as text</a></p>
     </section>`;
@@ -51,6 +52,12 @@ export function Problems({ problems }) {
   if (problems.length === 0) return html`<p class="quiet">The last load had no errors.</p>`;
   return html`<div class="notice bad"><h3>The last load has failed; earlier rules are in force</h3>
     <ul>${problems.slice(0, 50).map((each, place) => html`<li key=${place}><${Text} of=${problemText(each)} longest=${600} /></li>`)}</ul></div>`;
+}
+
+function Unpaired({ of }) {
+  if (of.length === 0) return null;
+  return html`<div class="notice"><h3>Checked and never charged, or charged and never checked</h3>
+    <ul>${of.slice(0, 50).map((each, place) => html`<li key=${place}><${Text} of=${each} longest=${600} /></li>`)}</ul></div>`;
 }
 
 function Replicas({ of: { replicas, in_step: inStep } }) {
