@@ -92,8 +92,8 @@ coverage: .venv/dev.stamp .venv/native.stamp redis ## Run the tests without gate
 	@.venv/bin/python -m coverage run -m pytest tests --ignore=tests/deploy --ignore=tests/e2e --ignore=tests/faults
 	@.venv/bin/python -m coverage combine --quiet && .venv/bin/python -m coverage report
 
-screenshots: .venv/dev.stamp .venv/native.stamp redis browser ## Make the screenshots of docs/page.md and the animation of README, from the tests of the page.
-	@SCREENSHOTS=docs/images .venv/bin/python -m pytest --quiet tests/page/test_scenes.py
+screenshots: .venv/dev.stamp .venv/native.stamp redis browser ## Make the screenshots of the page and of `top`, and the animation of README, from their tests.
+	@SCREENSHOTS=docs/images .venv/bin/python -m pytest --quiet tests/page/test_scenes.py tests/cli/operating/test_top_picture.py
 
 fuzz: .venv/dev.stamp .venv/native.stamp ## Run the fuzz tests with hundreds of times the input of `make test`.
 	@.venv/bin/python -m pytest -m fuzz --hypothesis-profile=fuzz -o faulthandler_timeout=0

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import signal
-import struct
-import subprocess
-import sys
 import termios
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +11,7 @@ import pytest
 
 from ratelimit_service.cli.operating import formatting
 from ratelimit_service.cli.operating.top import HELP, Answer, Screen, frame, pressed
-from testing.service import COMMAND, REPOSITORY, inherited
+from testing.terminal import Terminal
 from testing.waiting import PATIENCE
 
 from .conftest import Operate
@@ -136,79 +128,26 @@ def test_keys_change_the_view() -> None:
     assert ("over", "x", 10) == (query["state"], query["prefix"], query["limit"])
 
 
-TAKE_TERMINAL = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.argv[1], sys.argv[1:])
-"""
-"""Makes stdin the terminal of the session, so that Ctrl-C reaches its processes, and runs a command.
-
-`preexec_fn` could do that without another Python. It runs in a fork of this process, where grpc's handlers of forks run as well, and
-write to the terminal.
-"""
-
-
-class Terminal:
-    """`top` in a terminal of 80 columns."""
-
-    def __init__(self, operate: Operate) -> None:
-        self._main, end = pty.openpty()
-        fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 80, 0, 0))
-        self.end = end
-        self.before = termios.tcgetattr(end)
-        self.process = subprocess.Popen(
-            (sys.executable, "-c", TAKE_TERMINAL, *COMMAND, "top", "--every", "0.2"),
-            stdin=end,
-            stdout=end,
-            stderr=end,
-            start_new_session=True,
-            cwd=REPOSITORY,
-            env={**inherited(), "RATELIMIT_SERVER": operate.service.debug, "TERM": "xterm"},
-        )
-        self.output = ""
-
-    def press(self, keys: str) -> None:
-        os.write(self._main, keys.encode())
-
-    def wait_for(self, found: Callable[[str], bool]) -> None:
-        """Read until the output matches."""
-        end = time.monotonic() + PATIENCE
-        os.set_blocking(self._main, False)
-        while not found(self.output):
-            assert time.monotonic() < end, self.output[-3_000:]
-            try:
-                self.output += os.read(self._main, 65_536).decode("utf-8", "replace")
-            except BlockingIOError:
-                time.sleep(0.02)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self._main)
-        os.close(self.end)
-
-
 @pytest.mark.parametrize("leave", ["q", "\x03", "SIGTERM"])
 def test_a_terminal_is_live_and_is_left_as_it_was(operate: Operate, leave: str) -> None:
     """Charges appear without a key, keys act, and the screen and the modes are restored."""
     operate.charge("team=live", 4_500)
-    terminal = Terminal(operate)
     try:
-        terminal.wait_for(lambda output: "team=live" in output and "90 %" in output)
-        terminal.press("/live\r")
-        terminal.wait_for(lambda output: "search: live" in output)
-        operate.charge("team=live", 400)
-        terminal.wait_for(lambda output: "98 %" in output)
-        if leave == "SIGTERM":
-            terminal.process.send_signal(signal.SIGTERM)
-        else:
-            terminal.press(leave)
-        terminal.wait_for(lambda output: "\x1b[?1049l" in output)
-        assert (128 + signal.SIGTERM if leave == "SIGTERM" else 0) == terminal.process.wait(PATIENCE)
-        assert terminal.before == termios.tcgetattr(terminal.end)
-        assert terminal.output.startswith("\x1b[?1049h")
+        with Terminal("top", "--every", "0.2", server=operate.service.debug) as terminal:
+            terminal.wait_for(lambda output: "team=live" in output and "90 %" in output)
+            terminal.press("/live\r")
+            terminal.wait_for(lambda output: "search: live" in output)
+            operate.charge("team=live", 400)
+            terminal.wait_for(lambda output: "98 %" in output)
+            if leave == "SIGTERM":
+                terminal.process.send_signal(signal.SIGTERM)
+            else:
+                terminal.press(leave)
+            terminal.wait_for(lambda output: "\x1b[?1049l" in output)
+            assert (128 + signal.SIGTERM if leave == "SIGTERM" else 0) == terminal.process.wait(PATIENCE)
+            assert terminal.before == termios.tcgetattr(terminal.end)
+            assert terminal.output.startswith("\x1b[?1049h")
     finally:
-        terminal.close()
         operate("reset", "budgets", "team=live", "--server", operate.service.debug)
 
 
