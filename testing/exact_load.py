@@ -6,14 +6,16 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ratelimit_service.core.errors import StoreError
-from ratelimit_service.core.ledger.entries import CHARGED, read_entry
+from ratelimit_service.core.ledger.entries import CHARGED, REFUNDED, REFUSED, read_entry
 from ratelimit_service.core.ledger.rule import LedgerRule
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import (
     Calendar,
+    Code,
     Decision,
     Descriptor,
     DescriptorRule,
@@ -35,19 +37,27 @@ from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
 from testing.redis_clients import connect
+from testing.waiting import PATIENCE
 
 YEAR = Window(Unit.YEAR, 1, Calendar())
+LIMIT = 10**12
 
 
 def _tree(ledger: LedgerRule | None) -> RuleTree:
     rule = Rule(
         StatKey("ledger", ("team",)),
-        (Limit(10**12, YEAR), Limit(10**12, Window(Unit.MONTH, 1, Calendar()))),
+        (Limit(LIMIT, YEAR), Limit(LIMIT, Window(Unit.MONTH, 1, Calendar()))),
         budget=True,
         ledger=ledger,
     )
     return RuleTree([DomainRules("ledger", (DescriptorRule(b"team", rule=rule),))])
 
+
+FULL = "t-full"
+"""The team whose budget is used up, in a run with refunds and refusals."""
+
+AMPLE = 10**6
+"""What each team is charged before such a run, so that no refund exceeds the count."""
 
 TREE = _tree(None)
 WITH_LEDGER = _tree(LedgerRule())
@@ -60,6 +70,10 @@ class Outcome:
     answered: Counter[str] = field(default_factory=Counter)
     charged: Counter[str] = field(default_factory=Counter)
     """The charges, by team."""
+    refunded: Counter[str] = field(default_factory=Counter)
+    """The refunds, by team."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """The checks that were refused, by team."""
     latencies: list[float] = field(default_factory=list)
     recovered_in: float = 0.0
     """Seconds from the end of the fault until everything was written and the circuit was closed."""
@@ -129,31 +143,57 @@ class Bench:
         await self.store.close()
 
     async def run(
-        self, fault: Callable[[], Awaitable[None]], *, callers: int = 20, pause: float = 0.002, least: int = 0
+        self,
+        fault: Callable[[], Awaitable[None]],
+        *,
+        callers: int = 20,
+        pause: float = 0.002,
+        least: int = 0,
+        mixed: bool = False,
     ) -> Outcome:
-        """Charge without pauses during `fault`; then wait until everything is settled."""
+        """Charge without pauses during `fault`; then wait until everything is settled.
+
+        A `mixed` load has refunds, and checks of a budget that is used up, and the fault begins after both were answered. It is
+        for faults that lose nothing: a refund of what was lost would be smaller.
+        """
         outcome = Outcome()
         stop = asyncio.Event()
+        if mixed:
+            await self._prepare(outcome)
+
+        async def ask(request: Request) -> None:
+            started = time.perf_counter()
+            try:
+                decision = await self.service.should_rate_limit(request)
+                assert isinstance(decision, Decision)
+                outcome.answered[decision.code.name] += 1
+                outcome.refused[FULL] += decision.code is Code.OVER_LIMIT
+            except StoreError:
+                outcome.answered["UNAVAILABLE"] += 1
+            outcome.latencies.append(time.perf_counter() - started)
 
         async def call(number: int) -> None:
             team = f"t{number % self._teams}"
             turn = 0
             while not stop.is_set() or turn < least:
                 turn += 1
-                hits = turn % 7 + 1
-                outcome.charged[team] += hits
-                started = time.perf_counter()
-                try:
-                    decision = await self.service.should_rate_limit(charge(team, hits))
-                    assert isinstance(decision, Decision)
-                    outcome.answered[decision.code.name] += 1
-                except StoreError:
-                    outcome.answered["UNAVAILABLE"] += 1
-                outcome.latencies.append(time.perf_counter() - started)
+                if mixed and turn % 4 == 2:
+                    outcome.refunded[team] += 1
+                    await ask(charge(team, -1))
+                elif mixed and turn % 4 == 3:
+                    await ask(charge(FULL, 0))
+                else:
+                    hits = turn % 7 + 1
+                    outcome.charged[team] += hits
+                    await ask(charge(team, hits))
                 await asyncio.sleep(pause)
 
         callers_at_work = [asyncio.create_task(call(number)) for number in range(callers)]
         await asyncio.sleep(0)
+        if mixed:
+            async with asyncio.timeout(PATIENCE):
+                while not (outcome.refunded and outcome.refused.total()):
+                    await asyncio.sleep(0.001)
         await fault()
         stop.set()
         await asyncio.gather(*callers_at_work)
@@ -161,6 +201,16 @@ class Bench:
         await self.settled()
         outcome.recovered_in = time.perf_counter() - ended
         return outcome
+
+    async def _prepare(self, outcome: Outcome) -> None:
+        """Charge each team an ample amount, and use up the budget of another one."""
+        for number in range(self._teams):
+            outcome.charged[f"t{number}"] += AMPLE
+        outcome.charged[FULL] += LIMIT
+        for team, hits in outcome.charged.items():
+            with suppress(StoreError):  # late, but settled
+                await self.service.should_rate_limit(charge(team, hits))
+        await self.settled()
 
     async def settled(self, patience: float = 30) -> None:
         """Wait until nothing is in flight, the journal is empty and the circuit is closed."""
@@ -172,7 +222,8 @@ class Bench:
                 await asyncio.wait([self.settling._recovering])
 
     async def balance(self, outcome: Outcome) -> Outcome:
-        """Compare the counters and the ledger with the charges: missing charges are lost, excess ones were counted twice.
+        """Compare the counters and the ledger with the charges: missing charges are lost, excess ones were counted twice. So are
+        refunds and refusals.
 
         The counters are read at `books`, which is Redis itself where a proxy stands before it.
         """
@@ -181,18 +232,25 @@ class Bench:
             counters = await books.read_bucket(f"{{ledger|team={team}}}")
             held = [counters.get(key) or 0 for key in counters]
             assert 2 == len(held) or not held, f"the hour of the test is the edge of a window: {counters}"
-            for count in [*(held or [0, 0]), await self._recorded(books, team)]:
-                outcome.lost += max(0, charged - count)
-                outcome.doubled += max(0, count - charged)
+            entries = await self._recorded(books, team)
+            refunded = outcome.refunded[team]
+            for expected, count in [
+                *[(charged - refunded, count) for count in held or [0, 0]],
+                (charged, entries[CHARGED]),
+                (refunded, entries[REFUNDED]),
+                (outcome.refused[team], entries[REFUSED]),
+            ]:
+                outcome.lost += max(0, expected - count)
+                outcome.doubled += max(0, count - expected)
         if books is not self.redis:
             await books.close()
         return outcome
 
-    async def _recorded(self, books: CounterStore, team: str) -> int:
-        """Return the tokens of a team in the ledgers."""
+    async def _recorded(self, books: CounterStore, team: str) -> Counter[str]:
+        """Return the sums of a team in the ledgers."""
         if not self.ledgers:
             return await recorded(books, team)
-        total = 0
+        total = Counter[str]()
         for url in self.ledgers:
             server = RedisStore(connect(url))
             total += await recorded(server, team)
@@ -200,11 +258,14 @@ class Bench:
         return total
 
 
-async def recorded(books: CounterStore, team: str) -> int:
-    """Return the tokens of a team in the ledger."""
-    entries = await entries_in(books, f"{{ledger|team={team}}}")
-    read = read_entry("")
-    return sum([value for key, value in entries.items() if (entry := read(key)) and entry.kind == CHARGED])
+async def recorded(books: CounterStore, team: str) -> Counter[str]:
+    """Return the sums of a team in the ledger, by the kind of the entries."""
+    found, read = Counter[str](), read_entry("")
+    for key, value in (await entries_in(books, f"{{ledger|team={team}}}")).items():
+        entry = read(key)
+        assert entry is not None, key
+        found[entry.kind] += value
+    return found
 
 
 async def entries_in(store: CounterStore, begin: str) -> dict[str, int]:
@@ -222,4 +283,5 @@ async def entries_in(store: CounterStore, begin: str) -> dict[str, int]:
 
 
 def charge(team: str, hits: int) -> Request:
-    return Request("ledger", (Descriptor((Entry(b"team", team.encode()),), hits),))
+    """Return a request that charges a team; hits below 0 are a refund, and 0 is a check."""
+    return Request("ledger", (Descriptor((Entry(b"team", team.encode()),), abs(hits), negative=hits < 0),))

@@ -1,4 +1,5 @@
-"""Twenty callers that charge a running service over gRPC until it ends, and the answers that they got."""
+"""Twenty callers of a running service over gRPC until it ends, and the answers that they got. They charge, refund, and check a
+budget that has nothing left."""
 
 from __future__ import annotations
 
@@ -10,13 +11,21 @@ from pathlib import Path
 
 from grpc import aio
 
-from ratelimit_service.core.ledger.entries import CHARGED, is_of_ledger
+from ratelimit_service.core.ledger.entries import CHARGED, REFUNDED, REFUSED, is_of_ledger
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit_service.transports.grpc_method import PATH
 from testing.redis_servers import RedisServer
 from testing.service import COMMAND, Service
 
-RULES = "domain: ledger\ndescriptors: [{key: team, rate_limit: {unit: year, tokens_per_unit: 4000000000}, ledger: {}}]\n"
+RULES = """\
+domain: ledger
+descriptors:
+  - {key: team, rate_limit: {unit: year, tokens_per_unit: 4000000000}, ledger: {}}
+  - {key: team, value: full, rate_limit: {unit: year, tokens_per_unit: 0}, ledger: {}}
+"""
+FULL = "full"
+"""The team of which every check is refused."""
+
 WITHOUT_LEDGER = (
     "domain: ledger\ndescriptors: [{key: team, rate_limit: {unit: year, requests_per_unit: 4000000000}}]\n"
 )
@@ -28,21 +37,36 @@ TRANSPORTS = ("native", "grpcio")
 
 @dataclass
 class Outcome:
-    """Hits by team: those of answered calls, and those of each caller's last call, which got no answer."""
+    """Hits by team, refunds subtracted: those of answered calls, and the charges and refunds of each caller's last call, which got
+    no answer.
+    """
 
     acknowledged: Counter[str] = field(default_factory=Counter)
     unanswered: Counter[str] = field(default_factory=Counter)
+    unanswered_refunds: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    """The number of refused checks."""
     failed: int = 0
     """The number of calls that got an error."""
 
 
 def charge(team: str, hits: int) -> bytes:
-    """Return a serialized request that charges `team`."""
+    """Return a serialized request that charges `team`; hits below 0 are a refund, and 0 is a check."""
     request = RateLimitRequest(domain="ledger")
     descriptor = request.descriptors.add()
     descriptor.entries.add(key=b"team", value=team.encode())
-    descriptor.hits_addend.value = hits
+    descriptor.hits_addend.value = abs(hits)
+    descriptor.is_negative_hits = hits < 0
     return request.SerializeToString()
+
+
+def work(team: str, turn: int) -> tuple[str, int]:
+    """Return the team and the hits of a caller's turn. The first is a charge, so no refund exceeds the count."""
+    if turn % 4 == 2:
+        return team, -1
+    if turn % 4 == 3:
+        return FULL, 0
+    return team, turn % 5 + 1
 
 
 def counting_in(
@@ -71,18 +95,18 @@ async def charge_until(service: Service, end: Callable[[], Awaitable[object]]) -
     enough = asyncio.Event()
 
     async def caller(number: int) -> None:
-        team = f"t{number % 4}"
         async with aio.insecure_channel(service.grpc) as channel:
             method = channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
             for turn in range(100_000):
-                hits = turn % 5 + 1
+                team, hits = work(f"t{number % 4}", turn)
                 try:
-                    await method(charge(team, hits), timeout=60)
+                    answer = await method(charge(team, hits), timeout=60)
                 except aio.AioRpcError:
-                    outcome.unanswered[team] += hits
+                    (outcome.unanswered if hits > 0 else outcome.unanswered_refunds)[team] += abs(hits)
                     outcome.failed += 1
                     return
                 outcome.acknowledged[team] += hits
+                outcome.refused += answer.overall_code == RateLimitResponse.OVER_LIMIT
                 if outcome.acknowledged.total() > 2_000:
                     enough.set()
 
@@ -94,20 +118,27 @@ async def charge_until(service: Service, end: Callable[[], Awaitable[object]]) -
 
 
 def counted_in(server: RedisServer, *, ledger: bool = True) -> Counter[str]:
-    """Return the counts in the store by team. With `ledger`, what the ledgers have must be the same."""
-    counted, recorded = Counter[str](), Counter[str]()
+    """Return the counts in the store by team. With `ledger`, what the ledgers have must be the same: charges minus refunds."""
+    counted = Counter[str]()
     for key in server.cli("--scan", "--pattern", "{ledger|*").splitlines():
-        team = key.partition("team=")[2].partition("}")[0]
-        if is_of_ledger(key):
-            fields = server.cli("HGETALL", key).splitlines()
-            recorded[team] += sum(
-                [
-                    int(value)
-                    for name, value in zip(fields[::2], fields[1::2], strict=True)
-                    if name.endswith(CHARGED)
-                ]
-            )
-        else:
-            counted[team] += int(server.cli("GET", key))
+        if not is_of_ledger(key):
+            counted[_team(key)] += int(server.cli("GET", key))
+    recorded = recorded_in(server, CHARGED)
+    recorded.subtract(recorded_in(server, REFUNDED))
     assert recorded == (counted if ledger else Counter())
     return counted
+
+
+def recorded_in(server: RedisServer, kind: str = REFUSED) -> Counter[str]:
+    """Return the sum of the entries of this kind in the ledgers, by team."""
+    recorded = Counter[str]()
+    for key in server.cli("--scan", "--pattern", "{ledger|*").splitlines():
+        if is_of_ledger(key):
+            fields = server.cli("HGETALL", key).splitlines()
+            for name, value in zip(fields[::2], fields[1::2], strict=True):
+                recorded[_team(key)] += int(value) if name.endswith(f":{kind}") else 0
+    return recorded
+
+
+def _team(key: str) -> str:
+    return key.partition("team=")[2].partition("}")[0]

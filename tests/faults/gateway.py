@@ -12,7 +12,7 @@ from ratelimit_service.proto.ratelimit_pb2 import RateLimitResponse
 from ratelimit_service.transports.grpc_method import PATH
 from testing.service import Service
 
-from .callers import CALLERS, charge
+from .callers import CALLERS, charge, work
 
 BETWEEN_TWO = 300
 """Charges that are answered before the next replica is replaced, so that each replacement happens under load."""
@@ -33,6 +33,9 @@ class Gateway:
         self._ended = False
         self._changed = asyncio.Condition()
         self.acknowledged = Counter[str]()
+        """The charges minus the refunds, by team."""
+        self.refused = 0
+        """The number of refused checks."""
         self.turned_away = 0
         """The number of calls that an ending replica has refused."""
 
@@ -45,26 +48,26 @@ class Gateway:
         self._in_use.append(self._channels[new.grpc])
 
     async def call(self, number: int) -> None:
-        """Charge without a pause until `end`."""
-        team = f"t{number % 4}"
-        turn = number
+        """Charge, refund and check without a pause until `end`."""
+        turn = 0
         while not self._ended:
+            team, hits = work(f"t{number % 4}", turn)
             turn += 1
-            hits = turn % 5 + 1
-            await self._charge(charge(team, hits), turn)
+            answer = await self._charge(charge(team, hits), number + turn)
             self.acknowledged[team] += hits
+            self.refused += answer.overall_code == RateLimitResponse.OVER_LIMIT
             await self._tell()
 
     async def _tell(self) -> None:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _charge(self, request: bytes, turn: int) -> None:
+    async def _charge(self, request: bytes, turn: int) -> RateLimitResponse:
         while True:
             channel = self._in_use[turn % len(self._in_use)]
             method = channel.unary_unary(PATH, bytes, RateLimitResponse.FromString)
             try:
-                await method(request, timeout=60)
+                answer: RateLimitResponse = await method(request, timeout=60)
             except aio.AioRpcError as error:
                 if error.code() not in TURNED_AWAY:
                     raise
@@ -72,7 +75,7 @@ class Gateway:
                 turn += 1
                 await self._tell()
             else:
-                return
+                return answer
 
     async def more(self) -> None:
         """Wait until some more charges are answered."""

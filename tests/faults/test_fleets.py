@@ -44,10 +44,11 @@ async def bench(redis_cluster: RedisCluster) -> AsyncIterator[Bench]:
 
 
 async def exact(bench: Bench, outcome: Outcome, what: str) -> None:
-    """Check that every charge is there once."""
+    """Check that every charge, refund and refusal is there once."""
     await bench.balance(outcome)
     REPORT.append((what, outcome))
     assert (0, 0) == (outcome.lost, outcome.doubled), outcome
+    assert 0 < min(outcome.refunded.total(), outcome.refused.total())
     assert sum(outcome.answered.values()) > TEAMS
 
 
@@ -66,7 +67,7 @@ async def test_moving_slots_lose_no_charge(bench: Bench, redis_cluster: RedisClu
         for slot in SLOTS:
             await asyncio.to_thread(redis_cluster.move, slot)
 
-    outcome = await bench.run(fault)
+    outcome = await bench.run(fault, mixed=True)
     await exact(bench, outcome, f"{len(SLOTS)} slots of a Cluster move to another server")
     assert outcome.answered["OK"] > 100
 
@@ -96,7 +97,7 @@ async def test_a_slot_that_stays_between_servers_loses_no_charge(
             pass
         await asyncio.to_thread(redis_cluster.end_move, slot, target)
 
-    outcome = await bench.run(fault)
+    outcome = await bench.run(fault, mixed=True)
     await exact(bench, outcome, "a slot of a Cluster that is half way to another server")
     assert seen["kept"] > 0
     assert outcome.answered["OK"] > TEAMS
@@ -110,7 +111,7 @@ async def test_script_flush_on_all_servers_loses_no_charge(bench: Bench, redis_c
             for server in redis_cluster.servers:
                 await asyncio.to_thread(server.cli, "SCRIPT", "FLUSH")
 
-    await exact(bench, await bench.run(fault), "SCRIPT FLUSH on all servers of a Cluster")
+    await exact(bench, await bench.run(fault, mixed=True), "SCRIPT FLUSH on all servers of a Cluster")
 
 
 async def test_one_suspended_server_does_not_affect_the_others(
@@ -127,7 +128,7 @@ async def test_one_suspended_server_does_not_affect_the_others(
         finally:
             os.kill(still.pid, signal.SIGCONT)
 
-    outcome = await bench.run(fault)
+    outcome = await bench.run(fault, mixed=True)
     await exact(bench, outcome, "one of three servers of a Cluster stands still")
     assert outcome.answered["OK"] > TEAMS
     assert not bench.settling.open
@@ -158,7 +159,7 @@ async def test_a_suspended_server_does_not_delay_the_journal_of_others(
         finally:
             os.kill(still.pid, signal.SIGCONT)
 
-    outcome = await bench.run(fault)
+    outcome = await bench.run(fault, mixed=True)
     await exact(bench, outcome, "calls to one server break while another one stands still")
     assert not bench.settling.open
 
@@ -241,7 +242,9 @@ async def test_connections_cut_between_the_replies_of_many_slots_lose_no_charge(
                 proxy.cuts = 1
                 await until(lambda: not (proxy.cuts or bench.settling.journal.hits))
 
-        await exact(bench, await bench.run(fault), "connections cut between the replies of many slots")
+        await exact(
+            bench, await bench.run(fault, mixed=True), "connections cut between the replies of many slots"
+        )
         await bench.close()
         await proxy.stop()
 

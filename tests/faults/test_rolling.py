@@ -10,7 +10,7 @@ import pytest
 
 from testing.redis_servers import RedisServer
 
-from .callers import TRANSPORTS, counted_in, counting_in
+from .callers import FULL, TRANSPORTS, counted_in, counting_in, recorded_in
 from .gateway import Gateway
 
 
@@ -36,3 +36,4 @@ async def test_a_rolling_upgrade_counts_every_charge_once(
             replica.kill()
     assert [0, 0] == codes
     assert gateway.acknowledged == counted_in(redis_server)
+    assert 0 < gateway.refused == recorded_in(redis_server)[FULL]
