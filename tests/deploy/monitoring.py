@@ -142,18 +142,22 @@ def filled(text: str, values: Mapping[str, str]) -> str:
     return VARIABLE.sub(lambda found: values[found[1] or found[2]], text)
 
 
-class Prometheus:
-    """A running Prometheus with deploy/monitoring/prometheus.yaml, except for the targets of each job and the
-    interval. `directory` has its configuration, data and log.
-    """
+def deployed(targets: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Return deploy/monitoring/prometheus.yaml with these targets of each job."""
+    config: dict[str, Any] = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
+    config["rule_files"] = [str(MONITORING / name) for name in config["rule_files"]]
+    for job in config["scrape_configs"]:
+        job["static_configs"] = [{"targets": targets[job["job_name"]]}]
+    return config
 
-    def __init__(self, directory: Path, targets: Mapping[str, list[str]], every: str) -> None:
+
+class Prometheus:
+    """A running Prometheus that scrapes `every` so often. `directory` has its configuration, data and log."""
+
+    def __init__(self, directory: Path, config: Mapping[str, Any], every: str) -> None:
         self._log = directory / "prometheus.log"
-        config = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
-        config["global"] = {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every}
-        config["rule_files"] = [str(MONITORING / name) for name in config["rule_files"]]
-        for job in config["scrape_configs"]:
-            job["static_configs"] = [{"targets": targets[job["job_name"]]}]
+        interval = {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every}
+        config = {**config, "global": interval}
         self._config = directory / "prometheus.yaml"
         self._config.write_text(yaml.safe_dump(config))
         for attempt in range(_ATTEMPTS):

@@ -22,7 +22,7 @@ from testing.service import Caller, Service, calling, port_of
 from testing.waiting import wait_for
 
 from ..docs.documents import DOCS, blocks
-from .monitoring import DASHBOARDS, Dashboard, Prometheus, Query, filled
+from .monitoring import DASHBOARDS, Dashboard, Prometheus, Query, deployed, filled
 
 # Windows of a year, which do not end during a test; on the dashboards, users select the window.
 RULES = """\
@@ -123,7 +123,7 @@ class Play:
         self._client = stack.enter_context(httpx.Client(trust_env=False, timeout=60))
 
         targets = {"ratelimit": [self.service.metrics, alone.metrics], "envoy": [envoy.admin]}
-        self.prometheus = stack.enter_context(Prometheus(directory, targets, every="250ms"))
+        self.prometheus = stack.enter_context(Prometheus(directory, deployed(targets), every="250ms"))
         # Prometheus sees an increase only in a series that existed before.
         wait_for("a scrape of all", lambda: len(self.prometheus.ask("up == 1")) == 3)
         for key, value in (("team", "ops"), ("user", "ann")):

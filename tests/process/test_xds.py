@@ -11,10 +11,9 @@ import grpc
 import httpx
 import pytest
 
-from ratelimit_service.proto import ratelimit_pb2 as pb
 from testing.certificates import Authority
 from testing.control_plane import limit, resource
-from testing.service import METHOD, Caller, Service, calling, port_of, run
+from testing.service import Caller, Service, calling, port_of, run
 from testing.threaded_control_plane import ThreadedControlPlane
 from testing.waiting import wait_for
 from tests.sources.xds.links import serving
@@ -286,33 +285,3 @@ def test_one_deployment_serves_a_gateway_with_tls_and_one_without(
             assert 5 == caller.limit("a", "team", "dba")
         with grpc.secure_channel(f"localhost:{port_of(service.grpc)}", authority.channel()) as channel:
             assert 5 == Caller(channel).limit("a", "team", "dba")
-
-
-def test_the_dashboard_of_envoy_gateway_finds_its_series(plane: ThreadedControlPlane) -> None:
-    """Its queries select a limit by `domain`, `key1` and `key2`, and use the memory of the process."""
-    route = "httproute/default/http-ratelimit/rule/0/match/0/ratelimit_example"
-    leaf = limit("rule-0-match-0", 3, value="rule-0-match-0")
-    plane.send(resource("default/eg/http", {"key": route, "value": route, "descriptors": [leaf]}))
-    with (
-        Service({**over_xds(plane.address), "USE_PROMETHEUS": "true"}) as service,
-        grpc.insecure_channel(service.grpc) as channel,
-    ):
-        wait_for("the rules", lambda: route in "\n".join(rlconfig(service)))
-        request = pb.RateLimitRequest(domain="default/eg/http")
-        descriptor = request.descriptors.add()
-        for name in (route, "rule-0-match-0"):
-            descriptor.entries.add(key=name.encode(), value=name.encode())
-        method = channel.unary_unary(
-            METHOD, pb.RateLimitRequest.SerializeToString, pb.RateLimitResponse.FromString
-        )
-        for _ in range(4):
-            method(request)
-        labels = f'domain="default/eg/http",key1="{route}_{route}",key2="rule-0-match-0_rule-0-match-0"'
-        counted = {
-            name: samples(service, f"rate_limit_{name}").get(labels)
-            for name in ("total_hits", "near_limit", "over_limit")
-        }
-        assert {"total_hits": 4.0, "near_limit": 1.0, "over_limit": 1.0} == counted
-        text = httpx.get(f"http://{service.metrics}/metrics", trust_env=False, timeout=60).text
-        for name in ("process_resident_memory_bytes", "process_virtual_memory_bytes"):
-            assert f"\n{name} " in text
