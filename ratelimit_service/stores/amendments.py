@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..core.amendments.model import (
+    MOST_BYTES,
     Amendment,
     AuditLine,
     Change,
@@ -23,7 +24,16 @@ from ..core.amendments.model import (
     Reset,
     check,
 )
-from ..core.amendments.records import Unreadable, digest, read, read_reset, reset_to_json, to_json, write
+from ..core.amendments.records import (
+    Unreadable,
+    digest,
+    read,
+    read_reset,
+    reset_to_json,
+    size,
+    to_json,
+    write,
+)
 from ..core.errors import Conflict, InvalidRequest
 
 MOST = 50_000
@@ -42,6 +52,14 @@ KEY_REMEMBERED = 86_400
 def too_many(most: int) -> InvalidRequest:
     """Return the error for a change that would exceed the largest number of amendments."""
     return InvalidRequest(f"there are {most} amendments already: remove some, or use limits as data")
+
+
+def too_large(size: int) -> InvalidRequest:
+    """Return the error for a change whose amendments are too long."""
+    return InvalidRequest(
+        f"the amendments of this change, with those that they replace, have {size} bytes, and a change has at most "
+        f"{MOST_BYTES}: make it in several"
+    )
 
 
 def key_of_another(key: str) -> InvalidRequest:
@@ -162,6 +180,8 @@ class MemoryAmendments:
         added = sum((after is not None) - (name in self._current) for name, after in ahead.items())
         if added > 0 and len(self._current) + added > self._most:
             raise too_many(self._most)
+        if len(edits) > 1 and (bytes_of_all := sum(size(change, edited) for edited in edits)) > MOST_BYTES:
+            raise too_large(bytes_of_all)
         return tuple(edits)
 
     def _remember(self, key: str, hashed: str, applied: ChangeResult) -> None:

@@ -271,6 +271,39 @@ async def test_a_full_store_refuses_new_amendments_only(amending: Amending) -> N
     assert 3 == len(await current(store))
 
 
+async def test_a_change_is_bounded_in_bytes(amending: Amending) -> None:
+    """So that no script call occupies Redis for long. What a change replaces counts as well; a single edit is always
+    possible, so that a long amendment can be replaced and removed.
+    """
+    store = amending.amendments
+    long = [override(parse("d", f"user={number}{'x' * 16_000}"), number) for number in range(5)]
+    for number, each in enumerate(long):
+        await store.apply(change(Put(each), key=f"put {number}"))
+    for edits in (
+        [Put(each._replace(amount=9)) for each in long],
+        [Remove(each.id) for each in long] * 2 + [Put(each) for each in long],
+    ):
+        with pytest.raises(InvalidRequest, match=r"have 1\d\d\d\d\d bytes, and a change has at most 65536"):
+            await store.apply(change(*edits, key="long"), dry_run=True)
+        with pytest.raises(InvalidRequest, match="make it in several"):
+            await store.apply(change(*edits, key="long"))
+    counters = tuple([(f"{{d|user=y}}:hour:{number}{'0' * 120}", number) for number in range(800)])
+    with pytest.raises(InvalidRequest, match="make it in several"):
+        await store.apply(change(Reset(parse("d", "user=y"), "", counters), Remove("none"), key="reset"))
+    with pytest.raises(InvalidRequest, match="make it in several"):
+        await store.apply(
+            Change("because", "ana", "é" * 1_000, tuple([Remove(f"{number}") for number in range(60)]), NOW)
+        )
+    assert ordered(*long) == await current(store)
+    for each in long:
+        await store.apply(change(Remove(each.id), key=f"remove {each.id}"))
+    huge = override(parse("d", "user=" + "\U0001f600" * 10_000), 1)
+    for key, amount in (("first", 1), ("second", 2)):
+        await store.apply(change(Put(huge._replace(amount=amount)), key=key))
+    await store.apply(change(Remove(huge.id), key="away"))
+    assert [] == await current(store)
+
+
 async def test_the_audit_is_bounded_and_a_replica_further_behind_reads_everything(amending: Amending) -> None:
     """The oldest lines are dropped first."""
     store = amending.amendments

@@ -100,31 +100,6 @@ async def test_a_change_during_a_scan_is_not_missed(
     assert (18, ordered(*expected)) == (news.version, ordered(*news.put))
 
 
-async def test_no_call_takes_long(redis: tuple[RedisAmendments, RedisServer]) -> None:
-    """Reading thousands of amendments does not block the counters; neither does a change of a hundred."""
-    store, server = redis
-    amendments = [override(parse("d", f"user=u{number}"), number) for number in range(3_000)]
-    changes, reads = [], []
-    for beginning in range(0, 3_000, 1_000):  # the best of three: the machine may be busy
-        server.cli("CONFIG", "RESETSTAT")
-        for at in range(beginning, beginning + 1_000, MOST_EDITS):
-            await store.apply(change(*map(Put, amendments[at : at + MOST_EDITS]), key=f"{at}"))
-        changes.append(_microseconds(server))
-        server.cli("CONFIG", "RESETSTAT")
-        await store.news(0, "")
-        await store.audit(most=1_000)
-        reads.append(_microseconds(server))
-    assert (True, True) == (min(changes) < 2_000, min(reads) < 1_000), (changes, reads)
-
-
-def _microseconds(server: RedisServer) -> float:
-    """Return the mean duration of a script call in microseconds."""
-    line = next(
-        line for line in server.cli("INFO", "commandstats").splitlines() if "cmdstat_evalsha:" in line
-    )
-    return float(line.partition("usec_per_call=")[2].partition(",")[0])
-
-
 async def test_amendments_need_exactly_the_documented_permissions(redis_server: RedisServer) -> None:
     """They are in docs/compatibility.md. Without them, counters still work, and the error has the reason."""
     redis_server.cli("FLUSHALL")

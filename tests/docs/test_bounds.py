@@ -182,7 +182,7 @@ BOUNDS = {
     "edits that the audit keeps, in memory": f"{stored_amendments.MOST_AUDITED}",
     "idempotency keys that are kept": f"{stored_amendments.MOST_KEYS}",
     "edits of one change": f"{amendments.MOST_EDITS}",
-    "bytes of the amendments of one change": f"{amendments.MOST_BYTES}",
+    "bytes of the amendments of a change with several edits": f"{amendments.MOST_BYTES}",
     "windows of a top-up": f"{amendments.MOST_WINDOWS}",
     "characters of a target": f"{target.MOST_TEXT}",
     "entries of a target": f"{target._MOST_ENTRIES}",

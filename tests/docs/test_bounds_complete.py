@@ -106,3 +106,32 @@ def test_the_page_has_every_bound_of_the_service() -> None:
     assert set() == found - shown - left_out
     assert set() == left_out - found
     assert set() == left_out & shown
+
+
+def used_by(module: str, tree: ast.Module) -> Iterator[str]:
+    """The names of this package that a module reads, each with the module that defines it."""
+    modules: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            above = module.split(".")[: -node.level]
+            origin = ".".join([*above, *filter(None, [node.module])])
+            for alias in node.names:
+                name = f"{origin}.{alias.name}".removeprefix(".")
+                modules[alias.asname or alias.name] = name
+                yield name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            yield f"{module}.{node.id}"
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield f"{modules.get(node.value.id, '')}.{node.attr}"
+
+
+def test_every_bound_is_enforced() -> None:
+    """A bound that only the page names would promise what the service does not do."""
+    defined: set[str] = set()
+    used: set[str] = set()
+    for path in SERVICE.rglob("*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        module = ".".join(path.relative_to(SERVICE).with_suffix("").parts)
+        defined |= set(bounds_of(module, tree))
+        used |= set(used_by(module, tree))
+    assert set() == defined - used

@@ -24,8 +24,11 @@ MOST_WINDOWS = 366
 MOST_EDITS = 100
 """The most edits of one change, which one script call writes."""
 
-MOST_BYTES = 262_144
-"""Bytes of all amendments of one change."""
+MOST_BYTES = 65_536
+"""Bytes of the amendments and resets of one change as text, with the amendments that they replace, and with the author,
+reason and key of each: redis/amend.lua takes a millisecond for some 100,000. A change with one edit has no such bound,
+so that an amendment can always be replaced and removed.
+"""
 
 LONGEST_NAME = 200
 """Characters of an author and of an idempotency key."""

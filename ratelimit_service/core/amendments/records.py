@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from ..errors import RateLimitServiceError
-from .model import Amendment, Change, Kind, Put, Remove, Reset
+from .model import Amendment, Change, EditResult, Kind, Put, Remove, Reset
 from .target import parse
 
 
@@ -80,6 +80,15 @@ def read_reset(text: str | bytes) -> Reset:
         return Reset(target, str(fields.get("window", "")), tuple(counters.items()))
     except (ValueError, KeyError, TypeError, AttributeError, RateLimitServiceError) as error:
         raise Unreadable(f"this is no reset: {type(error).__name__}: {error}") from None
+
+
+def size(change: Change, edited: EditResult) -> int:
+    """Return the bytes of an edit: of its texts, and of the author, the reason and the key in its line of the audit."""
+    texts = [write(each) for each in (edited.before, edited.after) if each is not None]
+    if edited.reset is not None:
+        texts.append(write_reset(edited.reset))
+    texts += (change.author, change.reason, change.key)
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
 
 
 def digest(change: Change) -> str:

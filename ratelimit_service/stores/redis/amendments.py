@@ -22,6 +22,7 @@ import structlog
 from redis.exceptions import NoPermissionError, RedisError, TryAgainError
 
 from ...core.amendments.model import (
+    MOST_BYTES,
     MOST_EDITS,
     Amendment,
     AuditLine,
@@ -36,7 +37,7 @@ from ...core.amendments.model import (
 )
 from ...core.amendments.records import Unreadable, digest, read, read_reset, write, write_reset
 from ...core.errors import CounterRefused, StoreError
-from ..amendments import KEY_REMEMBERED, MOST, conflict, key_of_another, too_many
+from ..amendments import KEY_REMEMBERED, MOST, conflict, key_of_another, too_large, too_many
 from .background_scripts import Evaluation, Run, Script, script
 
 MOST_AUDITED = 100_000
@@ -46,7 +47,7 @@ MB when it is full."""
 _SCAN_COUNT = 100
 """Amendments that one call reads: some 30 kB, in a tenth of a millisecond."""
 
-_LINES = 300
+_LINES = 100
 """Lines of the audit that one call reads."""
 
 _MOST_BEHIND = 3_000
@@ -144,6 +145,7 @@ class RedisAmendments:
             KEY_REMEMBERED,
             self._most,
             self._most_audited,
+            MOST_BYTES,
         ]
         for number, edit in enumerate(change.edits):
             expected = "*" if change.expected is None else _text(change.expected[number])
@@ -171,6 +173,8 @@ class RedisAmendments:
         if kind == b"conflict":
             assert change.expected is not None
             raise conflict(change.expected[int(reply[1])], _readable(reply[2]))
+        if kind == b"large":
+            raise too_large(int(reply[1]))
         raise too_many(self._most)
 
     async def secret(self, proposal: str) -> str:
