@@ -12,6 +12,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from email import message_from_bytes
+from email.message import Message
 from io import BytesIO
 from pathlib import Path
 
@@ -22,12 +23,14 @@ from elftools.elf.sections import SymbolTableSection
 
 from testing.service import REPOSITORY, Service, calling, inherited
 
+from .environments import environment, install, missing
+
 MODULE = "ratelimit_service/transports/native/_http2"
 RULES = "domain: d\ndescriptors: [{key: team, rate_limit: {unit: day, tokens_per_unit: 10}}]\n"
 
 
-def environment() -> Mapping[str, str]:
-    """Return the environment of builds, with the variables for cargo and for a given source."""
+def variables() -> Mapping[str, str]:
+    """Return the environment variables of builds, with those for cargo and for a given source."""
     names = ("CARGO_HOME", "RUSTUP_HOME", "NGHTTP2_SOURCE")
     return {**inherited(), **{name: os.environ[name] for name in names if name in os.environ}}
 
@@ -42,7 +45,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = subprocess.run(
         ["sh", "tools/nghttp2_source.sh"],
         cwd=REPOSITORY,
-        env=environment(),
+        env=variables(),
         capture_output=True,
         text=True,
         check=False,
@@ -53,7 +56,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = subprocess.run(
         ["sh", "tools/make_wheel.sh", str(into)],
         cwd=REPOSITORY,
-        env={**environment(), "PYTHON": sys.executable, "CFLAGS": "-O1"},  # half as long as with -O2
+        env={**variables(), "PYTHON": sys.executable, "CFLAGS": "-O1"},  # half as long as with -O2
         capture_output=True,
         text=True,
         check=False,
@@ -70,21 +73,18 @@ def wheel(dist: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment with the wheel.
-
-    It has the dependencies of this environment, but not this tree.
-    """
-    place = tmp_path_factory.mktemp("installed") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
-    python = place / "bin" / "python"
-    here = sysconfig.get_path("purelib")
-    pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", str(python))
-    subprocess.run([*pip, "install", "--no-index", "--no-deps", str(wheel)], check=True)
-    (packages,) = place.glob("lib/python*/site-packages")
-    # A directory in a .pth file is searched last, and the .pth files in it, by which this tree would be
-    # found, are not read.
-    (packages / "dependencies.pth").write_text(here)
+    """The interpreter of an environment with the wheel and its declared requirements, and nothing else."""
+    requirements = metadata(wheel).get_all("Requires-Dist", ())
+    python = environment(tmp_path_factory.mktemp("installed") / "venv", requirements)
+    install(python, wheel)
     return python
+
+
+def metadata(wheel: Path) -> Message:
+    """Return the metadata of the wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return message_from_bytes(archive.read(name))
 
 
 def compiled(wheel: Path) -> ELFFile:
@@ -118,14 +118,13 @@ def test_nghttp2_is_in_the_module_and_its_symbols_are_hidden(wheel: Path) -> Non
 
 def test_the_wheel_has_the_licence_of_nghttp2(wheel: Path) -> None:
     """The metadata names it, too."""
+    said = metadata(wheel)
     with zipfile.ZipFile(wheel) as archive:
-        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        said = message_from_bytes(archive.read(metadata))
-        licences = metadata.removesuffix("METADATA") + "licenses/"
+        (licence,) = (name for name in archive.namelist() if name.endswith("/licenses/LICENSE"))
         assert ["LICENSE", "LICENSE.nghttp2"] == said.get_all("License-File")
         assert "Apache-2.0 AND MIT" == said["License-Expression"]
-        assert (REPOSITORY / "LICENSE").read_bytes() == archive.read(f"{licences}LICENSE")
-        assert b"Tatsuhiro Tsujikawa" in archive.read(f"{licences}LICENSE.nghttp2")
+        assert (REPOSITORY / "LICENSE").read_bytes() == archive.read(licence)
+        assert b"Tatsuhiro Tsujikawa" in archive.read(f"{licence}.nghttp2")
 
 
 @pytest.fixture
@@ -153,6 +152,13 @@ def test_the_installed_wheel_serves_with_the_native_transport(served: Service, i
     for name in ("_http2", "_wire"):
         (module,) = (path for path in mapped if name in path)
         assert module.startswith(str(installed.parents[1]))
+
+
+def test_every_module_needs_only_declared_packages(installed: Path) -> None:
+    """Tracing needs those of an extra."""
+    lacking = missing(installed)
+    assert {"opentelemetry"} == set(lacking.values())
+    assert {"tracing"} == {module.split(".")[1] for module in lacking}
 
 
 def test_the_compiled_modules_behave_like_their_sources(installed: Path, tmp_path: Path) -> None:
@@ -189,6 +195,8 @@ def test_the_compiled_modules_behave_like_their_sources(installed: Path, tmp_pat
         text=True,
         check=False,
         cwd=tmp_path,
+        # pytest is here. In PYTHONPATH, .pth files are not read, by which this tree would be found.
+        env={**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")},
     )
     assert 0 == ran.returncode, ran.stdout[-4_000:]
 
