@@ -162,8 +162,8 @@ class Events:
         return f"{self.false} of {self.lasted}; {self.missed} of {self.ran_out}; {lead}"
 
 
-class Before:
-    """The rule for events of version 0.2.0: as today's without a profile, with the longer reach in all windows."""
+class LongerReach:
+    """A rule for events: as the one that serves without a profile, with the reach of short windows in all of them."""
 
     def __init__(self, start: float, end: float) -> None:
         self._start, self._end = start, end
@@ -197,7 +197,7 @@ class AtErrors:
             forecasting.ERRORS = serving  # type: ignore[misc]
 
 
-RULES = ("0.2.0", "current rate", "profile, 0 errors", "profile, 1", "profile, 2", "profile, 3")
+RULES = ("longer reach", "current rate", "profile, 0 errors", "profile, 1", "profile, 2", "profile, 3")
 USES = (0.6, 0.8, 0.9, 0.95, 1.1, 1.25, 1.5, 2.5)
 """What a window uses of its limit."""
 
@@ -212,7 +212,7 @@ def events(scene: Scene, span: float) -> dict[str, Events]:
             start, end = traffic.start, traffic.start + span
             profile = profile_of(scene, traffic)
             rules: dict[str, Callable[[float, int, int], bool]] = {
-                "0.2.0": Before(start, end).note,
+                "longer reach": LongerReach(start, end).note,
                 "current rate": AtErrors(Forecast(start, end), 0).note,
             }
             for number, name in enumerate(RULES[2:]):

@@ -5,14 +5,15 @@ change.
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
-from testing.service import REPOSITORY
-from tools.version import notes, version
+from testing.service import REPOSITORY, inherited
+from tools.version import notes, problem, version
 
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
 PINNED = re.compile(r"[\w./-]+@[0-9a-f]{40}")
@@ -32,10 +33,47 @@ def test_every_reference_to_the_image_has_the_version_of_the_package() -> None:
 
 
 def test_the_notes_of_a_version_are_its_section_of_the_changelog() -> None:
-    changelog = "# Changelog\n\n## [Unreleased]\n\n- c\n\n## [0.2.0] - 2026-11-28\n\n### Added\n\n- b\n\n## [0.1.0]\n\n- a\n"
+    changelog = "# Changelog\n\n## [0.2.0] - 2026-11-28\n\n### Added\n\n- b\n\n## [0.1.0]\n\n- a\n"
     assert "### Added\n\n- b" == notes("0.2.0", changelog)
     assert "- a" == notes("0.1.0", changelog)
     assert notes("0.3.0", changelog) is None
+
+
+def test_the_changelog_begins_with_the_version_of_the_package() -> None:
+    """Changes are listed for the version that will have them: what is built from this tree says that it is this version."""
+    assert problem() is None
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project whose version 1.2.0 is released."""
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.0"\n')
+    (tmp_path / "CHANGELOG.md").write_text("## [1.2.0] - 2026-11-28\n\n- a\n")
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.com")
+    for command in (("init", "-q"), ("add", "-A"), ("commit", "-qm", "Release 1.2.0"), ("tag", "v1.2.0")):
+        subprocess.run((*git, *command), env=inherited(), check=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "version, changelog, wrong",
+    [
+        ("1.2.0", "## [1.2.0] - 2026-11-28\n\n- a\n", None),
+        ("1.2.0", "## [1.2.0] - 2026-11-28\n\n- a\n- b\n", "v1.2.0 is released"),
+        ("1.2.0", "## [Unreleased]\n\n- b\n\n## [1.2.0] - 2026-11-28\n\n- a\n", "the first section must be"),
+        ("1.2.0", "## [1.2.0]\n\n- a\n", "the first section must be"),
+        ("1.3.0", "## [1.3.0] - 2026-12-24\n\n- b\n\n## [1.2.0] - 2026-11-28\n\n- a\n", None),
+        ("1.3.0", "## [1.2.0] - 2026-11-28\n\n- a\n", "the first section must be"),
+    ],
+)
+def test_changes_are_listed_for_a_version_that_is_not_released(
+    project: Path, version: str, changelog: str, wrong: str | None
+) -> None:
+    (project / "pyproject.toml").write_text(f'[project]\nversion = "{version}"\n')
+    (project / "CHANGELOG.md").write_text(changelog)
+    found = problem(project)
+    assert (wrong is None) == (found is None)
+    assert (wrong or "") in (found or "")
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)

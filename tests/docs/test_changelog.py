@@ -1,8 +1,12 @@
-"""CHANGELOG.md has an upgrade note for each setting and metric that the previous version had and that is different now."""
+"""CHANGELOG.md has an upgrade note for each setting, metric and log line that the previous version had and that is different now."""
 
 from __future__ import annotations
 
+import ast
 import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from io import BytesIO
 from typing import NamedTuple
 
 from testing.previous import PREVIOUS, of_previous
@@ -40,7 +44,7 @@ def both(page: str) -> tuple[dict[str, Row], dict[str, Row]]:
 def notes() -> str:
     """Return all upgrade notes."""
     return "".join(
-        re.findall(r"### Upgrade notes\n(.*?)\n###", (ROOT / "CHANGELOG.md").read_text(), re.DOTALL)
+        re.findall(r"### Upgrade notes\n(.*?)\n### ", (ROOT / "CHANGELOG.md").read_text(), re.DOTALL)
     )
 
 
@@ -62,6 +66,37 @@ def test_every_metric_that_is_different_has_a_note() -> None:
     before, now = both("metrics.md")
     assert len(before) > 60
     assert [] == sorted(name for name in before if before[name] != now.get(name) and not noted(name))
+
+
+LEVELS = {"debug", "info", "warning", "error", "critical", "exception"}
+
+
+def log_lines(source: str) -> Iterator[str]:
+    """Yield the texts that a module passes to a log, up to the first value in them."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS:
+            yield from texts(node.args[:1])
+
+
+def texts(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Yield the texts in expressions, up to the first value in each."""
+    for root in nodes:
+        for node in ast.walk(root):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value.partition("{")[0].rstrip(": ")
+
+
+def test_every_log_line_that_is_different_has_a_note() -> None:
+    """Filters of an operator match the text."""
+    with tarfile.open(fileobj=BytesIO(of_previous("archive", PREVIOUS, "ratelimit_service"))) as archive:
+        modules = [member for member in archive.getmembers() if member.name.endswith(".py")]
+        sources = [archive.extractfile(member) for member in modules]
+        before = {line for source in sources if source for line in log_lines(source.read().decode())}
+    here = (path.read_text() for path in (ROOT / "ratelimit_service").rglob("*.py"))
+    now = set(texts(map(ast.parse, here)))
+    gone = {line for line in before - now if " " in line}
+    assert len(before) > 50
+    assert [] == sorted(line for line in gone if f"`{line}`" not in notes())
 
 
 def test_a_table_is_read_by_its_names() -> None:
