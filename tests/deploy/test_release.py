@@ -27,9 +27,21 @@ def test_the_chart_has_the_version_of_the_package() -> None:
 
 
 def test_every_reference_to_the_image_has_the_version_of_the_package() -> None:
-    files = [*(REPOSITORY / "deploy").rglob("*.yaml"), *(REPOSITORY / "deploy").rglob("*.md")]
+    files = [
+        REPOSITORY / "README.md",
+        *(REPOSITORY / "deploy").rglob("*.yaml"),
+        *(REPOSITORY / "deploy").rglob("*.md"),
+    ]
     named = {tag for file in files for tag in IMAGE.findall(file.read_text())}
     assert {version()} == named
+
+
+def test_the_commands_build_the_image_that_the_manifests_name() -> None:
+    """Without a tag, docker builds `latest`, which a cluster with the chart or the manifests does not look for."""
+    pages = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("deploy/**/*.md")]
+    built = [tag for page in pages for tag in re.findall(r"docker build .*-t (\S+)", page.read_text())]
+    assert len(built) > 1
+    assert {f"ratelimit-service:{version()}"} == set(built)
 
 
 def test_the_notes_of_a_version_are_its_section_of_the_changelog() -> None:
