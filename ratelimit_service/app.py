@@ -211,6 +211,7 @@ class App:
         if (member := self._member) is not None:
             await member.connect(self.health, self._take, self._lead_later, self.http.resign, self._orphaned)
         self.background.keep("amendments", self.follower.run)
+        self.background.keep("amendments_ended", self.follower.run_tidying)
         watcher = await self._start_rules()
         await self.follower.first_try()
         self.background.keep("hold_secret", self._secret.run)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
@@ -50,6 +50,7 @@ _AT_ONCE = 100
 AUTHOR = "ratelimit-service"
 """The author of removals of ended amendments."""
 
+Sleep = Callable[[float], Awaitable[None]]
 Tree = Callable[[], RuleTree | None]
 """Returns the rules in force; None before the first load."""
 
@@ -79,7 +80,7 @@ class FollowerState(NamedTuple):
 class Follower:
     """Follows the amendments in `store`, and notifies `services` after each change of `amendments`.
 
-    `now` is the time since 1970; `clock` is monotonic. Both are in seconds.
+    `now` is the time since 1970; `clock` is monotonic. Both are in seconds, as are those of `sleep`.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Follower:
         tree: Tree = lambda: None,
         now: Clock = time.time,
         clock: Clock = time.monotonic,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._store = store
         self._amendments = amendments
@@ -97,6 +99,7 @@ class Follower:
         self._tree = tree
         self._now = now
         self._clock = clock
+        self._sleep = sleep
         self._version = 0
         self._stamp = ""
         self._unreadable = 0
@@ -107,7 +110,6 @@ class Follower:
         """Whether the replica can serve: the amendments were read, or cannot be expected to become readable.
         """
         self._tried = asyncio.Event()
-        self._tidied = clock()
         self._looking = asyncio.Lock()
         self._log = structlog.get_logger("ratelimit_service.amendments")
 
@@ -145,7 +147,13 @@ class Follower:
         while True:
             await self.try_to_follow()
             self._tried.set()
-            await asyncio.sleep(EVERY)
+            await self._sleep(EVERY)
+
+    async def run_tidying(self) -> None:
+        """Remove ended amendments until cancelled. No poll waits for this: it may read 50,000 of them."""
+        while True:
+            await self._sleep(_TIDIED_EVERY)
+            await self.tidy()
 
     async def try_to_follow(self) -> None:
         """Follow once. If the store cannot be read, log the error, unless it is the same as the last one."""
@@ -169,9 +177,6 @@ class Follower:
             self._log.info("the amendments are read again", version=self._version)
         self._failing = ""
         self.ready = True
-        if self._clock() >= self._tidied + _TIDIED_EVERY:
-            self._tidied = self._clock()
-            await self._tidy()
 
     async def follow(self) -> None:
         """Apply the changes in the store. Raises StoreError."""
@@ -225,14 +230,13 @@ class Follower:
             amendments=len(news.put),
         )
 
-    async def _tidy(self) -> None:
-        """Remove amendments from the store that ended some time ago."""
+    async def tidy(self) -> None:
+        """Remove amendments from the store that ended some time ago. The next poll removes them here."""
         ended: list[Amendment] = []
         await in_slices(self._find_ended(ended))
-        for amendment in ended[:_TIDIED_AT_ONCE]:
-            await self._remove(amendment)
-        if ended:
-            await self.follow()
+        with suppress(StoreError):  # the polls log it
+            for amendment in ended[:_TIDIED_AT_ONCE]:
+                await self._remove(amendment)
 
     def _find_ended(self, ended: list[Amendment]) -> Generator[None, None, None]:
         over = self._now() - _KEPT

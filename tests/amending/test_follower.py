@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from ratelimit_service.amending.follower import AUTHOR, Follower
+from ratelimit_service.amending.follower import AUTHOR, EVERY, Follower
 from ratelimit_service.core.amendments.index import Amendments
-from ratelimit_service.core.amendments.model import Amendment, Change, News, Put, Remove, override, top_up
+from ratelimit_service.core.amendments.model import (
+    Amendment,
+    Change,
+    ChangeResult,
+    News,
+    Put,
+    Remove,
+    override,
+    top_up,
+)
 from ratelimit_service.core.amendments.target import parse
 from ratelimit_service.core.errors import CounterRefused, StoreError
 from ratelimit_service.core.matching.tree import RuleTree
@@ -45,15 +55,22 @@ class Failing(MemoryAmendments):
 
 
 class Replica:
-    """A follower with its own clock."""
+    """A follower with its own clock, which goes forward only while the follower sleeps."""
 
     def __init__(self, store: MemoryAmendments) -> None:
+        self.polls = 0
+        """How often the follower has slept between two polls."""
         self.now = float(NOW)
         self.amendments = Amendments()
         self.changes = 0
         self.follower = Follower(
-            store, self.amendments, [self], lambda: TREE, lambda: self.now, lambda: self.now
+            store, self.amendments, [self], lambda: TREE, lambda: self.now, lambda: self.now, self.sleep
         )
+
+    async def sleep(self, seconds: float) -> None:
+        self.polls += 1
+        self.now += seconds
+        await asyncio.sleep(0)
 
     def apply_amendments(self) -> None:
         self.changes += 1
@@ -97,6 +114,66 @@ async def test_changes_in_the_store_come_into_force(store: Failing, replica: Rep
     assert ([3], 2) == (replica.amounts, replica.changes)
     await replica.follower.follow()
     assert (3, 2) == (replica.follower.version, replica.changes)
+
+
+async def test_a_change_is_in_force_at_the_next_poll_and_four_polls_take_a_second(
+    store: Failing, replica: Replica
+) -> None:
+    """Whenever it is made; also the first one after the store could not be reached for some polls."""
+    assert 4 * EVERY <= 1.0
+    following = asyncio.create_task(replica.follower.run())
+
+    async def next_poll() -> None:
+        polls = replica.polls
+        while replica.polls == polls:
+            await asyncio.sleep(0)
+
+    await next_poll()
+    for amount in range(1, 6):
+        await put(store, to("team=a", amount))
+        made = replica.now
+        await next_poll()
+        assert ([amount], EVERY) == (replica.amounts, replica.now - made)
+        store.error = StoreError("Redis is away")
+        for _ in range(amount):
+            await next_poll()
+        store.error = None
+    following.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await following
+
+
+async def test_polls_do_not_wait_for_the_removal_of_ended_amendments(
+    store: Failing, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be slow: there may be 50,000, and each removal is a call to the store. A failure of it is no failure of the
+    change that an operator makes meanwhile.
+    """
+    await put(store, to("team=a", 1, until=NOW + 60))
+    await replica.follower.try_to_follow()
+    applies = store.apply
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slowly(change: Change, *, dry_run: bool = False) -> ChangeResult:
+        if change.author != AUTHOR:
+            return await applies(change, dry_run=dry_run)
+        asked.set()
+        await answer.wait()
+        raise StoreError("Redis is away")
+
+    monkeypatch.setattr(store, "apply", slowly)
+    replica.now += 8_000
+    removing = asyncio.create_task(replica.follower.tidy())
+    await asked.wait()
+    await put(store, to("team=b", 2))
+    await replica.follower.follow()
+    assert [1, 2] == replica.amounts
+    answer.set()
+    await removing
+    monkeypatch.undo()
+    await replica.follower.tidy()
+    await replica.follower.try_to_follow()
+    assert [2] == replica.amounts
 
 
 async def test_a_replica_without_the_store_keeps_its_amendments_and_shows_their_age(
@@ -206,6 +283,7 @@ async def test_an_ended_amendment_is_removed_an_hour_later(store: Failing, repli
     for later in (3_600, 120, 3_600, 24 * 3_600):
         for one in (replica, other):
             one.now += later
+            await one.follower.tidy()
             await one.follower.try_to_follow()
         steps.append(replica.amounts)
     assert [[1, 2, 3, 4, 5], [2, 3, 4, 5], [3, 4, 5], [4, 5]] == steps
@@ -220,17 +298,9 @@ async def test_a_prolonged_amendment_is_not_removed(store: Failing, replica: Rep
     await put(store, to("team=a", 1, until=NOW + 60))
     await replica.follower.try_to_follow()
     longer = to("team=a", 1, until=NOW + 999_999)
-    news = store.news
-
-    async def prolonged(version: int, stamp: str) -> News:
-        found = await news(version, stamp)
-        if not longer.id or store._current[longer.id] == longer:
-            return found
-        await put(store, longer)
-        return found
-
-    store.news = prolonged  # type: ignore[method-assign]
+    await put(store, longer)
     replica.now += 8_000
+    await replica.follower.tidy()
     await replica.follower.try_to_follow()
     assert [longer] == list(replica.amendments)
 

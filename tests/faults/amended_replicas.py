@@ -86,6 +86,13 @@ class Replica:
                 await self._following
         await self.store.close()
 
+    async def poll(self) -> None:
+        """Poll the store once more, as it does every quarter of a second (tests/amending/test_follower.py)."""
+        while True:
+            with suppress(StoreError):  # it has answered too late: the machine may be busy
+                return await self.follower.follow()
+            await asyncio.sleep(0.01)
+
     async def ask(self, text: str, hits: int = 0) -> Decision | None:
         """Return the decision on one descriptor; None if the store does not answer. Adds `hits` to `charged`."""
         key, _, value = text.partition("=")
@@ -141,6 +148,13 @@ class Fleet(NamedTuple):
     async def remove(self, applied: ChangeResult) -> None:
         by = Attribution("ana", "over", new_key())
         await self.first.operations.apply(by, [Remove(edited.id) for edited in applied.edits])
+
+    async def in_force(self, text: str, expected: str) -> None:
+        """Check that every replica gives this answer after one poll of the store."""
+        for replica in self.replicas:
+            await replica.poll()
+            assert expected == await answered(replica, text), text
+            await asyncio.sleep(0.001)  # in memory nothing else waits, and the load would have no turn
 
     async def until_answered(self, text: str, expected: str, patience: float = 60.0) -> None:
         """Wait until every replica gives this answer."""

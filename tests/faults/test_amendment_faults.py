@@ -103,7 +103,7 @@ async def test_a_block_holds_during_a_failover(request: pytest.FixtureRequest) -
                 await asyncio.to_thread(wait_for, "the replica to take over", sentinels.replica.is_primary)
                 await until(lambda: fleet.first.follower.age_seconds < 0.2)
                 await fleet.change("budget=quiet", to=7)
-                await fleet.until_answered("budget=quiet", "OK of 7")
+                await fleet.in_force("budget=quiet", "OK of 7")
 
             async with fleet.load():
                 seen = await a_block_holds(fleet, fault)
@@ -132,7 +132,7 @@ async def test_amendments_survive_the_loss_of_their_server_in_a_cluster(redis_cl
             await until(lambda: fleet.second.follower.age_seconds > 0.6)
             await until(lambda: fleet.second.follower.age_seconds < 0.3)
             await fleet.change("budget=quiet", to=7)
-            await fleet.until_answered("budget=quiet", "OK of 7")
+            await fleet.in_force("budget=quiet", "OK of 7")
 
         try:
             async with fleet.load():
@@ -162,10 +162,10 @@ async def test_amendments_survive_a_move_of_their_slot(redis_cluster: RedisClust
             assert not change.done()
             await asyncio.to_thread(redis_cluster.end_move, slot, other)
             await change
-            await fleet.until_answered("budget=quiet", "OK of 7")
+            await fleet.in_force("budget=quiet", "OK of 7")
             await fleet.change("budget=quiet", to=8)
-            await fleet.until_answered("budget=quiet", "OK of 8")
-            await fleet.until_answered("budget=evil", "OVER_LIMIT of 0")
+            await fleet.in_force("budget=quiet", "OK of 8")
+            await fleet.in_force("budget=evil", "OVER_LIMIT of 0")
         await fleet.check_books()
 
 

@@ -41,17 +41,17 @@ ROWS: list[tuple[str, dict[str, int | str], str]] = [
 
 
 async def test_each_verb_works_on_each_kind_of_rule_under_load(fleet: Fleet) -> None:
-    """Each amendment is made and removed again, for one bucket and by a pattern. It comes into force on both
-    replicas, and no charge is lost.
+    """Each amendment is made and removed again, for one bucket and by a pattern. It is in force on both
+    replicas after one poll, and no charge is lost.
     """
 
     async def put_and_remove(number: int, kind: str, what: dict[str, int | str], expected: str) -> None:
         text = f"{kind}=quiet{number}"
         for pattern in (text, f"{kind}=*quiet{number}"):
             applied = await fleet.change(pattern, **what)
-            await fleet.until_answered(text, expected)
+            await fleet.in_force(text, expected)
             await fleet.remove(applied)
-            await fleet.until_answered(text, f"OK of {MILLION}")
+            await fleet.in_force(text, f"OK of {MILLION}")
 
     for number, (kind, _, _) in enumerate(ROWS):
         await fleet.first.ask(f"{kind}=quiet{number}", 50)
@@ -60,9 +60,9 @@ async def test_each_verb_works_on_each_kind_of_rule_under_load(fleet: Fleet) -> 
         await asyncio.gather(*[put_and_remove(number, *row) for number, row in enumerate(ROWS)])
         switch = await fleet.change("*", to=0)
         for kind in KINDS:
-            await fleet.until_answered(f"{kind}=other", "OVER_LIMIT of 0")
+            await fleet.in_force(f"{kind}=other", "OVER_LIMIT of 0")
         await fleet.remove(switch)
-        await fleet.until_answered("budget=other", f"OK of {MILLION}")
+        await fleet.in_force("budget=other", f"OK of {MILLION}")
     await fleet.check_books()
     for number, (kind, _, _) in enumerate(ROWS):
         assert {50} == set(await fleet.held(f"{kind}=quiet{number}"))

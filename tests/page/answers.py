@@ -52,6 +52,27 @@ def spent(start: str, charged: int, refunded: int = 0, refused: int = 0, price: 
     }
 
 
+def rule(path: str, *limits: tuple[str, int], **more: Any) -> Json:
+    """Return a Rule."""
+    plain = {
+        "name": None,
+        "kind": "budget",
+        "shadow": False,
+        "quota": False,
+        "unlimited": False,
+        "source": None,
+    }
+    return {
+        "rule": path,
+        "domain": path.partition(".")[0],
+        "limits": [
+            {"window": name, "limit": limit, "name": None, "time_zone": None} for name, limit in limits
+        ],
+        **plain,
+        **more,
+    }
+
+
 def window(used: int | None, limit: int | None, *, effective: int | None = None, name: str = "hour") -> Json:
     """Return a Window."""
     effective = limit if effective is None else effective

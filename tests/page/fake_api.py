@@ -19,7 +19,7 @@ from ratelimit_service.http.routes import routes
 from ratelimit_service.http.server import HttpPort
 from ratelimit_service.http.static import BELOW, Page
 
-from .answers import Json, moment
+from .answers import Json, moment, rule
 
 TOKEN = "a token of an admin"
 
@@ -55,6 +55,7 @@ class FakeApi:
         self.control_planes: list[Json] = []
         self.overlay_problems: list[str] = []
         self.domains: list[str] = ["token-budgets"]
+        self.rules = [rule("token-budgets.team", ("hour", 5_000))]
         self.status: Json = {}
         self.points: list[Json] = []
         self.partial: str | None = None
@@ -209,17 +210,6 @@ class FakeApi:
         raise Refused(404, "Not Found", "no rule limits it")
 
     def _rules(self) -> Json:
-        rule = {
-            "rule": "token-budgets.team",
-            "domain": "token-budgets",
-            "name": None,
-            "kind": "budget",
-            "limits": [{"window": "hour", "limit": 5_000, "name": None, "time_zone": None}],
-            "shadow": False,
-            "quota": False,
-            "unlimited": False,
-            "source": None,
-        }
         return {
             "generation": 3,
             "hash": "5c1f0a6be2d94c07",
@@ -236,7 +226,7 @@ class FakeApi:
             ],
             "problems": self.problems,
             "unpaired": self.unpaired,
-            "rules": [rule] if self.domains else [],
+            "rules": self.rules if self.domains else [],
             "next_cursor": None,
         }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
@@ -23,6 +25,25 @@ def test_the_page_works_without_a_mouse(page: Page, everything: FakeApi) -> None
     expect(page.get_by_role("link", name="team=stopped")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="team=stopped")).to_be_focused()
+
+
+def test_what_is_over_its_limit_is_red(page: Page, everything: FakeApi) -> None:
+    """As the browser computes the colours, light and dark. What is not over is of another colour."""
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.goto(f"{everything.url}#/budgets")
+        expect(page.locator(".virtual .budget.ok").first).to_be_visible()
+        for state, red in (("over", True), ("low", False), ("ok", False)):
+            budget = page.locator(f".virtual .budget.{state}").first
+            shown = {
+                "state in words": (budget.locator(".state"), "backgroundColor"),
+                "bar": (budget.locator(f".bar.{state} .used").first, "backgroundColor"),
+                "edge": (budget, "borderInlineStartColor"),
+            }
+            for part, (place, style) in shown.items():
+                text = place.evaluate("(each, style) => getComputedStyle(each)[style]", style)
+                levels = [int(level) for level in re.findall(r"\d+", text)]
+                assert red == (levels[0] > 1.5 * max(levels[1:3])), (scheme, state, part, text)
 
 
 @pytest.mark.parametrize(
