@@ -211,7 +211,6 @@ class App:
         if (member := self._member) is not None:
             await member.connect(self.health, self._take, self._lead_later, self.http.resign, self._orphaned)
         self.background.keep("amendments", self.follower.run)
-        self.background.keep("amendments_ended", self.follower.run_tidying)
         watcher = await self._start_rules()
         await self.follower.first_try()
         self.background.keep("hold_secret", self._secret.run)
@@ -228,7 +227,7 @@ class App:
         if opening.leads:
             await self._lead(opening.addresses)
         await self.grpc.start()
-        keep_views(self.background, self.views, self._profiles, self.pairing)
+        keep_views(self.background, self.views, self._profiles, self.pairing, self.follower)
         keep_events(self._events, self.background)
         if watcher is not None:
             self.background.keep(

@@ -235,8 +235,10 @@ def make_observers(
     return Observers(metrics, thresholds, tracker, log, refusals.note, refused)
 
 
-def keep_views(background: Background, views: Views, profiles: Profiles, pairing: Pairing) -> None:
-    """Keep current what the views show, from now on."""
+def keep_views(
+    background: Background, views: Views, profiles: Profiles, pairing: Pairing, follower: Follower
+) -> None:
+    """Keep current what the views show, from now on, and remove amendments that ended some time ago."""
 
     async def pair() -> None:
         while True:
@@ -246,6 +248,7 @@ def keep_views(background: Background, views: Views, profiles: Profiles, pairing
     background.keep("replicas", views.registry.run)
     background.keep("forecasts", profiles.run)
     background.keep("pairing", pair)
+    background.keep("amendments_ended", follower.run_tidying)
 
 
 def keep_events(events: Events | None, background: Background, *, leads: bool = False) -> None:
