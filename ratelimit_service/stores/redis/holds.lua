@@ -1,5 +1,5 @@
--- The part of hit.lua that is about holds: it stands before hit.lua in the script, as one function, so that a
--- batch without holds pays for one closure. core/holds/state.py and stores/holds.py are its twins.
+-- The part of the script (hit.lua) that is about holds: one function, so that a batch without holds pays for one
+-- closure. core/holds/state.py and stores/holds.py are its twins.
 --
 -- The holds of a bucket are a hash, <bucket>:held:
 --     <second at which they expire>   <tokens>:<holds>

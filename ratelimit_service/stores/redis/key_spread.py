@@ -61,7 +61,7 @@ async def _try_keys(ask: Callable[[Command], Awaitable[Any]], prefix: str) -> Sp
         return Spread.SLOTS
     if before != [0]:
         return Spread.UNKNOWN
-    commands = [evalsha(3, other, marker, marker, "", REGISTER_TTL, 0, 1, 0, 1) for other in others]
+    commands = [evalsha(3, other, marker, marker, "", REGISTER_TTL, 0, 0) for other in others]
     replies = await asyncio.gather(*map(ask, commands), return_exceptions=True)
     errors = [reply for reply in replies if isinstance(reply, BaseException)]
     if any(isinstance(error, ClusterCrossSlotError) for error in errors):

@@ -22,12 +22,17 @@ from ..lanes import REGISTER_TTL
 from .wire import Argument, Command, OnReply, Wire, ignore
 
 SCRIPT = b"".join(
-    [resources.files(__package__).joinpath(name).read_bytes() for name in ("holds.lua", "hit.lua")]
+    [
+        resources.files(__package__).joinpath(name).read_bytes()
+        for name in ("hit.lua", "holds.lua", "in_turn.lua", "ledger.lua")
+    ]
 )
 SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
 
 _MORE_THAN_A_COUNTER = HELD_BACK | Gate.LEDGER
 """The gates of hits for which the script needs more than a counter, an amount and a time to live."""
+_IN_TURN = HELD_BACK | Gate.ENTRY
+"""The gates of hits that the script applies one by one; it does the same with refunds."""
 
 _INTEGER = re.compile(rb"-?[0-9]+").fullmatch
 _AS_HIT, _CHARGED, _REFUSED = 0, 1, 2
@@ -47,7 +52,8 @@ class ScriptCall:
     first plus the amounts before it. If a counter gets a refund, or is in a group that may be held back, each
     of its hits is sent separately, because its effect depends on the value of the counter.
 
-    Checks of one counter alone are a GET: it has the same reply, and costs Redis a fraction of a script.
+    Checks of one counter alone are a GET: it has the same reply, and costs Redis a fraction of a script. Charges of
+    one counter alone are a call with two keys and one argument.
 
     A batch without groups consists of the register, which is written if the batch has a lane.
     """
@@ -81,27 +87,17 @@ class ScriptCall:
         self._added_before: Sequence[int] = ()
         """For each hit, the sum of the hits before it that are part of the same hit of the script."""
         lane = batch.sent
+        number: int | str = lane.number if lane is not None else ""
+        where = register(prefix, lane.name if lane is not None else "", tag)
         if len(groups) == 1 and len(groups[0]) == 1 and not routed:
             (hit,) = groups[0]
-            if not hit.gate & _MORE_THAN_A_COUNTER:  # nearly every call for a Cluster is such a one
+            # Nearly every call for a Cluster is such a one.
+            if not hit.gate & _MORE_THAN_A_COUNTER and hit.amount >= 0:
                 self._size = 1
                 self.command: Command = (
-                    ("GET", hit.key)
-                    if not hit.amount
-                    else (
-                        "EVALSHA",
-                        SHA,
-                        2,
-                        hit.key,
-                        register(prefix, lane.name if lane is not None else "", tag),
-                        lane.number if lane is not None else "",
-                        REGISTER_TTL,
-                        hit.amount,
-                        hit.ttl,
-                    )
+                    _charge(hit.key, hit.amount, hit.ttl, where, number) if hit.amount else ("GET", hit.key)
                 )
                 return
-        number: int | str = lane.number if lane is not None else ""
         keys: list[str] = []
         amounts: list[int] = []
         ttls: list[int] = []
@@ -114,32 +110,34 @@ class ScriptCall:
                 gates |= hit.gate
         if keys and not any(amounts):
             number = ""
+        in_turn = gates & _IN_TURN or (keys and min(amounts) < 0)
         if len(set(keys)) < len(keys):
-            apart = _sent_apart(groups) if gates & HELD_BACK or min(amounts) < 0 else ()
+            apart = _sent_apart(groups) if in_turn else ()
             keys, amounts, ttls = self._add_up(apart)
         if routed:
             keys, amounts, ttls = [register(prefix, "", tag), *keys], [0, *amounts], [1, *ttls]
         self._on_holds = gates & Gate.ASIDE
         self._records = gates & Gate.LEDGER
-        books, entries, end = self._entries(amounts) if self._records else ((), (), ())
         self._size = len(keys)
-        if len(keys) == 1 and not amounts[0] and not gates & HELD_BACK and not routed:
-            self.command = ("GET", keys[0])
+        plain = not in_turn and not self._records
+        if len(keys) == 1 and plain and not routed:
+            self.command = (
+                _charge(keys[0], amounts[0], ttls[0], where, number) if amounts[0] else ("GET", keys[0])
+            )
             return
-        pairs = [0] * (2 * len(keys))
-        pairs[::2] = amounts
-        pairs[1::2] = ttls
+        arguments: list[Argument] = [number, REGISTER_TTL]
+        for amount, ttl in zip(amounts, ttls, strict=True):
+            arguments.append(amount)
+            if amount:
+                arguments.append(ttl)
+        if plain:
+            self.command = evalsha(len(keys) + 1, *keys, where, *arguments)
+            return
+        books, entries = self._entries(amounts)
+        gated = self._gates() if gates & HELD_BACK else ()
+        end = f"{'T' if in_turn else 'L'}{len(books)}"
         self.command = evalsha(
-            len(keys) + 1 + len(books),
-            *keys,
-            register(prefix, lane.name if lane is not None else "", tag),
-            *books,
-            number,
-            REGISTER_TTL,
-            *pairs,
-            *entries,
-            *(self._gates() if gates & HELD_BACK else ()),
-            *end,
+            len(keys) + 1 + len(books), *keys, where, *books, *arguments, *entries, *gated, end
         )
 
     def _add_up(self, apart: Container[str]) -> tuple[list[str], list[int], list[int]]:
@@ -185,12 +183,14 @@ class ScriptCall:
             place += len(group)
         return arguments
 
-    def _entries(self, amounts: Sequence[int]) -> tuple[list[str], list[Argument], tuple[Argument, ...]]:
-        """Return the books, the arguments for the entries, and the last argument. `amounts` are those of the script's hits.
+    def _entries(self, amounts: Sequence[int]) -> tuple[list[str], list[Argument]]:
+        """Return the books and the arguments for the entries. `amounts` are those of the script's hits.
 
         Entries of one counter and one period are added up, as its charges are. Nearly all entries of a batch have the
         amount of their counter's hit, one name and one time to live, so that each costs a key and its place.
         """
+        if not self._records:
+            return [], [0]
         first = 2 if self._routed else 1
         place_of = self._place_of
         found: dict[int, Record] = {}
@@ -236,7 +236,7 @@ class ScriptCall:
             arguments += (form, into.entry, into.life, 1, at + first, min(amount, COUNTER_MAX))
             if form == _CHARGED:
                 books.append(into.book)
-        return books, arguments, (f"L{len(books)}",)
+        return books, arguments
 
     def counts(self, reply: Any) -> Counts | Exception:
         """Return the counts in a reply of the script, by group; a reply that is an exception is returned
@@ -244,6 +244,8 @@ class ScriptCall:
         """
         if self.command[0] == "GET":
             reply = _as_of_the_script(reply)
+        elif self._size == 1 and isinstance(reply, (int, bytes)):
+            reply = [reply]
         if not isinstance(reply, list):
             return reply if isinstance(reply, Exception) else InvalidResponse(f"the script replied {reply!r}")
         if self._records and len(reply) == self._size + 3:
@@ -280,6 +282,11 @@ class ScriptCall:
             split.append(counts[at : at + len(group)])
             at += len(group)
         return split
+
+
+def _charge(key: str, amount: int, ttl: int, where: str, number: int | str) -> Command:
+    """Return the command for charges of one counter; `where` is the register."""
+    return ("EVALSHA", SHA, 2, key, where, f"{number} {REGISTER_TTL} {amount} {ttl}")
 
 
 def _hold_fields(hit: HoldHit) -> tuple[Argument, ...]:

@@ -50,10 +50,13 @@ class Servers:
         server = self._server_of(keys[0])
         if server in self.failures:
             raise self.failures[server]
-        amounts = arguments[number + 3 :: 2]
+        rest = iter(arguments[number + 3 :])
         found = [self._held[server, key] for key in keys]
-        for key, amount in zip(keys, amounts, strict=True):
-            self._held[server, key] += int(amount)
+        for key in keys:
+            amount = int(next(rest))
+            if amount:
+                next(rest)  # the time to live
+            self._held[server, key] += amount
         return found
 
 

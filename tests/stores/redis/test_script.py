@@ -26,12 +26,24 @@ def call(*groups: list[Hit]) -> ScriptCall:
 
 def test_each_counter_is_one_hit() -> None:
     """The arguments are the counters, the register of the lane, the number of the batch, and the hit of each
-    counter.
+    counter. A check has no time to live.
     """
-    made = call([Hit("{d|a}:h", 1, ttl=60), Hit("{d|a}:d", 1, ttl=600)], [Hit("{d|b}:h", 4, ttl=61)])
+    made = call([Hit("{d|a}:h", 1, ttl=60), Hit("{d|a}:d", 0, ttl=600)], [Hit("{d|b}:h", 4, ttl=61)])
     keys = ("{d|a}:h", "{d|a}:d", "{d|b}:h", "lane:lane-1")
-    assert (4, *keys, 7, REGISTER_TTL, 1, 60, 1, 600, 4, 61) == made.command[2:]
+    assert (4, *keys, 7, REGISTER_TTL, 1, 60, 0, 4, 61) == made.command[2:]
     assert [[5, 6], [7]] == made.counts([5, 6, 7])
+
+
+@pytest.mark.parametrize("amounts", [(12,), (5, 0, 7)], ids=["a charge", "charges and a check"])
+def test_a_charge_of_one_counter_has_one_argument(amounts: tuple[int, ...]) -> None:
+    """Its reply is a number or the text of an error, without a list."""
+    made = call(*[[Hit("{d|a}:h", amount, ttl=60)] for amount in amounts])
+    assert (2, "{d|a}:h", "lane:lane-1", f"7 {REGISTER_TTL} 12 60") == made.command[2:]
+    before = [[100 + sum(amounts[:place])] for place in range(len(amounts))]
+    assert [before, before] == [made.counts(100), made.counts([100])]
+    failed = made.counts(b"WRONGTYPE no counter")
+    assert isinstance(failed, list)
+    assert all(isinstance(count, CounterRefused) for (count,) in failed)
 
 
 def test_charges_and_checks_of_one_counter_are_merged() -> None:
@@ -52,7 +64,7 @@ def test_charges_and_checks_of_one_counter_are_merged() -> None:
 def test_a_batch_of_checks_writes_nothing() -> None:
     """It leaves the register unchanged, too."""
     made = call([Hit("a", 0, ttl=60)], [Hit("b", 0, ttl=60)])
-    assert (3, "a", "b", "lane:lane-1", "", REGISTER_TTL, 0, 60, 0, 60) == made.command[2:]
+    assert (3, "a", "b", "lane:lane-1", "", REGISTER_TTL, 0, 0) == made.command[2:]
     assert [[3], [4]] == made.counts([3, 4])
 
 
@@ -98,14 +110,15 @@ def test_refunds_and_gated_hits_are_not_merged() -> None:
     )
     keys = ("a", "b", "b", "c", "c", "e", "e", "lane:lane-1")
     hits = (7, 60, 1, 60, 3, 60, 3, 60, 1, 60, 6, 60, -2, 60)
-    assert (8, *keys, 7, REGISTER_TTL, *hits, 3, 2, HOLDS, 9, Gate.REFUSES, 8) == made.command[2:]
+    gated = (3, 2, HOLDS, 9, Gate.REFUSES, 8)
+    assert (8, *keys, 7, REGISTER_TTL, *hits, 0, *gated, "T0") == made.command[2:]
     assert [[10], [11], [20], [~21, ~30], [13], [30], [0], [6]] == made.counts([10, 20, ~21, ~30, 30, 0, 6])
 
 
 def test_merged_hits_saturate_as_separate_ones_do() -> None:
     """Neither the sum that is sent nor the counts returned exceed what a counter can hold."""
     made = call([Hit("a", COUNTER_MAX - 1, ttl=60)], [Hit("a", 5, ttl=60)], [Hit("a", 5, ttl=60)])
-    assert COUNTER_MAX == made.command[7]
+    assert f"7 {REGISTER_TTL} {COUNTER_MAX} 60" == made.command[5]
     assert [[0], [COUNTER_MAX - 1], [COUNTER_MAX]] == made.counts([0])
     assert [[7], [COUNTER_MAX], [COUNTER_MAX]] == made.counts([7])
 
@@ -154,8 +167,8 @@ def test_the_first_key_of_all_calls_for_a_bucket_is_the_same() -> None:
     ]
     made = ScriptCall(batch(groups), "", "d|a", routed=True)
     keys = ("lane:{d|a}", "{d|a}:h", "{d|a}:h", "{d|a}:d", "lane:lane-1{d|a}")
-    hits = (0, 1, 1, 60, 2, 60, 2, 600)
-    assert (5, *keys, 7, REGISTER_TTL, *hits, 3, 2, both, 5, both, 9) == made.command[2:]
+    hits = (0, 1, 60, 2, 60, 2, 600)
+    assert (5, *keys, 7, REGISTER_TTL, *hits, 0, 3, 2, both, 5, both, 9, "T0") == made.command[2:]
     assert [[3], [4, ~8]] == made.counts([0, 3, 4, ~8])
     assert isinstance(made.counts([3, 4, 8]), Exception)
 
