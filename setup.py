@@ -1,11 +1,13 @@
-"""The parts of the package that are compiled: the native gRPC transport's HTTP/2, the plain form of requests, and hot modules.
+"""The parts of the package that are compiled: the native gRPC transport's HTTP/2, the plain form of requests,
+and hot modules.
 
-They are optional: without Cython, a compiler or libnghttp2's headers, the package is installed without them, unless the environment has
-NATIVE=required. pyproject.toml says everything else.
+They are optional: without Cython, a compiler or libnghttp2's headers, the package is installed without them,
+unless the environment has NATIVE=required. pyproject.toml says everything else.
 
-HOT are modules in Python, which Cython compiles as they are; both forms do the same, and the tests run both. They are compiled for
-wheels and images. A build in place (an editable installation, `make native`) leaves them alone unless the environment has
-COMPILE=hot: Python prefers a compiled module to the source beside it, so it would hide every edit.
+HOT are modules in Python, which Cython compiles as they are; both forms do the same, and the tests run both.
+They are compiled for wheels and images. A build in place (an editable installation, `make native`) leaves
+them alone unless the environment has COMPILE=hot: Python prefers a compiled module to the source beside it,
+so it would hide every edit.
 """
 
 import os
@@ -109,8 +111,8 @@ class build_compiled(build_ext):
                     [extension(module, ".py") for module in hot if (module in TYPED) is typed],
                     build_dir="build",
                     quiet=True,
-                    # Elsewhere annotations are for mypy: Cython would check each value against them, and make C doubles of
-                    # floats.
+                    # Elsewhere annotations are for mypy: Cython would check each value against them, and make
+                    # C doubles of floats.
                     compiler_directives={"language_level": 3, "annotation_typing": typed},
                 )
             for module in translated:

@@ -145,7 +145,8 @@ def _constants(constants: Constants) -> str:
         ("one bucket, 100 callers, one Redis", constants.hot),
     ):
         rows.append(
-            f"| {name} | {cost.replica:.1f} | {cost.redis:.1f} | {cost.calls:.3f} | {1e6 / cost.replica:,.0f} |"
+            f"| {name} | {cost.replica:.1f} | {cost.redis:.1f} | {cost.calls:.3f} | "
+            f"{1e6 / cost.replica:,.0f} |"
         )
     return "\n".join(
         [
@@ -181,10 +182,11 @@ def _sizes(constants: Constants) -> str:
 def _hot(constants: Constants) -> str:
     limit = hottest(constants)
     rows = [
-        f"One bucket takes {limit:,.0f} decisions a second ({UTILISATION:.0%} of a core at {constants.hot.redis:.1f} µs each).",
+        f"One bucket takes {limit:,.0f} decisions a second ({UTILISATION:.0%} of a core at "
+        f"{constants.hot.redis:.1f} µs each).",
         "",
-        "| the largest tenant sends | it is the limit from, decisions/s in all | parts that its budget needs at "
-        f"{SIZES[-1]:,}/s |",
+        "| the largest tenant sends | it is the limit from, decisions/s in all | parts that its budget needs "
+        f"at {SIZES[-1]:,}/s |",
         "|---|---|---|",
     ]
     for share in _SHARES:

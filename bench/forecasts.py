@@ -2,10 +2,10 @@
 
     python -m bench.forecasts [--calls=20000] [--write]
 
-Windows of an hour, a day, a week and a month are used by random calls of random sizes (testing/spending.py), after four weeks
-of a ledger. The meter, the profile and the rule for events are those that serve, beside estimators that were
-rejected. Seeds are fixed, so a run prints the same numbers each time; it takes some minutes. `--write` puts them into
-docs/forecasts.md and draws docs/images/forecasts.svg.
+Windows of an hour, a day, a week and a month are used by random calls of random sizes (testing/spending.py),
+after four weeks of a ledger. The meter, the profile and the rule for events are those that serve, beside
+estimators that were rejected. Seeds are fixed, so a run prints the same numbers each time; it takes some
+minutes. `--write` puts them into docs/forecasts.md and draws docs/images/forecasts.svg.
 """
 
 from __future__ import annotations
@@ -163,7 +163,9 @@ class Events:
 
 
 class LongerReach:
-    """A rule for events: as the one that serves without a profile, with the reach of short windows in all of them."""
+    """A rule for events: as the one that serves without a profile, with the reach of short windows in all of
+    them.
+    """
 
     def __init__(self, start: float, end: float) -> None:
         self._start, self._end = start, end

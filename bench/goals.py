@@ -98,21 +98,25 @@ def _minute(results: Results) -> Iterator[Goal]:
 
 
 def _undisturbed(run: Run | None, where: str, series: int) -> Iterator[Goal]:
-    """Return the goals of a steady minute: no answer is late or missing, and everything took place beside it."""
+    """Return the goals of a steady minute: no answer is late or missing, and everything took place beside
+    it.
+    """
     yield _of(
         f"{where} nothing over 20 ms",
         run,
         lambda r: (
-            f"{r.latency.over_20ms:,} of {r.decisions:,}, p99 {_ms(r.latency.p99)}, worst {_ms(r.latency.worst)}"
+            f"{r.latency.over_20ms:,} of {r.decisions:,}, p99 {_ms(r.latency.p99)}, "
+            f"worst {_ms(r.latency.worst)}"
         ),
         lambda r: not r.latency.over_20ms,
     )
     yield _of(
-        f"{where} no call without a decision; both reloads and the scrapes, of {series:,} series at least, took place",
+        f"{where} no call without a decision; both reloads and the scrapes, of {series:,} series at least, "
+        "took place",
         run,
         lambda r: (
-            f"{r.extra['errors']:.0f} errors, {r.extra['reloads']:.0f} reloads, {r.extra['scrapes']:.0f} scrapes, "
-            f"{r.extra['series']:,.0f} series"
+            f"{r.extra['errors']:.0f} errors, {r.extra['reloads']:.0f} reloads, {r.extra['scrapes']:.0f} "
+            f"scrapes, {r.extra['series']:,.0f} series"
         ),
         lambda r: (
             r.extra["errors"] == 0
@@ -194,8 +198,8 @@ def _memory(results: Results) -> Iterator[Goal]:
         "memory is flat over ten minutes of new buckets: at most 5 % more after the first two",
         results.find("ten minutes/native/redis"),
         lambda r: (
-            f"{r.extra['rss_settled'] / MB:.1f} → {r.extra['rss_end'] / MB:.1f} MB in {r.seconds / 60:.0f} minutes, "
-            f"{r.decisions:,} buckets"
+            f"{r.extra['rss_settled'] / MB:.1f} → {r.extra['rss_end'] / MB:.1f} MB in {r.seconds / 60:.0f} "
+            f"minutes, {r.decisions:,} buckets"
         ),
         lambda r: r.extra["rss_highest"] <= 1.05 * r.extra["rss_settled"],
     )
@@ -228,12 +232,12 @@ def _hostile(results: Results) -> Iterator[Goal]:
 
 def _envoy(results: Results) -> Iterator[Goal]:
     yield _of(
-        "a real Envoy with its 20 ms, at half of what it passes with this service, for a minute: failure_mode_allowed = 0, "
-        "upstream_rq_timeout = 0",
+        "a real Envoy with its 20 ms, at half of what it passes with this service, "
+        "for a minute: failure_mode_allowed = 0, upstream_rq_timeout = 0",
         results.find("envoy/native/redis"),
         lambda r: (
-            f"{r.extra['failure_mode_allowed']:.0f} and {r.extra['upstream_rq_timeout']:.0f} of {r.extra['asked']:,.0f} "
-            f"at {r.offered:,.0f}/s"
+            f"{r.extra['failure_mode_allowed']:.0f} and {r.extra['upstream_rq_timeout']:.0f} of "
+            f"{r.extra['asked']:,.0f} at {r.offered:,.0f}/s"
         ),
         lambda r: not r.extra["failure_mode_allowed"] and not r.extra["upstream_rq_timeout"],
     )

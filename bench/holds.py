@@ -1,10 +1,12 @@
-"""Simulates holds: how far parallel requests overshoot a budget, and which requests holds refuse without need.
+"""Simulates holds: how far parallel requests overshoot a budget, and which requests holds refuse without
+need.
 
     python -m bench.holds [--write]
 
-Requests arrive at a budget at random, run for a random time, and are charged a random cost when they end, unless their
-caller has hung up. The service and the memory store are those that serve; only the clock is not. The seed is fixed,
-so a run prints the same numbers each time. `--write` puts them into docs/holds.md and draws docs/images/holds*.svg.
+Requests arrive at a budget at random, run for a random time, and are charged a random cost when they end,
+unless their caller has hung up. The service and the memory store are those that serve; only the clock is not.
+The seed is fixed, so a run prints the same numbers each time. `--write` puts them into docs/holds.md and
+draws docs/images/holds*.svg.
 """
 
 from __future__ import annotations
@@ -119,11 +121,15 @@ REJECTED = {"share of charges": Way("hold: auto", holds=CountedHolds)}
 
 
 class Result(NamedTuple):
-    """The overshoot in requests of the mean cost, and shares of all requests before the budget was used up."""
+    """The overshoot in requests of the mean cost, and shares of all requests before the budget was used
+    up.
+    """
 
     overshoot: float
     refused: float
-    """Requests that were refused because of holds at each of their attempts, before the budget was used up."""
+    """Requests that were refused because of holds at each of their attempts, before the budget was used
+    up.
+    """
 
 
 class _Ask:
@@ -269,7 +275,9 @@ def mean_of(scene: Scene, way: Way) -> Result:
 
 
 def table() -> Iterator[str]:
-    """Yield the lines of a table in Markdown: overshoot in requests, and the share of requests refused without need."""
+    """Yield the lines of a table in Markdown: overshoot in requests, and the share of requests refused
+    without need.
+    """
     ways = WAYS | REJECTED
     yield f"| overshoot in requests; refused | {' | '.join(ways)} |"
     yield f"|---|{'---|' * len(ways)}"

@@ -2,9 +2,10 @@
 
     .venv/bin/python -m bench.ledger
 
-A replica serves the API over a redis-server that has the entries, and the command line adds them up by team and day. The sum is
-compared. Prints the time, the CPU time of each process, and the slowest commands of Redis. SLOWLOG has the time that passed,
-which includes the time without a core; so each slow command is sent again, and the CPU time of Redis for it is printed as well.
+A replica serves the API over a redis-server that has the entries, and the command line adds them up by team
+and day. The sum is compared. Prints the time, the CPU time of each process, and the slowest commands of
+Redis. SLOWLOG has the time that passed, which includes the time without a core; so each slow command is sent
+again, and the CPU time of Redis for it is printed as well.
 """
 
 from __future__ import annotations
@@ -77,7 +78,10 @@ def on_cpu(client: Any, pid: int, command: bytes) -> str:
     before = cpu_seconds([pid])
     for _ in range(REPEATS):
         client.execute_command(name, *arguments)
-    return f"repeated, it takes {(cpu_seconds([pid]) - before) / REPEATS * 1e3:.2f} ms of CPU time, its reply included"
+    return (
+        f"repeated, it takes {(cpu_seconds([pid]) - before) / REPEATS * 1e3:.2f} ms of CPU time, "
+        "its reply included"
+    )
 
 
 def report(client: Any, pid: int, without_core: float) -> None:

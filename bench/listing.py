@@ -1,11 +1,12 @@
-"""Measures the list of budgets beside a million counters: how soon a page is there, and how long a command occupies Redis.
+"""Measures the list of budgets beside a million counters: how soon a page is there, and how long a command
+occupies Redis.
 
     .venv/bin/python -m bench.listing [--counters=1000000] [--seconds=15]
 
-A replica serves the API over a redis-server that has the counters. The first page of two lists is requested, and
-again while the service still reads the store: all budgets by usage, and those of which nine tenths are used, one in ten
-thousand. Prints the time of these pages, what they had, and how long SCAN and MGET took: on average, and the slowest
-commands as in bench/ledger.py.
+A replica serves the API over a redis-server that has the counters. The first page of two lists is requested,
+and again while the service still reads the store: all budgets by usage, and those of which nine tenths are
+used, one in ten thousand. Prints the time of these pages, what they had, and how long SCAN and MGET took: on
+average, and the slowest commands as in bench/ledger.py.
 """
 
 from __future__ import annotations
@@ -82,9 +83,10 @@ def measure(service: Service, seconds: float) -> None:
             times = [taken for taken, _ in found]
             first, last = found[0][1], found[-1][1]
             say(
-                f"{name}: first page after {times[0] * 1e3:.0f} ms, with {len(first['budgets'])} budgets of {first['scanned']:,}"
-                f" that were read; slowest of {len(times)} pages {max(times) * 1e3:.0f} ms; "
-                f"at the end {len(last['budgets'])} budgets of {last['scanned']:,} ({last['partial_reason'] or 'complete'})"
+                f"{name}: first page after {times[0] * 1e3:.0f} ms, with {len(first['budgets'])} budgets of "
+                f"{first['scanned']:,} that were read; slowest of {len(times)} pages {max(times) * 1e3:.0f} "
+                f"ms; at the end {len(last['budgets'])} budgets of {last['scanned']:,} "
+                f"({last['partial_reason'] or 'complete'})"
             )
 
 
@@ -121,7 +123,8 @@ def main() -> None:
             for command in ("scan", "mget"):
                 stats = used.get(f"cmdstat_{command}", {"calls": 0, "usec_per_call": 0})
                 say(
-                    f"{command.upper()}: {stats['calls']:,} calls, {stats['usec_per_call'] / 1e3:.3f} ms on average"
+                    f"{command.upper()}: {stats['calls']:,} calls, {stats['usec_per_call'] / 1e3:.3f} ms on "
+                    "average"
                 )
             report(client, server.pid, without_core)
         client.close()

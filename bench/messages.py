@@ -150,7 +150,9 @@ def requests(traffic: str, many: int, connection: int = 0) -> Iterator[LoadReque
 
 
 def _mixture(seed: int) -> Iterator[LoadRequest]:
-    """Yield checks and charges without end: each prompt is checked and later charged, with others in between."""
+    """Yield checks and charges without end: each prompt is checked and later charged, with others in
+    between.
+    """
     draw, dice = Zipf(TEAMS, ZIPF, seed), random.Random(seed)
     while True:
         for place, team in enumerate(draw.draw(4_096)):

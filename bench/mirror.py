@@ -2,9 +2,10 @@
 
     .venv/bin/python -m bench.mirror [--calls=4000] [--pause=1]
 
-Two services count in memory, and the mirror passes calls on to the first and compares with the second. A caller makes turns of a
-hundred calls, to the first service and through the mirror in turn, so that other load on the machine slows down both alike. `--pause`
-is between two calls, in milliseconds. "Added" is the difference of two percentiles.
+Two services count in memory, and the mirror passes calls on to the first and compares with the second. A
+caller makes turns of a hundred calls, to the first service and through the mirror in turn, so that other load
+on the machine slows down both alike. `--pause` is between two calls, in milliseconds. "Added" is the
+difference of two percentiles.
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ class _Drawing:
     def __init__(self, title: str, height: int) -> None:
         self._height = height
         self._parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-            f'font-family="Helvetica, Arial, sans-serif" font-size="12" role="img">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
+            f'height="{height}" font-family="Helvetica, Arial, sans-serif" font-size="12" role="img">',
             f"<title>{escape(title)}</title>",
             f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         ]
@@ -80,19 +80,22 @@ class _Drawing:
 
     def line(self, x1: float, y1: float, x2: float, y2: float, colour: str = GRID, width: float = 1) -> None:
         self._parts.append(
-            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" stroke-width="{width}"/>'
+            f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" '
+            f'stroke-width="{width}"/>'
         )
 
     def rectangle(self, x: float, y: float, width: float, height: float, colour: str) -> None:
         self._parts.append(
-            f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{height:.1f}" fill="{colour}"/>'
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{height:.1f}" '
+            f'fill="{colour}"/>'
         )
 
     def path(self, points: Sequence[tuple[float, float]], colour: str, *, dashed: bool) -> None:
         way = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         dash = ' stroke-dasharray="6 4"' if dashed else ""
         self._parts.append(
-            f'<polyline points="{way}" fill="none" stroke="{colour}" stroke-width="2"{dash} stroke-linejoin="round"/>'
+            f'<polyline points="{way}" fill="none" stroke="{colour}" stroke-width="2"{dash} '
+            'stroke-linejoin="round"/>'
         )
 
     def dot(self, x: float, y: float, colour: str) -> None:

@@ -1,7 +1,8 @@
 """A load generator for mixed requests, with open and closed loop: one thread, which encodes its requests
 before a run.
 
-    python -m bench.replay PORT CONNECTIONS STREAMS TRAFFIC SECONDS [--rate N] [--many N] [--warm-up S] [--most N]
+    python -m bench.replay PORT CONNECTIONS STREAMS TRAFFIC SECONDS [--rate N] [--many N] [--warm-up S]
+    [--most N]
 
 Closed loop: each of CONNECTIONS × STREAMS callers sends its next request after each answer, for SECONDS or
 until MANY are sent. Open loop, with --rate: requests are sent at random times (Poisson), RATE a second,

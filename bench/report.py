@@ -69,8 +69,8 @@ def quietness(results: Results) -> str:
     if disturbed:
         worst = max(run.others for run in disturbed)
         said.append(
-            f"**The machine was not quiet**: in {len(disturbed)} of {len(results.runs)} runs, marked †, others used more "
-            f"than {QUIET:.0%} of a core, at worst {worst:.0%}."
+            f"**The machine was not quiet**: in {len(disturbed)} of {len(results.runs)} runs, marked †, "
+            f"others used more than {QUIET:.0%} of a core, at worst {worst:.0%}."
         )
     else:
         said.append(f"The machine was quiet: in no run did others use more than {QUIET:.0%} of a core.")

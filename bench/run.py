@@ -1,6 +1,7 @@
 """The command line of the benchmark, which writes docs/performance.md and docs/scaling.md.
 
-    make bench                                    everything, in a quarter of an hour; LONG=1 adds ten minutes of new buckets
+    make bench                                    everything, in a quarter of an hour; LONG=1 adds ten minutes
+                                                  of new buckets
     .venv/bin/python -m bench.run --only native/redis --seconds 1
     .venv/bin/python -m bench.run --target 127.0.0.1:8081 --target-pid 4711
 
@@ -40,7 +41,8 @@ def print_summary(run: Run) -> None:
     """Format a run as one line."""
     say(
         f"{run.name:46} {run.rate:10,.0f}/s  p99 {run.latency.p99:7.2f} ms  {run.server_cpu:6.1f} µs  "
-        f"Redis {run.redis_cpu:5.1f} µs  calls {run.calls:.3f}  generator {run.generator:4.0%}{report.marks(run)}"
+        f"Redis {run.redis_cpu:5.1f} µs  calls {run.calls:.3f}  generator "
+        f"{run.generator:4.0%}{report.marks(run)}"
     )
 
 

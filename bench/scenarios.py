@@ -56,7 +56,9 @@ LOADED = "ratelimit_service_config_load_success"
 
 
 _BESIDE = 5.0
-"""Seconds that a run of a few seconds takes beside those: starting servers, warming up, comparing counters."""
+"""Seconds that a run of a few seconds takes beside those: starting servers, warming up, comparing
+counters.
+"""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,9 @@ def _open(bench: Bench, transport: str, store: str) -> None:
 
 
 def _minute(bench: Bench, name: str, rules: int) -> None:
-    """Measure a steady load for a minute, with garbage collections, reloads of the rules, and scrapes of their series."""
+    """Measure a steady load for a minute, with garbage collections, reloads of the rules, and scrapes of
+    their series.
+    """
     with start_service("native", "redis", bench.directory, rules=rules, environment=AS_DEPLOYED) as server:
         service = server.service
         assert service is not None
@@ -238,7 +242,8 @@ def _do(action: Callable[[], object]) -> None:
 
 
 def _envoy(bench: Bench) -> None:
-    """Measure what Envoy can pass, with a service that decides nothing and with this one; then half of it for a minute.
+    """Measure what Envoy can pass, with a service that decides nothing and with this one; then half of it for
+    a minute.
 
     In a closed loop, Envoy sees a hundred requests at once, which is less work for each. So half of that is
     offered for a moment, and what comes of it is what it passes.

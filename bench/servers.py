@@ -1,4 +1,6 @@
-"""The measured servers, on one core: servers that decide nothing, the service as deployed, another service."""
+"""The measured servers, on one core: servers that decide nothing, the service as deployed, another
+service.
+"""
 
 from __future__ import annotations
 

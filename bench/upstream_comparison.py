@@ -13,8 +13,9 @@ NAMES = {
 """The requests of the table, as they are sent and as the table calls them."""
 
 MEASURED = {"mixed": 2.47, "cold": 2.01, "over the limit": 1.64, "charge": 1.95}
-"""Units of envoyproxy/ratelimit in a run of this benchmark with --target: its Redis and its rules were the same, it
-shared a core with Redis, and the load came from another one. A run with a target has figures of its own."""
+"""Units of envoyproxy/ratelimit in a run of this benchmark with --target: its Redis and its rules were the
+same, it shared a core with Redis, and the load came from another one. A run with a target has figures of its
+own."""
 
 
 def rows(results: Results) -> list[tuple[str, ...]]:
@@ -36,8 +37,8 @@ def note(results: Results) -> str:
     if results.find(f"target/mixed/{WIDE}"):
         return "All figures are of this run."
     return (
-        "The figures of envoyproxy/ratelimit are of an earlier run of this benchmark (`make bench TARGET=`), in units of that "
-        "run; the others are of this one."
+        "The figures of envoyproxy/ratelimit are of an earlier run of this benchmark (`make bench TARGET=`), "
+        "in units of that run; the others are of this one."
     )
 
 

@@ -62,7 +62,10 @@ def to_try(parts: Parts) -> str:
         ("Envoy's own page", f"curl -s http://{parts.envoy.admin}/stats?filter=ratelimit"),
     ]
     told = "\n\n".join([f"# {what}:\n{command}" for what, command in commands])
-    page = f"The page of its budgets, for a browser: {parts.page}\nThe token for changes there: {parts.token.read_text()}"
+    page = (
+        f"The page of its budgets, for a browser: {parts.page}\n"
+        f"The token for changes there: {parts.token.read_text()}"
+    )
     who = "Support and the namespace search go on asking."
     return f"\nIt is left running, until Ctrl-C. {who}\n\n{page}\n\nTo try in another terminal:\n\n{told}\n"
 

@@ -173,7 +173,9 @@ def burn(player: Player, everybody: Cast) -> None:
 
 
 def refusal(player: Player, everybody: Cast) -> None:
-    """Team dba gets 429 with the reason, support is not affected, and callers cannot assume other identities."""
+    """Team dba gets 429 with the reason, support is not affected, and callers cannot assume other
+    identities.
+    """
     player.stage.scene(3)
     hour = player.books.balances()[DBA].windows[0]
     ann, ben, sue = (everybody.people[name] for name in ("ann", "ben", "sue"))

@@ -61,8 +61,8 @@ _LAST_WORDS = 0.1
 
 _SWITCH_INTERVAL = 0.0001
 """Seconds that a thread keeps the GIL while another thread waits for it: calls wait while a thread writes
-metrics, or reads rules where no process can be started for them. The event loop takes the GIL again after each
-wait for the network, so a call waits about three times."""
+metrics, or reads rules where no process can be started for them. The event loop takes the GIL again after
+each wait for the network, so a call waits about three times."""
 
 _ONE_SIGNAL = 0.2
 """Seconds within which two signals count as one."""

@@ -31,7 +31,9 @@ OnOutcomes = Callable[[Sequence[Outcome]], None]
 
 
 class WalkStep(NamedTuple):
-    """One step of a walk through the keys of a store: some keys, and where the next step begins (empty: at the end)."""
+    """One step of a walk through the keys of a store: some keys, and where the next step begins (empty: at
+    the end).
+    """
 
     keys: Sequence[str]
     position: str
@@ -65,7 +67,8 @@ class EventStore(Protocol):
         """Store an event, unless one with this id was emitted in the last `kept` seconds. Return whether it
         is new.
 
-        The oldest event is dropped if there are too many. The result has it once for each receiver for which no replica took it.
+        The oldest event is dropped if there are too many. The result has it once for each receiver for which
+        no replica took it.
         """
         ...
 
@@ -88,8 +91,9 @@ class EventStore(Protocol):
         ...
 
     async def forget_unused(self, receivers: Sequence[str]) -> Sequence[str]:
-        """Note that this replica delivers to these receivers. Forget the others that no replica has noted for a week, with the
-        events that wait for them, and return their names. One for which no events wait may stay longer.
+        """Note that this replica delivers to these receivers. Forget the others that no replica has noted for
+        a week, with the events that wait for them, and return their names. One for which no events wait may
+        stay longer.
         """
         ...
 
@@ -117,18 +121,21 @@ class CounterStore(Protocol):
         ...
 
     def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
-        """Apply groups of hits in their order, one group for each request, and pass their outcomes to `on_outcomes`.
+        """Apply groups of hits in their order, one group for each request, and pass their outcomes to
+        `on_outcomes`.
 
-        - `hit` never raises. It calls `on_outcomes` exactly once, on the event loop, with an outcome for each group.
-          That may be before or after `hit` returns; callers rely on neither.
+        - `hit` never raises. It calls `on_outcomes` exactly once, on the event loop, with an outcome for each
+          group. That may be before or after `hit` returns; callers rely on neither.
         - Hits are applied one after another, and each sees the effect of those before it. A group is atomic:
-          nothing happens between its hits, nor between the verdict on the group (core/gates.py) and counting it.
+          nothing happens between its hits, nor between the verdict on the group (core/gates.py) and counting
+          it.
         - A group is refused if any of its hits with Gate.REFUSES is over (Hit.is_over), by the counters
           before the group.
         - In a refused group, hits with Gate.HOLDS are not counted, nor those with Gate.YIELDS that have room.
         - A charge saturates at COUNTER_MAX. A check writes nothing. A refund never takes a counter below 0.
         - A new counter, or one without a time to live, gets the time to live of the hit.
-        - A hit with `into` writes an entry beside the counter, in the same step and as often as it is counted.
+        - A hit with `into` writes an entry beside the counter, in the same step and as often as it is
+          counted.
         - A counter that is not a number fails its own hit alone.
         - Hits are applied even if their caller disconnects.
         """
@@ -151,26 +158,33 @@ class CounterStore(Protocol):
         ...
 
     async def walk(self, begin: str, part: str = "", position: str = "") -> WalkStep:
-        """Return some keys that start with `begin` and contain `part` after it, in one short step from `position`.
+        """Return some keys that start with `begin` and contain `part` after it, in one short step from
+        `position`.
 
-        All steps together return each key that exists during all of them, some more than once, including keys that
-        are not counters. Raises InvalidRequest for a position that no step has returned, or StoreError.
+        All steps together return each key that exists during all of them, some more than once, including keys
+        that are not counters. Raises InvalidRequest for a position that no step has returned, or StoreError.
         """
         ...
 
     async def read_counters(self, keys: Sequence[str]) -> dict[str, int | None]:
-        """Return the existing ones of these counters (None: not a number), in short steps. Raises StoreError."""
+        """Return the existing ones of these counters (None: not a number), in short steps. Raises
+        StoreError.
+        """
         ...
 
     async def read_holds(self, keys: Sequence[str], now: int) -> dict[str, int]:
-        """Return the tokens that are held at `now` under these keys of holds (docs/keys.md). Raises StoreError."""
+        """Return the tokens that are held at `now` under these keys of holds (docs/keys.md). Raises
+        StoreError.
+        """
         ...
 
     async def read_books(self, keys: Sequence[str], names: Sequence[str] = ()) -> dict[str, dict[str, int]]:
-        """Return the entries in these books of ledgers (core/ledger/entries.py), in short steps. Raises StoreError.
+        """Return the entries in these books of ledgers (core/ledger/entries.py), in short steps. Raises
+        StoreError.
 
-        Without `names`, `keys` are those that `walk` has returned; the key and the name of an entry are put together to read
-        it. With `names`, `keys` are keys of books, and entries with other names may be missing.
+        Without `names`, `keys` are those that `walk` has returned; the key and the name of an entry are put
+        together to read it. With `names`, `keys` are keys of books, and entries with other names may be
+        missing.
         """
         ...
 
@@ -204,12 +218,14 @@ class Replica(NamedTuple):
 class ReplicaStore(Protocol):
     """The replicas that count in a store, and the generations of their rules.
 
-    A generation is a number that increases by one when a replica has new rules, or returns to rules of an earlier
-    generation. All replicas with the same rules get the same number.
+    A generation is a number that increases by one when a replica has new rules, or returns to rules of an
+    earlier generation. All replicas with the same rules get the same number.
     """
 
     async def meet(self, name: str, standing: InForce) -> Sequence[Replica]:
-        """Register what a replica has in force, and return all replicas, including itself. Raises StoreError."""
+        """Register what a replica has in force, and return all replicas, including itself. Raises
+        StoreError.
+        """
         ...
 
     async def leave(self, name: str) -> None:

@@ -1,6 +1,6 @@
 """The use case: one batch of calls, from the requests to the answers.
 
-    transport ──submit(calls)──▶ plan each ──hit(groups)──▶ store ──on_outcomes(outcomes)──▶ decide each ──▶ reply
+    transport ─submit(calls)─▶ plan each ─hit(groups)─▶ store ─on_outcomes(outcomes)─▶ decide each ─▶ reply
 
 A transport submits all calls that it has read together. The service answers each of them as soon as the store
 returns its counts. It uses callbacks, because a coroutine and a future for each call would cost more than the
@@ -225,7 +225,9 @@ class RateLimitService:
             decision.hold = issue(self._ids, plan, counts)
 
     def _end_holds(self, plan: Plan, outcome: Outcome) -> None:
-        """End the holds of a check whose caller has disconnected, or that another part of a Cluster refused."""
+        """End the holds of a check whose caller has disconnected, or that another part of a Cluster
+        refused.
+        """
         if isinstance(outcome, StoreError):
             return
         ends = undone(plan, outcome)

@@ -92,7 +92,8 @@ REPORT: list[tuple[str, Outcome]] = []
 def table(report: list[tuple[str, Outcome]]) -> str:
     """Return the report as a Markdown table."""
     lines = [
-        "| fault | requests | answered with an error | charges lost | counted twice | p99 of an answer | settled after |",
+        "| fault | requests | answered with an error | charges lost | counted twice | p99 of an answer | "
+        "settled after |",
         "|---|---|---|---|---|---|---|",
     ]
     for what, outcome in report:
@@ -153,8 +154,8 @@ class Bench:
     ) -> Outcome:
         """Charge without pauses during `fault`; then wait until everything is settled.
 
-        A `mixed` load has refunds, and checks of a budget that is used up, and the fault begins after both were answered. It is
-        for faults that lose nothing: a refund of what was lost would be smaller.
+        A `mixed` load has refunds, and checks of a budget that is used up, and the fault begins after both
+        were answered. It is for faults that lose nothing: a refund of what was lost would be smaller.
         """
         outcome = Outcome()
         stop = asyncio.Event()
@@ -222,8 +223,8 @@ class Bench:
                 await asyncio.wait([self.settling._recovering])
 
     async def balance(self, outcome: Outcome) -> Outcome:
-        """Compare the counters and the ledger with the charges: missing charges are lost, excess ones were counted twice. So are
-        refunds and refusals.
+        """Compare the counters and the ledger with the charges: missing charges are lost, excess ones were
+        counted twice. So are refunds and refusals.
 
         The counters are read at `books`, which is Redis itself where a proxy stands before it.
         """

@@ -123,7 +123,9 @@ class GoControlPlane:
         self._send({"absent": True})
 
     def wait_for(self, version: str, *, error: bool = False) -> ReceivedRequest:
-        """Return the first request that accepts this version, or rejects another one while it has this one."""
+        """Return the first request that accepts this version, or rejects another one while it has this
+        one.
+        """
         return wait_for(
             f"{version} {'rejected' if error else 'accepted'}",
             lambda: [

@@ -59,7 +59,9 @@ class Collector:
         self._answers.set()
         self._workers = ThreadPoolExecutor(8)
         self._server = grpc.server(self._workers, options=[("grpc.so_reuseport", 0)])
-        method = grpc.unary_unary_rpc_method_handler(self._export, ExportTraceServiceRequest.FromString, ExportTraceServiceResponse.SerializeToString)  # fmt: skip
+        method = grpc.unary_unary_rpc_method_handler(
+            self._export, ExportTraceServiceRequest.FromString, ExportTraceServiceResponse.SerializeToString
+        )
         self._server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler(_EXPORT, {"Export": method})]
         )

@@ -13,7 +13,9 @@ PREVIOUS = "d5563f7"
 
 
 def of_previous(*command: str) -> bytes:
-    """Return the output of a command of git; skip the test if the history does not have the previous version."""
+    """Return the output of a command of git; skip the test if the history does not have the previous
+    version.
+    """
     done = subprocess.run(["git", *command], cwd=REPOSITORY, capture_output=True, check=False)
     if done.returncode:
         pytest.skip(f"the history has no {PREVIOUS}: {done.stderr.decode().strip()}")

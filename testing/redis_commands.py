@@ -46,6 +46,8 @@ def noted_commands(server: RedisServer) -> Iterator[list[NotedCommand]]:
 
 
 def own_time(commands: Sequence[NotedCommand]) -> int:
-    """Return how many microseconds a command of these takes if it does not wait for a core: three of four may have."""
+    """Return how many microseconds a command of these takes if it does not wait for a core: three of four may
+    have.
+    """
     assert commands, "there are no such commands"
     return sorted(each.microseconds for each in commands)[len(commands) // 4]

@@ -28,7 +28,9 @@ def free_port() -> int:
 
 
 class TlsFiles(NamedTuple):
-    """The paths of a server's certificate, its key, and the CA of its clients, if it requires certificates."""
+    """The paths of a server's certificate, its key, and the CA of its clients, if it requires
+    certificates.
+    """
 
     certificate: str
     key: str
@@ -143,7 +145,9 @@ class RedisServer:
             return False
 
     def wait_for_replica(self) -> None:
-        """Wait until a replica has all that was written until now. WAIT is about writes of its own connection."""
+        """Wait until a replica has all that was written until now. WAIT is about writes of its own
+        connection.
+        """
         written = int(re.findall(r"master_repl_offset:(\d+)", self.replication())[0])
 
         def has_all() -> bool:

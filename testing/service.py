@@ -143,8 +143,9 @@ class Serving:
     def wait_for_events(self, message: str, number: int = 1) -> list[dict[str, Any]]:
         """Wait for this many events with this message; return all that were logged so far.
 
-        A thread of the service writes the log, so a line may come after any other sign of the same event: expect a line
-        with this function, and look for the absence of a line after `stop`, when the log is complete.
+        A thread of the service writes the log, so a line may come after any other sign of the same event:
+        expect a line with this function, and look for the absence of a line after `stop`, when the log is
+        complete.
         """
 
         def enough() -> list[dict[str, Any]]:
@@ -280,7 +281,9 @@ class Caller:
     def ask(
         self, domain: str, key: str, value: str | bytes, *, hits: int | None = 0, timeout: float = PATIENCE
     ) -> pb.RateLimitResponse:
-        """Send a request with one entry. None sends no hits_addend, which counts 1; hits below 0 are a refund."""
+        """Send a request with one entry. None sends no hits_addend, which counts 1; hits below 0 are a
+        refund.
+        """
         request = pb.RateLimitRequest(domain=domain)
         descriptor = request.descriptors.add()
         descriptor.entries.add(key=key.encode(), value=value if isinstance(value, bytes) else value.encode())

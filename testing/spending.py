@@ -1,4 +1,6 @@
-"""Budgets that are used by random calls of random sizes, with the rhythms of days and weeks, and scenes of them."""
+"""Budgets that are used by random calls of random sizes, with the rhythms of days and weeks, and scenes of
+them.
+"""
 
 from __future__ import annotations
 
@@ -93,8 +95,8 @@ class Traffic(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """Traffic that differs from that of earlier weeks, or interventions. `change` is a factor, by the start and span of the window
-    and a moment; `top_up` and `reset` are shares of the window.
+    """Traffic that differs from that of earlier weeks, or interventions. `change` is a factor, by the start
+    and span of the window and a moment; `top_up` and `reset` are shares of the window.
     """
 
     name: str

@@ -1,4 +1,6 @@
-"""A command of `ratelimit-service` in a terminal of its own, the text that its screen shows, and a picture of it."""
+"""A command of `ratelimit-service` in a terminal of its own, the text that its screen shows, and a picture of
+it.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 """Makes stdin the terminal of the session, so that Ctrl-C reaches its processes, and runs a command.
 
-`preexec_fn` could do that without another Python. It runs in a fork of this process, where grpc's handlers of forks run as well, and
-write to the terminal.
+`preexec_fn` could do that without another Python. It runs in a fork of this process, where grpc's handlers of
+forks run as well, and write to the terminal.
 """
 
 _FRAME = re.compile(r"\x1b\[H((?:(?!\x1b\[H).)*?)\x1b\[J", re.DOTALL)
@@ -141,8 +143,9 @@ def svg(screen: str, columns: int, title: str) -> str:
     lines = list(texts(screen))
     width, height = columns * _CELL + 2 * _MARGIN, len(lines) * _LINE + 2 * _MARGIN
     drawn = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        'font-family="ui-monospace, Menlo, Consolas, \'DejaVu Sans Mono\', monospace" font-size="13" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" font-family="ui-monospace, Menlo, Consolas, \'DejaVu Sans Mono\', '
+        'monospace" font-size="13" role="img">',
         f"<title>{escape(title)}</title>",
         f"<style>{_COLOURS}</style>",
         f'<rect class="bg" x=".5" y=".5" width="{width - 1}" height="{height - 1}" rx="6"/>',

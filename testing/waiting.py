@@ -23,8 +23,8 @@ def wait_for(what: str, probe: Callable[[], T], *, patience: float = PATIENCE) -
 
 
 async def until(condition: Callable[[], T]) -> T:
-    """Run the event loop until the condition is true, and return its value. Raises TimeoutError after `PATIENCE`
-    seconds. A condition that blocks belongs into a thread, with `wait_for`.
+    """Run the event loop until the condition is true, and return its value. Raises TimeoutError after
+    `PATIENCE` seconds. A condition that blocks belongs into a thread, with `wait_for`.
     """
     async with asyncio.timeout(PATIENCE):
         while not (seen := condition()):

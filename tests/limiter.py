@@ -160,7 +160,9 @@ def decision_text(decision: Decision) -> str:
 
 
 def status_text(status: Status) -> str:
-    """Return a status in one line: its code, the remainder, and the seconds to the reset if there is a limit."""
+    """Return a status in one line: its code, the remainder, and the seconds to the reset if there is a
+    limit.
+    """
     if status.limit is not None:
         return f"{status.code.name} {status.remaining} {status.reset}"
     return f"{status.code.name} {status.remaining}" if status.remaining else status.code.name

@@ -1,4 +1,6 @@
-"""The allowed imports between packages: they point towards core/ and ports.py, and a table has all of them."""
+"""The allowed imports between packages: they point towards core/ and ports.py, and a table has all of
+them.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +103,8 @@ ALLOWED = {
         "ports": "the clock",
         "loading": "long lists in slices",
         "inspection": "budgets and what is used of them",
-        "runtime": "the health that it shows, reports of exceptions, and a thread for files that do not answer",
+        "runtime": "the health that it shows, reports of exceptions, and a thread for files that do not "
+        "answer",
         "settings": "what a usable token is",
     },
     "http": {
@@ -120,8 +123,8 @@ WIRING: dict[str, set[str]] = {
     "cli": {"app", "assembly"},
     "__main__": {"cli"},
 }
-"""These make the others and put them together, and may import any of them, and of each other those named here. No other room imports
-them.
+"""These make the others and put them together, and may import any of them, and of each other those named
+here. No other room imports them.
 """
 
 IN_STORES = {
@@ -129,8 +132,9 @@ IN_STORES = {
     "stores.layers": {"stores"},
     "stores.redis": {"stores"},
 }
-"""The packages of the room `stores`, and those of the same room that each imports. The nouns that layers and Redis share
-are in stores/ itself (batch.py, lanes.py). So a layer works above any backend, and Redis below any layer.
+"""The packages of the room `stores`, and those of the same room that each imports. The nouns that layers and
+Redis share are in stores/ itself (batch.py, lanes.py). So a layer works above any backend, and Redis below
+any layer.
 """
 
 NOT_IN_CORE = {
@@ -288,7 +292,8 @@ def _is_date(node: ast.expr) -> bool:
 
 @pytest.mark.parametrize("directory", [PACKAGE, "bench", "demo", "deploy", "testing", "tests", "tools"])
 def test_a_module_has_one_subject(directory: str) -> None:
-    """The length of a module is bounded, so that it can be read at once, whether it is of the package or a test.
+    """The length of a module is bounded, so that it can be read at once, whether it is of the package or a
+    test.
 
     Only what a program writes may be longer: the stubs of the messages.
     """

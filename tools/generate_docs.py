@@ -22,12 +22,13 @@ ROOT = Path(__file__).resolve().parent.parent
 SETTINGS_HEAD = """\
 # Settings
 
-Environment variables configure the service; they are read once, at the start. A variable of envoyproxy/ratelimit has the same
-name and meaning here; if the default differs, upstream's is given. Variables marked "Ours" are new.
+Environment variables configure the service; they are read once, at the start. A variable of
+envoyproxy/ratelimit has the same name and meaning here; if the default differs, upstream's is given.
+Variables marked "Ours" are new.
 
-Durations are written as in Go (`24h`, `1m30s`, `200ms`). An invalid value stops the start, with a line that says what is
-valid. As in upstream, an empty variable is an empty text and not an unset variable: valid for a text, invalid for a number.
-Booleans are `true` and `false`, and the other forms that Go accepts.
+Durations are written as in Go (`24h`, `1m30s`, `200ms`). An invalid value stops the start, with a line that
+says what is valid. As in upstream, an empty variable is an empty text and not an unset variable: valid for a
+text, invalid for a number. Booleans are `true` and `false`, and the other forms that Go accepts.
 """
 
 UNSUPPORTED_HEAD = """\

@@ -1,7 +1,7 @@
 """The licences of everything that is shipped: docs/licences.md, by `make docs`.
 
-A licence that is not in KNOWN is read before it is added: each permits use and redistribution in a program under Apache-2.0, MPL-2.0 as long
-as the files under it are not changed.
+A licence that is not in KNOWN is read before it is added: each permits use and redistribution in a program
+under Apache-2.0, MPL-2.0 as long as the files under it are not changed.
 """
 
 from __future__ import annotations
@@ -44,8 +44,9 @@ KNOWN = {
 HEAD = """\
 # Licences
 
-The licences of everything that the wheels and the image contain. The service itself is under [Apache-2.0](../LICENSE). `make docs` generates
-this page, and fails at a licence that is not among those that were read. `make sbom` writes the Python packages as a list for CycloneDX.
+The licences of everything that the wheels and the image contain. The service itself is under
+[Apache-2.0](../LICENSE). `make docs` generates this page, and fails at a licence that is not among those that
+were read. `make sbom` writes the Python packages as a list for CycloneDX.
 
 ## Inside the package
 
@@ -56,8 +57,9 @@ this page, and fails at a licence that is not among those that were read. `make 
 PYTHON_HEAD = """\
 ## Python packages
 
-`pip install` gets the ones that `pyproject.toml` names, and what they need; the image has these versions, including the extra `tracing`. Each
-has its text, and that of the libraries inside it, in its `*.dist-info` directory in `site-packages`.
+`pip install` gets the ones that `pyproject.toml` names, and what they need; the image has these versions,
+including the extra `tracing`. Each has its text, and that of the libraries inside it, in its `*.dist-info`
+directory in `site-packages`.
 
 | package | version | licence |
 |---|---|---|
@@ -66,8 +68,8 @@ has its text, and that of the libraries inside it, in its `*.dist-info` director
 DEBIAN = """\
 ## Debian packages
 
-The image consists of packages of Debian, libnghttp2 and Python among them. `/usr/share/doc/PACKAGE/copyright` in the image has the
-licence of each; `dpkg-query --show` lists them with their versions.
+The image consists of packages of Debian, libnghttp2 and Python among them. `/usr/share/doc/PACKAGE/copyright`
+in the image has the licence of each; `dpkg-query --show` lists them with their versions.
 """
 
 

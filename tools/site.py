@@ -2,8 +2,8 @@
 
 python3 tools/site.py DIRECTORY
 
-Files keep their paths, so that links between them work. A link to a directory is one to its README.md; without one,
-only its text stays.
+Files keep their paths, so that links between them work. A link to a directory is one to its README.md;
+without one, only its text stays.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def pages(configuration: str) -> list[str]:
 
 
 def copied(page: str, text: str, top: Path, listed: frozenset[str]) -> tuple[str, set[str]]:
-    """Return the text of a page with its links as the site needs them, and the files that must be copied for it."""
+    """Return the text of a page with its links as the site needs them, and the files that must be copied for
+    it.
+    """
     files: set[str] = set()
 
     def link(found: re.Match[str]) -> str:

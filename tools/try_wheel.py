@@ -1,4 +1,6 @@
-"""Serve by the native transport with the ratelimit_service that is installed, and ask it once: cibuildwheel's test of a wheel."""
+"""Serve by the native transport with the ratelimit_service that is installed, and ask it once: cibuildwheel's
+test of a wheel.
+"""
 
 from __future__ import annotations
 

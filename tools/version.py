@@ -2,7 +2,7 @@
 
 python3 tools/version.py            print it
 python3 tools/version.py --notes    print what CHANGELOG.md says of it
-python3 tools/version.py --check    fail if CHANGELOG.md lists changes for another version, or for one that is released already
+python3 tools/version.py --check    fail if CHANGELOG.md lists changes for another or for a released version
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def version(top: Path = TOP) -> str:
 
 
 def notes(of: str, changelog: str) -> str | None:
-    """Return the section of a version in a changelog, without its heading; None if there is no such section."""
+    """Return the section of a version in a changelog, without its heading; None if there is no such
+    section.
+    """
     sections = re.split(r"^## \[(.+?)\].*$", changelog, flags=re.MULTILINE)
     return dict(zip(sections[1::2], map(str.strip, sections[2::2]), strict=True)).get(of)
 
@@ -34,13 +36,16 @@ def problem(top: Path = TOP) -> str | None:
     listed = re.findall(r"^## (.*)$", (top / "CHANGELOG.md").read_text(), re.MULTILINE)
     if not listed or not re.fullmatch(rf"\[{re.escape(this)}\] - \d{{4}}-\d\d-\d\d", listed[0]):
         return (
-            f"CHANGELOG.md: the first section must be `## [{this}] - DATE`, the version in pyproject.toml: add changes there. "
-            f"It is `## {listed[0] if listed else ''}`"
+            f"CHANGELOG.md: the first section must be `## [{this}] - DATE`, the version in pyproject.toml: "
+            f"add changes there. It is `## {listed[0] if listed else ''}`"
         )
     tag = f"v{this}"
     compare = ("git", "-C", str(top), "diff", "--quiet", tag, "--", "CHANGELOG.md")
     if subprocess.run(compare, capture_output=True, check=False).returncode == 1:
-        return f"{tag} is released, and CHANGELOG.md has changed since: raise the version (CONTRIBUTING.md, Release)"
+        return (
+            f"{tag} is released, and CHANGELOG.md has changed since: raise the version (CONTRIBUTING.md, "
+            "Release)"
+        )
     return None
 
 

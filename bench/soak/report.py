@@ -128,7 +128,10 @@ def _replaced(soaked: SoakResult) -> str:
 
 def _connections(envoy: dict[str, int]) -> str:
     failed = envoy.get("upstream_cx_connect_fail", 0)
-    return f"{envoy.get('upstream_cx_total', 0):,}, {failed} could not connect; {envoy.get('ssl.connection_error', 0)}"
+    return (
+        f"{envoy.get('upstream_cx_total', 0):,}, {failed} could not connect; "
+        f"{envoy.get('ssl.connection_error', 0)}"
+    )
 
 
 def _memory(replica: Replica, seconds: float) -> str:

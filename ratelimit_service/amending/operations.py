@@ -49,11 +49,15 @@ _PARTS = 5
 """The largest number of parts of the audit that are searched for a page of one domain."""
 
 _SKEW = 86_400
-"""Seconds by which the clocks of replicas may differ: lines are in the order of versions, and not of their times."""
+"""Seconds by which the clocks of replicas may differ: lines are in the order of versions, and not of their
+times.
+"""
 
 
 class Attribution(NamedTuple):
-    """The author, the reason and the idempotency key of a change, which identifies it when it is sent again."""
+    """The author, the reason and the idempotency key of a change, which identifies it when it is sent
+    again.
+    """
 
     author: str
     reason: str
@@ -160,8 +164,8 @@ class Operations:
     ) -> ChangeResult:
         """Set used to 0 for these buckets, in one window or all. Raises InvalidRequest or StoreError.
 
-        EditResult.reset of the answer has what the counters held when they were deleted. The lines of the audit,
-        which were written before, have what they held then.
+        EditResult.reset of the answer has what the counters held when they were deleted. The lines of the
+        audit, which were written before, have what they held then.
         """
         counters = {target: self._counters_of(target, window) for target in targets}
         held = await self._held([key for keys_of_one in counters.values() for key in keys_of_one])
@@ -196,8 +200,9 @@ class Operations:
     async def audit_of_domain(
         self, domain: str, since: int, until: int, before: int = 0
     ) -> tuple[Sequence[AuditLine], int]:
-        """Return edits of a domain from `since` on and before `until`, the latest first, and the version before which the
-        next page begins (0: there is none). A page can be empty although there are more. Raises StoreError.
+        """Return edits of a domain from `since` on and before `until`, the latest first, and the version
+        before which the next page begins (0: there is none). A page can be empty although there are more.
+        Raises StoreError.
         """
         found: list[AuditLine] = []
         for _ in range(_PARTS):
@@ -287,7 +292,8 @@ class Operations:
         """Raise InvalidRequest if finding amendments would take too long with another target of this form."""
         if not target.exact and self._amendments.steps(target) > MOST_STEPS:
             raise InvalidRequest(
-                f"there are too many patterns like {target.text}: give more of the value before the first * or after the last"
+                f"there are too many patterns like {target.text}: give more of the value before the first * "
+                "or after the last"
             )
 
     def _match(self, domain: str, entries: tuple[Entry, ...]) -> Match | None:

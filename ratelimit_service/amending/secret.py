@@ -21,7 +21,9 @@ _CONFIRMED_EVERY = 60.0
 
 
 def hold_ids() -> HoldIds:
-    """Return the ids of holds, without a secret; each process counts its own nonces, from a random number of 95 bits."""
+    """Return the ids of holds, without a secret; each process counts its own nonces, from a random number of
+    95 bits.
+    """
     numbers = itertools.count(int.from_bytes(os.urandom(12)) >> 1)
     return HoldIds(map(int.to_bytes, numbers, itertools.repeat(12)).__next__)
 

@@ -1,7 +1,8 @@
 """Changes of limits: each verb, its preview, and the confirmation that a bulk change carries.
 
-A preview returns a confirmation: an HMAC of the request and of what it would replace. The real call is refused unless both
-are still the same. The key of the HMAC is derived from ADMIN_TOKEN, so that any replica can verify a confirmation.
+A preview returns a confirmation: an HMAC of the request and of what it would replace. The real call is
+refused unless both are still the same. The key of the HMAC is derived from ADMIN_TOKEN, so that any replica
+can verify a confirmation.
 """
 
 from __future__ import annotations
@@ -146,7 +147,9 @@ class Changes:
     async def _reset_before(
         self, by: Attribution, target: Target, body: request_types.ResetBody
     ) -> list[Target]:
-        """Return the buckets that an earlier call with the same key has reset: other buckets may match by now."""
+        """Return the buckets that an earlier call with the same key has reset: other buckets may match by
+        now.
+        """
         with suppress(InvalidRequest):
             # Without an earlier call, this dry run succeeds, and the long audit is not searched.
             await self._operations.apply(by, [Remove("none")], dry_run=True)
@@ -287,4 +290,7 @@ def _unblock(body: request_types.UnblockBody | request_types.ChangeItem) -> _Pla
 def _nothing_to_remove(planned: _Planned) -> str:
     if planned.target is None:
         return "there is no amendment with this id"
-    return f"there is no override for {planned.target.text} with this window in {planned.target.domain}: GET /amendments lists them"
+    return (
+        f"there is no override for {planned.target.text} with this window in {planned.target.domain}: GET "
+        "/amendments lists them"
+    )

@@ -232,7 +232,9 @@ class Api:
         return await self._parts.control_planes()
 
     def _place_in_rules(self, cursor: str, digest: str) -> int:
-        """Return the place at which a page of rules begins. Raises InvalidRequest, also if the rules have changed since."""
+        """Return the place at which a page of rules begins. Raises InvalidRequest, also if the rules have
+        changed since.
+        """
         if not cursor:
             return 0
         place, _, of_rules = cursor.partition(".")

@@ -137,7 +137,8 @@ ENDPOINTS = (
         "audit",
         request_types.PageOfAudit,
         response_types.Audit,
-        "All changes with their authors, times and reasons, the latest first; the last 100,000 edits (in memory 10,000).",
+        "All changes with their authors, times and reasons, the latest first; the last 100,000 edits (in "
+        "memory 10,000).",
     ),
     Endpoint(
         "POST",

@@ -101,7 +101,10 @@ class Guard:
 
     def _needed(self, request: Request) -> str:
         if not (self.tokens.admin.wanted or self.tokens.read.wanted):
-            return "without a token, the API is for loopback: set READ_TOKEN or ADMIN_TOKEN, and send it as a Bearer token"
+            return (
+                "without a token, the API is for loopback: set READ_TOKEN or ADMIN_TOKEN, "
+                "and send it as a Bearer token"
+            )
         if on_loopback(request.peer):
             return (
                 "without a token, requests on loopback need localhost or a loopback address in Host, "
@@ -113,7 +116,8 @@ class Guard:
         if not self.tokens.admin.wanted:
             return ApiError(
                 FORBIDDEN,
-                "the service was started with neither ADMIN_TOKEN nor ADMIN_TOKEN_FILE: with one of them, it permits changes",
+                "the service was started with neither ADMIN_TOKEN nor ADMIN_TOKEN_FILE: with one of them, "
+                "it permits changes",
             )
         if role is Role.LOCAL:
             return ApiError(

@@ -1,4 +1,6 @@
-"""The handler of /api/v1: admits a request, reads it by its type, runs its endpoint, and writes the answer or a problem."""
+"""The handler of /api/v1: admits a request, reads it by its type, runs its endpoint, and writes the answer or
+a problem.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +129,9 @@ async def _body_of(request: Request) -> Any:
 
 
 def _idempotency_key(request: Request, body: Any) -> str | None:
-    """Return the idempotency key of a change; None of a dry run without one. Raises InvalidValue or ApiError."""
+    """Return the idempotency key of a change; None of a dry run without one. Raises InvalidValue or
+    ApiError.
+    """
     given = request.header(IDEMPOTENCY_KEY.lower().encode())
     if given is None:
         if body.dry_run:

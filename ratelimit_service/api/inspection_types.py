@@ -1,4 +1,6 @@
-"""The JSON that the API returns for explanations, replicas, refusals and series; response_types.py has the rest."""
+"""The JSON that the API returns for explanations, replicas, refusals and series; response_types.py has the
+rest.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,8 @@ class Explanation(TypedDict):
     verdict: Annotated[
         Verdict,
         Doc(
-            "`held`: requests in flight hold the rest; `shadowed`: over, and let through; `denied`: by `unmatched: deny` or `required_keys`; `unmatched`: no rule; "
+            "`held`: requests in flight hold the rest; `shadowed`: over, and let through; "
+            "`denied`: by `unmatched: deny` or `required_keys`; `unmatched`: no rule; "
             "`unknown`: no such domain."
         ),
     ]
@@ -134,8 +137,9 @@ class UsageOf(TypedDict):
     books: Annotated[
         list[Book],
         Doc(
-            "In no order; a page may have none although more pages follow. An entry can be on several pages, with 0 for the "
-            "numbers that are on others: take the largest of each number, and compute `amount` from these."
+            "In no order; a page may have none although more pages follow. An entry can be on several pages, "
+            "with 0 for the numbers that are on others: take the largest of each number, "
+            "and compute `amount` from these."
         ),
     ]
     model_key: Annotated[

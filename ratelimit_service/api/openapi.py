@@ -13,8 +13,8 @@ from .endpoints import ENDPOINTS, IDEMPOTENCY_KEY, PREFIX, Endpoint
 from .schema import fields_of, schema_of
 
 _DESCRIPTION = (
-    "Shows budgets, rules and replicas, and changes limits, while the service runs. On loopback, reading needs no token; "
-    "everything else needs READ_TOKEN or ADMIN_TOKEN, as a Bearer token."
+    "Shows budgets, rules and replicas, and changes limits, while the service runs. On loopback, "
+    "reading needs no token; everything else needs READ_TOKEN or ADMIN_TOKEN, as a Bearer token."
 )
 
 _PROBLEM = {problems.CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -45,7 +45,8 @@ def description() -> dict[str, Any]:
             "responses": {
                 "Problem": {"description": "An error.", "content": _PROBLEM},
                 "Invalid": {
-                    "description": "An error; plain text where the head of a request is not HTTP, or has over 16 KiB.",
+                    "description": "An error; plain text where the head of a request is not HTTP, "
+                    "or has over 16 KiB.",
                     "content": {**_PROBLEM, TEXT: {"schema": {"type": "string"}}},
                 },
             },

@@ -16,7 +16,9 @@ from ..inspection.views import Views
 from . import response_types, serializers
 
 _RESET_WAITS = 10.0
-"""Seconds that a reset by pattern waits for the list of its buckets, which a large store takes seconds to give."""
+"""Seconds that a reset by pattern waits for the list of its buckets, which a large store takes seconds to
+give.
+"""
 
 MOST_SHOWN = 20
 """Buckets that a preview shows."""

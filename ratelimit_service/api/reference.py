@@ -43,7 +43,10 @@ def _anchor(endpoint: Endpoint) -> str:
 
 def _request(endpoint: Endpoint) -> str:
     rows = _fields(endpoint.takes)
-    title = f"### Request of {endpoint.path[1:]}\n\n`{endpoint.method} {PREFIX}{endpoint.path}`. {endpoint.meaning}\n"
+    title = (
+        f"### Request of {endpoint.path[1:]}\n\n"
+        f"`{endpoint.method} {PREFIX}{endpoint.path}`. {endpoint.meaning}\n"
+    )
     text = "\n".join([title, _HEAD, *rows, ""])
     for item in [each for field in fields_of(endpoint.takes) for each in get_args(field.type)]:
         if hasattr(item, "_fields"):
@@ -56,7 +59,8 @@ _HEAD = "| field | type | default | meaning |\n|---|---|---|---|"
 
 def _fields(cls: type) -> list[str]:
     return [
-        f"| `{field.name}` | {_type(field.type)} | {_default(field.needed, field.default)} | {_meaning(field.doc, field.type)} |"
+        f"| `{field.name}` | {_type(field.type)} | {_default(field.needed, field.default)} | "
+        f"{_meaning(field.doc, field.type)} |"
         for field in fields_of(cls)
     ]
 
@@ -114,8 +118,9 @@ def _meaning(doc: Doc, kind: Any = str) -> str:
 _PAGE = """\
 # API
 
-The HTTP API shows budgets, rules and replicas, and changes limits, while the service runs. It is at `{prefix}` on the debug port
-(`DEBUG_HOST`, `DEBUG_PORT`). `GET {prefix}/openapi.json` returns this reference as OpenAPI 3.1, to generate clients from.
+The HTTP API shows budgets, rules and replicas, and changes limits, while the service runs. It is at
+`{prefix}` on the debug port (`DEBUG_HOST`, `DEBUG_PORT`). `GET {prefix}/openapi.json` returns this reference
+as OpenAPI 3.1, to generate clients from.
 
 In the examples, `$API` is the address, such as `http://127.0.0.1:6070{prefix}`, and `$ADMIN_TOKEN` the token.
 
@@ -125,10 +130,12 @@ curl "$API/rules?domain=token-budgets"
 
 # who is near the limit, and one bucket
 curl "$API/budgets?domain=token-budgets&min_used=0.8"
-curl "$API/bucket" -H 'Content-Type: application/json' -d '{{"domain": "token-budgets", "descriptor": "team=dba"}}'
+curl "$API/bucket" -H 'Content-Type: application/json' \\
+  -d '{{"domain": "token-budgets", "descriptor": "team=dba"}}'
 
 # why was this refused?
-curl "$API/explain" -H 'Content-Type: application/json' -d '{{"domain": "token-budgets", "descriptor": "team=dba"}}'
+curl "$API/explain" -H 'Content-Type: application/json' \\
+  -d '{{"domain": "token-budgets", "descriptor": "team=dba"}}'
 curl "$API/refusals?limit=20"
 curl "$API/replicas"
 ```
@@ -141,55 +148,68 @@ curl "$API/replicas"
 | with `READ_TOKEN` (or `READ_TOKEN_FILE`) | read |
 | with `ADMIN_TOKEN` (or `ADMIN_TOKEN_FILE`) | read, and change limits |
 
-Send a token as `Authorization: Bearer …`. A wrong token gets 401, even on loopback. If `ADMIN_TOKEN` is not set, the API makes no
-changes. Token files are read again within a second of a change, so a token can be replaced without a restart. While a file is missing or
-unusable, no caller has its token, and the log says so.
+Send a token as `Authorization: Bearer …`. A wrong token gets 401, even on loopback. If `ADMIN_TOKEN` is not
+set, the API makes no changes. Token files are read again within a second of a change, so a token can be
+replaced without a restart. While a file is missing or unusable, no caller has its token, and the log says so.
 
-"On loopback" means that the client's address and the name in `Host` are those of loopback, and that no header shows that a proxy
-forwarded the request. `kubectl port-forward` connects from loopback. The port uses TLS if `HTTP_TLS_CERT` is set; outside of loopback,
-set it ([security.md](security.md#the-api)).
+"On loopback" means that the client's address and the name in `Host` are those of loopback, and that no header
+shows that a proxy forwarded the request. `kubectl port-forward` connects from loopback. The port uses TLS if
+`HTTP_TLS_CERT` is set; outside of loopback, set it ([security.md](security.md#the-api)).
 
 ## Changes
 
 ```sh
 # a team needs more until its window ends
-curl "$API/top-up" -H "Authorization: Bearer $ADMIN_TOKEN" -H 'Content-Type: application/json' -H 'Idempotency-Key: launch-1' \\
-  -d '{{"domain": "token-budgets", "descriptor": "team=dba", "amount": 5000, "windows": 1, "reason": "launch", "author": "ana"}}'
+curl "$API/top-up" -H "Authorization: Bearer $ADMIN_TOKEN" \\
+  -H 'Content-Type: application/json' -H 'Idempotency-Key: launch-1' \\
+  -d '{{"domain": "token-budgets", "descriptor": "team=dba", "amount": 5000,
+       "windows": 1, "reason": "launch", "author": "ana"}}'
 
 # block a user
-curl "$API/override" -H "Authorization: Bearer $ADMIN_TOKEN" -H 'Content-Type: application/json' -H 'Idempotency-Key: abuse-1' \\
-  -d '{{"domain": "token-budgets", "descriptor": "user=eve", "amount": 0, "reason": "abuse", "author": "ana"}}'
-curl "$API/unblock" -H "Authorization: Bearer $ADMIN_TOKEN" -H 'Content-Type: application/json' -H 'Idempotency-Key: abuse-2' \\
+curl "$API/override" -H "Authorization: Bearer $ADMIN_TOKEN" \\
+  -H 'Content-Type: application/json' -H 'Idempotency-Key: abuse-1' \\
+  -d '{{"domain": "token-budgets", "descriptor": "user=eve", "amount": 0,
+       "reason": "abuse", "author": "ana"}}'
+curl "$API/unblock" -H "Authorization: Bearer $ADMIN_TOKEN" \\
+  -H 'Content-Type: application/json' -H 'Idempotency-Key: abuse-2' \\
   -d '{{"domain": "token-budgets", "descriptor": "user=eve", "reason": "it was a test", "author": "ana"}}'
 
 # set the counter of an hour to 0
-curl "$API/reset" -H "Authorization: Bearer $ADMIN_TOKEN" -H 'Content-Type: application/json' -H 'Idempotency-Key: mistake-1' \\
-  -d '{{"domain": "token-budgets", "descriptor": "team=dba", "window": "hour", "reason": "a runaway job", "author": "ana"}}'
+curl "$API/reset" -H "Authorization: Bearer $ADMIN_TOKEN" \\
+  -H 'Content-Type: application/json' -H 'Idempotency-Key: mistake-1' \\
+  -d '{{"domain": "token-budgets", "descriptor": "team=dba", "window": "hour",
+       "reason": "a runaway job", "author": "ana"}}'
 
 curl "$API/amendments?domain=token-budgets"
 curl "$API/audit?limit=10"
 ```
 
-[amendments.md](amendments.md) describes the effect of each verb on each kind of rule. A change is in force on every replica within a
-second.
+[amendments.md](amendments.md) describes the effect of each verb on each kind of rule. A change is in force on
+every replica within a second.
 
-- `Idempotency-Key` is a text that the caller chooses. A change that is repeated with the same key within a day has no further effect, and
-  returns the result of the first call (`replayed`). After a timeout or a 503, repeat the call with the same key. The same key with another
-  change is refused.
-- `dry_run: true` returns a preview and changes nothing: `edits` shows what would be replaced. Its `confirmation` is valid for five minutes,
-  on every replica, for the same request, as long as no other change comes first.
-- A preview has the first twenty affected buckets, before and after (`budgets`), their number (`affected`), and the overrides that take
-  precedence over the change (`exceptions`). A reset of a pattern affects at most a hundred buckets; use narrower patterns for more.
-- A bulk change (a pattern, or `*` for a whole domain) requires the confirmation of its preview. A change of one descriptor may carry a
-  confirmation, and is then refused if another change came first.
-- `author` is not verified: any caller with the token can give any name. The audit and the log have it, with `reason`.
+- `Idempotency-Key` is a text that the caller chooses. A change that is repeated with the same key within a
+  day has no further effect, and returns the result of the first call (`replayed`). After a timeout or a 503,
+  repeat the call with the same key. The same key with another change is refused.
+- `dry_run: true` returns a preview and changes nothing: `edits` shows what would be replaced. Its
+  `confirmation` is valid for five minutes, on every replica, for the same request, as long as no other change
+  comes first.
+- A preview has the first twenty affected buckets, before and after (`budgets`), their number (`affected`),
+  and the overrides that take precedence over the change (`exceptions`). A reset of a pattern affects at most
+  a hundred buckets; use narrower patterns for more.
+- A bulk change (a pattern, or `*` for a whole domain) requires the confirmation of its preview. A change of
+  one descriptor may carry a confirmation, and is then refused if another change came first.
+- `author` is not verified: any caller with the token can give any name. The audit and the log have it, with
+  `reason`.
 
 ```sh
 # stop a whole domain: first the preview, then the same request with its confirmation
-body='{{"domain": "token-budgets", "descriptor": "*", "amount": 0, "reason": "provider outage", "author": "ana"'
-confirmation=$(curl "$API/override" -H "Authorization: Bearer $ADMIN_TOKEN" -H 'Content-Type: application/json' \\
+body='{{"domain": "token-budgets", "descriptor": "*", "amount": 0,
+       "reason": "provider outage", "author": "ana"'
+confirmation=$(curl "$API/override" -H "Authorization: Bearer $ADMIN_TOKEN" \\
+  -H 'Content-Type: application/json' \\
   -d "$body, \\"dry_run\\": true}}" | sed 's/.*"confirmation":"\\([^"]*\\)".*/\\1/')
-curl "$API/override" -H "Authorization: Bearer $ADMIN_TOKEN" -H 'Content-Type: application/json' -H 'Idempotency-Key: outage-1' \\
+curl "$API/override" -H "Authorization: Bearer $ADMIN_TOKEN" \\
+  -H 'Content-Type: application/json' -H 'Idempotency-Key: outage-1' \\
   -d "$body, \\"confirmation\\": \\"$confirmation\\"}}"
 ```
 
@@ -200,17 +220,18 @@ curl "$API/override" -H "Authorization: Bearer $ADMIN_TOKEN" -H 'Content-Type: a
 
 - In requests and answers, a descriptor is one text, such as `team=dba,model=gpt-4o`, in the notation of
   [targets](amendments.md#targets), which preserves every byte. `entries` has the same for display.
-- Times are in RFC 3339 and UTC. Amounts are integers up to 2^53 - 1. An answer always has all its fields; those without a value are null.
-  Unknown fields of a request are refused.
+- Times are in RFC 3339 and UTC. Amounts are integers up to 2^53 - 1. An answer always has all its fields;
+  those without a value are null. Unknown fields of a request are refused.
 - Lists have pages: `next_cursor` of one page is `cursor` of the next, and null at the end.
 
 ## Limits
 
-Each role may make 100 reads a second, with bursts of 300, and 20 changes a second, with bursts of 100. Requests without the required right
-get 401 or 403, and 429 if there are more than 2 a second. A body has at most 64 KiB, the request line with the headers at most 16 KiB.
+Each role may make 100 reads a second, with bursts of 300, and 20 changes a second, with bursts of 100.
+Requests without the required right get 401 or 403, and 429 if there are more than 2 a second. A body has at
+most 64 KiB, the request line with the headers at most 16 KiB.
 
-Browsers can use the API only from the page on the same port: requests with an `Origin` or `Sec-Fetch-Site` of another site are refused,
-there are no cookies, and a body must be `application/json`.
+Browsers can use the API only from the page on the same port: requests with an `Origin` or `Sec-Fetch-Site` of
+another site are refused, there are no cookies, and a body must be `application/json`.
 
 ## Endpoints
 
@@ -230,8 +251,8 @@ A GET takes these fields as parameters, a POST takes them as a JSON object.
 {answers}
 ## Problems
 
-An error is `application/problem+json` (RFC 9457): `type`, `title`, `status`, `detail` (a sentence that says what to do), and `errors`, each
-with the `field` that is wrong and a `detail`.
+An error is `application/problem+json` (RFC 9457): `type`, `title`, `status`, `detail` (a sentence that says
+what to do), and `errors`, each with the `field` that is wrong and a `detail`.
 
 | status | type | meaning |
 |---|---|---|

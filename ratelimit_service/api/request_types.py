@@ -18,14 +18,15 @@ _LONGEST_CURSOR = 4_096
 
 _DOMAIN = Doc("The domain.", "token-budgets", shortest=1, longest=_LONGEST_DOMAIN)
 _DESCRIPTOR = Doc(
-    "The descriptor, as `key=value,key=value`. In a value, a backslash escapes `*`, a comma and a backslash, and "
-    "`\\xFF` is the byte FF.",
+    "The descriptor, as `key=value,key=value`. In a value, a backslash escapes `*`, a comma and a backslash, "
+    "and `\\xFF` is the byte FF.",
     "team=dba",
     shortest=1,
     longest=MOST_TEXT,
 )
 _TARGET = Doc(
-    "A descriptor, a pattern of descriptors such as `user=premium_*`, or `*` for the whole domain (docs/amendments.md).",
+    "A descriptor, a pattern of descriptors such as `user=premium_*`, or `*` for the whole domain "
+    "(docs/amendments.md).",
     "team=dba",
     shortest=1,
     longest=MOST_TEXT,
@@ -47,8 +48,8 @@ _AUTHOR = Doc(
 )
 _DRY_RUN = Doc("Whether to only preview the change.", False)
 _CONFIRMATION = Doc(
-    "The confirmation of the preview: required for a pattern and for a whole domain. With one, a change is refused if "
-    "it would replace something other than the preview showed.",
+    "The confirmation of the preview: required for a pattern and for a whole domain. With one, "
+    "a change is refused if it would replace something other than the preview showed.",
     longest=400,
 )
 _CURSOR = Doc("`next_cursor` of the previous page; empty: the first page.", longest=_LONGEST_CURSOR)

@@ -1,6 +1,7 @@
 """The JSON that the API returns: a TypedDict for each answer, and for the objects in it.
 
-With those of request_types.py, they are the source of the OpenAPI description and of the tables in docs/api.md (schema.py).
+With those of request_types.py, they are the source of the OpenAPI description and of the tables in
+docs/api.md (schema.py).
 """
 
 from __future__ import annotations
@@ -215,7 +216,8 @@ class Window(TypedDict):
     forecast_by: Annotated[
         Basis | None,
         Doc(
-            "The method for `runs_out_at`: the current rate, or the profile of earlier weeks; null: not known yet."
+            "The method for `runs_out_at`: the current rate, or the profile of earlier weeks; "
+            "null: not known yet."
         ),
     ]
     starts_at: Annotated[str | None, Doc("When it began.", format="date-time")]
@@ -311,7 +313,8 @@ class Changed(TypedDict):
     replayed: Annotated[
         bool,
         Doc(
-            "Whether the idempotency key is that of an earlier call, which made the change; `edits` are its edits.",
+            "Whether the idempotency key is that of an earlier call, which made the change; "
+            "`edits` are its edits.",
             False,
         ),
     ]

@@ -1,6 +1,7 @@
 """JSON Schema from types, and the reader of values of these types: one source for both, and for docs/api.md.
 
-A body or a query is a NamedTuple, an answer is a TypedDict. `Annotated[T, Doc(...)]` documents a field and bounds its value.
+A body or a query is a NamedTuple, an answer is a TypedDict. `Annotated[T, Doc(...)]` documents a field and
+bounds its value.
 """
 
 from __future__ import annotations

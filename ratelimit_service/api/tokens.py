@@ -32,7 +32,8 @@ class Role(enum.IntEnum):
 class Token:
     """One token. `digest` is None while there is none: then no caller has it.
 
-    A file that is missing, empty or unusable lets no caller in; one that does not answer leaves the token as it was.
+    A file that is missing, empty or unusable lets no caller in; one that does not answer leaves the token as
+    it was.
     """
 
     def __init__(self, setting: str, given: str = "", file: str = "", clock: Clock = time.monotonic) -> None:
@@ -70,7 +71,10 @@ class Token:
         text = (content or b"").decode("latin-1").strip("\r\n")
         if not usable_token(text):
             self.digest = None
-            return f"{self._file} does not have {SHORTEST} to {LONGEST} printable ASCII characters without spaces"
+            return (
+                f"{self._file} does not have {SHORTEST} to {LONGEST} printable ASCII characters without "
+                "spaces"
+            )
         self.digest = _digest(text.encode())
         if self._watched is not None:  # not the first time
             self._log.info("a token was read again", setting=f"{self._setting}_FILE")

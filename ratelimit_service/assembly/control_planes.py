@@ -254,7 +254,8 @@ def server_of(url: ServerUrl, settings: Settings) -> Server:
     if read_bool(more["use_tls"]) if "use_tls" in more else settings.config_grpc_xds_server_use_tls:
         if bool(certificate) != bool(key):
             raise StartError(
-                "CONFIG_GRPC_XDS_CLIENT_TLS_CERT and CONFIG_GRPC_XDS_CLIENT_TLS_KEY belong together: give both, or none"
+                "CONFIG_GRPC_XDS_CLIENT_TLS_CERT and CONFIG_GRPC_XDS_CLIENT_TLS_KEY belong together: give "
+                "both, or none"
             )
         tls = Tls(
             more.get("server_tls_san", settings.config_grpc_xds_server_tls_san) or host or "localhost",

@@ -31,7 +31,8 @@ def shares_of(settings: Settings) -> Shares:
     shares = descriptors.shared(most, grpc=wanted, http_ports=2 + settings.use_prometheus, redis=pools)
     if shares.grpc < wanted:
         structlog.get_logger("ratelimit_service").warning(
-            "GRPC_MAX_CONNECTIONS does not fit the limit of open files: raise it (ulimit -n), or set fewer connections",
+            "GRPC_MAX_CONNECTIONS does not fit the limit of open files: raise it (ulimit -n), "
+            "or set fewer connections",
             wanted=wanted,
             open_files=most,
             connections=shares.grpc,
@@ -53,8 +54,8 @@ def make_grpc_server(
 
     Without GRPC_TRANSPORT it is the native one where that can be used.
 
-    Its metrics are passed to `show`. `most_connections` replaces GRPC_MAX_CONNECTIONS. With `listening` (the descriptor of
-    a Unix socket, or -1) it is one of several workers.
+    Its metrics are passed to `show`. `most_connections` replaces GRPC_MAX_CONNECTIONS. With `listening` (the
+    descriptor of a Unix socket, or -1) it is one of several workers.
     """
     options = GrpcOptions(
         address=f"unix:{settings.grpc_uds}"
@@ -103,16 +104,19 @@ def grpc_certificates(settings: Settings) -> Certificates | None:
     if not settings.grpc_server_use_tls:
         if idle := [name for name, value in given.items() if value]:
             structlog.get_logger("ratelimit_service").warning(
-                f"the gRPC port is served without TLS: set GRPC_SERVER_USE_TLS=true for {', '.join(idle)} to mean anything"
+                f"the gRPC port is served without TLS: set GRPC_SERVER_USE_TLS=true for {', '.join(idle)} "
+                "to mean anything"
             )
         return None
     certificate, key, clients, name = given.values()
     if not (certificate and key):
         raise StartError(
-            "GRPC_SERVER_USE_TLS needs GRPC_SERVER_TLS_CERT and GRPC_SERVER_TLS_KEY: give the paths of two PEM files"
+            "GRPC_SERVER_USE_TLS needs GRPC_SERVER_TLS_CERT and GRPC_SERVER_TLS_KEY: give the paths of two "
+            "PEM files"
         )
     if name and not clients:
         raise StartError(
-            "GRPC_CLIENT_TLS_SAN needs GRPC_CLIENT_TLS_CACERT: without it, no client is asked for a certificate"
+            "GRPC_CLIENT_TLS_SAN needs GRPC_CLIENT_TLS_CACERT: without it, no client is asked for a "
+            "certificate"
         )
     return Certificates("gRPC", certificate, key, clients)

@@ -227,7 +227,9 @@ def make_observers(
     refusals: Refusals,
     events: Events | None,
 ) -> Observers:
-    """Return the observer of decisions: metrics, the log, thresholds, tracked buckets, refusals and events."""
+    """Return the observer of decisions: metrics, the log, thresholds, tracked buckets, refusals and
+    events.
+    """
     emitter = events.emitter if events is not None else None
     thresholds = Thresholds(store, metrics.crossed, emitter.crossed if emitter is not None else None)
     refused = emitter.refused if emitter is not None else None

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 class Running(Protocol):
-    """A running service (app.App). A part that needs another one looks it up here when it is called, not when it is made."""
+    """A running service (app.App). A part that needs another one looks it up here when it is called, not when
+    it is made.
+    """
 
     health: Health
     metrics: Metrics

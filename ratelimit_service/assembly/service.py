@@ -56,7 +56,8 @@ def make_tracing(settings: Settings, metrics: Metrics) -> Tracing | None:
         tracing = Tracing(settings)
     except ModuleNotFoundError as error:
         structlog.get_logger("ratelimit_service").warning(
-            "TRACING_ENABLED is set, and nothing is traced: install the packages of the extra `tracing` (docs/tracing.md)",
+            "TRACING_ENABLED is set, and nothing is traced: install the packages of the extra `tracing` "
+            "(docs/tracing.md)",
             error=str(error),
         )
         return None

@@ -1,6 +1,7 @@
 """The commands `check-config` and `convert`.
 
-They run in pipelines and hooks, which wait for their imports: neither the log, nor an event loop, nor the service.
+They run in pipelines and hooks, which wait for their imports: neither the log, nor an event loop, nor the
+service.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def check_config(
 
 
 def _unknown_receivers(tree: RuleTree, file: str) -> list[Problem]:
-    """Return a problem for each name in `notify` without a receiver. Raises InvalidRules for a file that cannot be used."""
+    """Return a problem for each name in `notify` without a receiver. Raises InvalidRules for a file that
+    cannot be used.
+    """
     from ..events.receivers import receivers_of
 
     try:
@@ -88,7 +91,10 @@ def convert(path: Path, *, merge_domains: bool, domain: str) -> int:
     sys.stdout.buffer.write("---\n".join(map(native.write, documents)).encode())
     sys.stdout.flush()
     if len(documents) > 1:
-        note = "each document is a configuration: put it into a file of its own, because only the first document of a file is read"
+        note = (
+            "each document is a configuration: put it into a file of its own, because only the first "
+            "document of a file is read"
+        )
         print(f"note: {note}", file=sys.stderr)
     return 0
 

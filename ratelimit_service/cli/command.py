@@ -20,8 +20,8 @@ class CommandFailed(RateLimitServiceError):
 class Command(NamedTuple):
     """A command: `summary` is its line in the list of commands, `more` follows it in the command's own help.
 
-    `run` returns the exit code. With `ignores_unknown` it finds unknown arguments in `unknown`; else they are an
-    error.
+    `run` returns the exit code. With `ignores_unknown` it finds unknown arguments in `unknown`; else they are
+    an error.
     """
 
     name: str

@@ -1,4 +1,6 @@
-"""The command `compare`: replays requests to two services, or mirrors live requests, and reports differences."""
+"""The command `compare`: replays requests to two services, or mirrors live requests, and reports
+differences.
+"""
 
 from __future__ import annotations
 

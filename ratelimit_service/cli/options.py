@@ -78,7 +78,8 @@ def _check_config_options(parser: argparse.ArgumentParser) -> None:
         "--receivers",
         metavar="FILE",
         default=os.environ.get("EVENTS_WEBHOOKS", ""),
-        help="check this file of receivers, and that it has each receiver that a rule names in `notify` (default: EVENTS_WEBHOOKS)",
+        help="check this file of receivers, and that it has each receiver that a rule names in `notify` "
+        "(default: EVENTS_WEBHOOKS)",
     )
     add_manifests(parser)
 
@@ -382,8 +383,8 @@ COMMANDS = (
     Command(
         "reset",
         "delete the counters of a bucket, and print their last values",
-        "The environment variables of the service select the store. With --server, it is the store of a running service, also if it "
-        f"is in memory. {EXIT_CODES}.",
+        "The environment variables of the service select the store. With --server, "
+        f"it is the store of a running service, also if it is in memory. {EXIT_CODES}.",
         _reset_options,
         _reset,
     ),

@@ -138,7 +138,10 @@ def bucket_of(settings: Settings, domain: str, entries: tuple[Entry, ...]) -> tu
     try:
         tree = RuleTree(task_of(settings).rules().domains)
     except InvalidRules as error:
-        doubt = f"the rules could not be loaded, and they determine which values share a bucket: {error.problems[0]}"
+        doubt = (
+            "the rules could not be loaded, and they determine which values share a bucket: "
+            f"{error.problems[0]}"
+        )
     else:
         match = tree.match(domain, entries) if domain in tree.domains else None
     texts = match.bucket_entries if match else [keys.entry_text(*entry) for entry in entries]

@@ -38,8 +38,8 @@ def number_of_workers(settings: Settings) -> int:
         return 1
     if settings.backend_type == "memory":
         raise StartError(
-            f"WORKERS={settings.workers or 'auto'} needs BACKEND_TYPE=redis: the memory store counts in one process, so each "
-            "worker would allow the whole limit. Give a Redis, or WORKERS=1"
+            f"WORKERS={settings.workers or 'auto'} needs BACKEND_TYPE=redis: the memory store counts in one "
+            "process, so each worker would allow the whole limit. Give a Redis, or WORKERS=1"
         )
     if not hasattr(os, "memfd_create"):
         raise StartError("WORKERS needs Linux, whose kernel spreads connections over processes: give 1")
@@ -99,8 +99,8 @@ def _shared(settings: Settings) -> Iterator[_Shared]:
             return
         if settings.grpc_transport == "grpcio" or native_server(required=False) is None:
             raise StartError(
-                "GRPC_UDS with several workers needs GRPC_TRANSPORT=native: grpcio cannot share a socket. Give native, a port "
-                "(GRPC_PORT), or WORKERS=1"
+                "GRPC_UDS with several workers needs GRPC_TRANSPORT=native: grpcio cannot share a socket. "
+                "Give native, a port (GRPC_PORT), or WORKERS=1"
             )
         path = SocketPath(settings.grpc_uds)
         with _listening(path, settings.grpc_uds) as listening:

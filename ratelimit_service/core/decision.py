@@ -2,8 +2,8 @@
 
 decide(policy, plan, counts, refusals) -> Decision                       pure
 
-A count is what a counter held just before the hit. If the store did not count the hit (core/gates.py), the count
-is the bitwise complement, `~before`, and so below 0.
+A count is what a counter held just before the hit. If the store did not count the hit (core/gates.py), the
+count is the bitwise complement, `~before`, and so below 0.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The nouns of rate limiting, as Envoy's API names them.
 
-A request is made of NamedTuples, a rule of frozen dataclasses. Hits, plans and decisions are classes with slots, of which those in
-model.pxd have fields of C where they are compiled. Statuses, uses and tallies are plain tuples, read by index constants.
+A request is made of NamedTuples, a rule of frozen dataclasses. Hits, plans and decisions have slots;
+those in model.pxd have C fields if compiled. Statuses, uses and tallies are tuples, read by index constants.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ UINT32_MAX = 2**32 - 1
 """The largest number that the protocol can carry in a status; larger ones saturate on the wire."""
 
 MAX_CHARGE = 10**9
-"""The largest charge of a budget whose rule has no `max_charge`; gateways send at most this (docs/budgets.md)."""
+"""The largest charge of a budget without `max_charge`; gateways send at most this (docs/budgets.md)."""
 
 COUNTER_MAX = 2**53 - 1
 """Where hits and counters saturate: the largest integer that a Lua number holds exactly."""
@@ -60,7 +60,7 @@ OK, OVER_LIMIT = Code.OK, Code.OVER_LIMIT
 class Calendar(NamedTuple):
     """The calendar that a window follows: an IANA time zone, and where weeks, months and years begin.
 
-    `weekday` is 0 (Monday) to 6. `day`, for months and years, is clamped to the length of the month. `month` is for years.
+    `weekday` is 0 (Monday) to 6. `day`, of months and years, is at most the last. `month` is of years.
     """
 
     zone: str = "UTC"
@@ -72,7 +72,7 @@ class Calendar(NamedTuple):
 class Window(NamedTuple):
     """The length of a window: `multiplier` × `unit`.
 
-    Without a calendar, windows are upstream's: blocks of a fixed number of seconds since 1970 (windows/blocks.py).
+    Without a calendar, windows are upstream's: blocks of so many seconds since 1970 (windows/blocks.py).
     """
 
     unit: Unit
@@ -103,8 +103,8 @@ class StatKey(NamedTuple):
 class Rule:
     """What the configuration says about the descriptors that end at one node of the tree.
 
-    `limits` is empty for an unlimited rule. A request needs room in every one of them. `path` is the domain and the levels of
-    the rule, as upstream's statistics and /rlconfig name it. `source` is its file and line.
+    `limits` is empty for an unlimited rule; a request needs room in all of them. `path` is the domain and the
+    levels of the rule, as upstream's statistics and /rlconfig name it. `source` is its file and line.
     """
 
     path: StatKey
@@ -150,7 +150,7 @@ class Rule:
     """Whether a charge above `max_charge` counts nothing and is refused, instead of counting `max_charge`."""
     source: str = ""
     original: Rule | None = None
-    """The rule of the configuration that this one is a copy of, with other limits (amendments/amended_rules.py)."""
+    """The configured rule that this one copies with other limits (amendments/amended_rules.py)."""
     watched: bool = field(init=False)
     """Whether its use is reported: by `warn_at` or `track`."""
 
@@ -227,8 +227,8 @@ class Descriptor(NamedTuple):
 class Request(NamedTuple):
     """One call of ShouldRateLimit. Its `hits_addend` is that of descriptors without one; 0 means 1.
 
-    Requests with the same `key` differ in nothing but their hits_addends; nothing is known about those without one, as with
-    `explain`. A request that `repeats` stands for all with its bytes.
+    Requests with the same `key` differ only in their hits_addends; nothing is known of those without a key,
+    as with `explain`. A request that `repeats` stands for all with its bytes.
     """
 
     domain: str
@@ -237,7 +237,7 @@ class Request(NamedTuple):
     key: bytes = b""
     explain: bool = False
     returned: tuple[bytes | None, ...] = ()
-    """What came back of each descriptor's check: the text of an id, or empty for a marker (holds/entries.py)."""
+    """What came back of each descriptor's check: an id, or empty for a marker (holds/entries.py)."""
     repeats: bool = False
 
 
@@ -245,8 +245,8 @@ class Request(NamedTuple):
 class Hit:
     """What one request asks of one counter: a charge (`amount` > 0), a check (0) or a refund (< 0).
 
-    A refund never takes a counter below 0. A counter that is created, or has no time to live, gets `ttl` seconds (at least
-    1). `limit` matters only with a `gate`. Plans share their hits, so nothing changes one that the planner has made.
+    A refund never takes a counter below 0. A counter that is created, or has no time to live, gets `ttl`
+    seconds, at least 1. `limit` matters only with a `gate`. Plans share their hits, so a hit never changes.
     """
 
     key: str
@@ -256,8 +256,8 @@ class Hit:
     limit: int = 0
     gate: int = 0
     into: Record | None = None
-    """Where it writes an entry of a ledger as well, in the step that counts it and as often (with Gate.LEDGER). The entry has
-    what the hit did to its counter: nothing if it was held back or has failed, and of a refund what was there to give back."""
+    """Where the step that counts it also writes an entry of a ledger (with Gate.LEDGER). The entry has
+    what the hit did: nothing if it was held back or has failed, and for a refund what the counter had."""
 
     def is_over(self, before: int) -> bool:
         """Return whether a counter that holds `before` has no room for this hit. A refund always has room."""
@@ -276,8 +276,8 @@ class Header(NamedTuple):
 class Status(NamedTuple):
     """The answer for one descriptor.
 
-    `reset` is in whole seconds: at least 1 if a limit decided, 0 if nothing limits the descriptor. `limit` is None if nothing
-    limits the descriptor, or if the rule shows its limit only in refusals (Rule.limit_on_refusal_only).
+    `reset` is in whole seconds: at least 1 if a limit decided, 0 if nothing limits the descriptor. `limit` is
+    None in that case, and if the rule shows its limit only in refusals (Rule.limit_on_refusal_only).
     """
 
     code: Code
@@ -293,7 +293,7 @@ UNLIMITED_STATUS = Status(Code.OK, remaining=UINT32_MAX)
 class Use(NamedTuple):
     """The use of one window: what its counter (`key`) held before and after the hit, and when it ends.
 
-    `over` is whether the window has no room, even if a rule in shadow mode lets the request pass. Above `near`, it is near.
+    `over`: the window has no room, even if shadow mode lets the request pass. It is near over `near`.
     """
 
     limit: Limit
@@ -324,8 +324,8 @@ class Tally(NamedTuple):
         return list(map(Use._make, self.windows))
 
 
-# A decision makes these for each of its descriptors. As plain tuples they take a quarter of the time of an object. Only
-# decision.py makes them. Everything else reads them by the index constants below, or as the classes above.
+# A decision makes these for each of its descriptors; a plain tuple takes a quarter of the time of an object.
+# Only decision.py makes them. Others read them by the index constants below, or as the classes above.
 StatusValues = tuple[Code, Limit | None, int, int]
 STATUS_CODE: Final = 0
 STATUS_LIMIT: Final = 1
@@ -354,10 +354,10 @@ TALLY_USES: Final = 8
 
 
 class Decision:
-    """The answer to a request. The `body` is that of a refusal, which the global shadow mode turned into an OK if `shadowed`."""
+    """The answer to a request. `body` is of a refusal; `shadowed`: the global shadow mode made it an OK."""
 
-    __slots__ = ("body", "code", "dynamic_metadata", "headers", "held", "hold", "in_flight", "shadowed", "signals",
-                 "status_values", "tally_values")  # fmt: skip
+    __slots__ = ("body", "code", "dynamic_metadata", "headers", "held", "hold", "in_flight", "shadowed",
+                 "signals", "status_values", "tally_values")  # fmt: skip
 
     def __init__(
         self,
@@ -376,7 +376,7 @@ class Decision:
         self.code = code
         self.status_values = status_values
         self.tally_values = tally_values
-        """A status and a tally of each descriptor, in their order; the tally is None if nothing limits the descriptor."""
+        """One for each descriptor, in their order; the tally is None if nothing limits the descriptor."""
         self.headers, self.body = headers, body
         self.dynamic_metadata = dynamic_metadata
         self.shadowed = shadowed

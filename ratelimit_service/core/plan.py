@@ -86,7 +86,8 @@ class PlannedWindow:
     def __init__(self, limit: Limit, amount: int, end: int, hit: int, near: int) -> None:
         self.limit = limit
         self.amount = amount
-        """The amount of the limit; below 0 where an amendment blocks the window, and not even a check has room.
+        """The amount of the limit; below 0 where an amendment blocks the window, and not even a check has
+        room.
         """
         self.end = end
         """When the window ends, in seconds since 1970."""

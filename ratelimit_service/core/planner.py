@@ -84,7 +84,8 @@ class Planner:
         self._second = 0
         self._weight_of_plans = 0
         self._plans: dict[int, Plan] = {}
-        """The plans of this second for requests that repeat, by the id of these. A plan keeps its request alive.
+        """The plans of this second for requests that repeat, by the id of these. A plan keeps its request
+        alive.
         """
 
     def plan(self, request: Request, now: int) -> Plan:
@@ -121,7 +122,9 @@ class Planner:
         return prepared
 
     def _plan_returned(self, request: Request, now: int) -> Plan:
-        """Return the plan of a request that brings something back. Each id is another one, so it is not kept."""
+        """Return the plan of a request that brings something back. Each id is another one, so it is not
+        kept.
+        """
         request, ends = with_ends(request, self._ids, now)
         releases = []
         for issued, hold in elsewhere(request, ends):
@@ -137,7 +140,9 @@ class Planner:
 
     @property
     def cached(self) -> Iterator[object]:
-        """All plans, prepared requests and windows: so many that releasing them at once takes milliseconds."""
+        """All plans, prepared requests and windows: so many that releasing them at once takes
+        milliseconds.
+        """
         yield from self._plans.values()
         yield from self._prepared.values()
         yield from self._windows.cached
@@ -187,8 +192,8 @@ class Planner:
     ) -> Sequence[Holding | None]:
         """Return the holds of each descriptor; empty if no rule has any.
 
-        A rule that refuses nothing, in shadow or quota mode, has none. Nor has a descriptor that is in the request
-        twice: one request, one hold.
+        A rule that refuses nothing, in shadow or quota mode, has none. Nor has a descriptor that is in the
+        request twice: one request, one hold.
         """
         if request.explain:  # a caller that asks for an explanation does not run the request
             return ()

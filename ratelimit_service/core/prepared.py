@@ -116,7 +116,8 @@ class PreparedRequest:
     ) -> Plan:
         """Return the plan of a request with this key.
 
-        `ends` has what came back with its descriptors, and `releases` the hits that end holds in other buckets.
+        `ends` has what came back with its descriptors, and `releases` the hits that end holds in other
+        buckets.
         """
         if not self._begin <= now < self._end:
             self._enter_windows(now)
@@ -312,7 +313,9 @@ def _check(key: str, shared: SharedHit) -> Hit:
 
 
 def _weight_of(descriptor: PlannedDescriptor | LimitedDescriptor, *, shares: bool) -> int:
-    """Return the bytes of a descriptor; `shares` is whether other buckets of its rule have its windows, too."""
+    """Return the bytes of a descriptor; `shares` is whether other buckets of its rule have its windows,
+    too.
+    """
     if isinstance(descriptor, PlannedDescriptor):
         return 20
     bucket, limits = len(descriptor.bucket), len(descriptor.rule.limits)

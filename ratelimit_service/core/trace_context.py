@@ -1,6 +1,7 @@
 """The trace context that a caller sends: the headers `traceparent` and `tracestate` of W3C Trace Context.
 
-They are a stranger's bytes. Anything that is not valid counts as absent, and nothing of it is kept beyond a bounded length.
+They are a stranger's bytes. Anything that is not valid counts as absent, and nothing of it is kept beyond a
+bounded length.
 """
 
 from __future__ import annotations

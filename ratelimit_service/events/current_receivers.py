@@ -13,7 +13,8 @@ from .receivers import Receiver, Unreadable, check_secrets, read_receivers
 
 
 class CurrentReceivers:
-    """The receivers of EVENTS_WEBHOOK_URL (`urls`) and EVENTS_WEBHOOKS (`file`). Raises StartError if they cannot be used.
+    """The receivers of EVENTS_WEBHOOK_URL (`urls`) and EVENTS_WEBHOOKS (`file`). Raises StartError if they
+    cannot be used.
 
     A file that becomes unusable later leaves the receivers as they were. Each check only reads the state of
     the files, and then reads files that have changed or could not be read before.

@@ -3,8 +3,8 @@
     EventStore ──take──▶ Delivery ──POST──▶ receiver
                     ◀──done──
 
-Each receiver has its own task, so that a receiver that hangs delays neither other receivers nor callers. Other replicas take
-over the events of a replica that has ended (ports.EventStore.take).
+Each receiver has its own task, so that a receiver that hangs delays neither other receivers nor callers.
+Other replicas take over the events of a replica that has ended (ports.EventStore.take).
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ LONGEST = 86_400
 """Seconds for which the delivery of an event is retried."""
 
 _FIRST_PAUSE, _LAST_PAUSE = 1.0, 30.0
-"""Seconds between two attempts, at first and at most, each shortened at random by up to half. The last one is shorter than the
-time after which another replica takes an event over."""
+"""Seconds between two attempts, at first and at most, each shortened at random by up to half. The last one is
+shorter than the time after which another replica takes an event over."""
 
 _AT_ONCE = 20
 """Events that are taken from the store at once."""
@@ -59,7 +59,9 @@ def signed(secret: bytes, event_id: str, at: int, body: bytes) -> dict[str, str]
 
 
 async def open_for(receiver: str, store: EventStore, pause: float, sleep: Sleep = asyncio.sleep) -> None:
-    """Make the store keep events for the receiver of this name. Retries after `pause` seconds while the store is unreachable."""
+    """Make the store keep events for the receiver of this name. Retries after `pause` seconds while the store
+    is unreachable.
+    """
     while True:
         try:
             return await store.open(receiver)
@@ -94,7 +96,9 @@ class Delivery:
         self._logged_at = self._overflow_logged_at = float("-inf")
         self._unlogged = 0
         self.delivered = self.failures = self.dropped = self.overflowed = 0
-        """Events that were delivered, attempts that failed, events that were dropped, and events that the store dropped."""
+        """Events that were delivered, attempts that failed, events that were dropped, and events that the
+        store dropped.
+        """
 
     async def run(self) -> None:
         """Deliver until cancelled."""
@@ -128,7 +132,9 @@ class Delivery:
             self._overflow_logged_at, self._unlogged = now, 0
 
     def _client(self) -> httpx.AsyncClient:
-        """Return a client. Takes some 60 ms of CPU for certificates, and twice that for the first import: call it in a thread."""
+        """Return a client. Takes some 60 ms of CPU for certificates, and twice that for the first import:
+        call it in a thread.
+        """
         import httpx  # imports a hundred modules, which only a service with receivers needs
 
         limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)

@@ -2,8 +2,8 @@
 
     decisions, health ──▶ Emitter: a bounded queue ──▶ EventStore.emit(id, text)
 
-Every replica that notices an event emits it, and the store keeps the first. So the event is kept even if one of these
-replicas ends before it has emitted it.
+Every replica that notices an event emits it, and the store keeps the first. So the event is kept even if one
+of these replicas ends before it has emitted it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ MOST_WAITING = 1_000
 """Events that wait for the store; a further one replaces the oldest."""
 
 _KEPT_LONGER = 3_600
-"""Seconds that the store remembers an event beyond the end of its window, for replicas whose clock is behind."""
+"""Seconds that the store remembers an event beyond the end of its window, for replicas whose clock is
+behind.
+"""
 
 _EVERY = 0.25
 """Seconds between two checks of the queue."""
@@ -48,7 +50,9 @@ _PAUSE = 2.0
 
 
 Recipients = Callable[[Target], Awaitable[tuple[str, ...] | None]]
-"""Returns the names of the receivers of the event of an amendment with this target; None for all receivers."""
+"""Returns the names of the receivers of the event of an amendment with this target; None for all
+receivers.
+"""
 
 
 OnDropped = Callable[[Sequence[DroppedEvent]], None]
@@ -183,8 +187,9 @@ def _parts(key: str) -> tuple[str, str]:
 
 
 def _amended(line: AuditLine, earlier: int, notify: tuple[str, ...] | None) -> Event:
-    """Return the event of an edit. `earlier` is the number of edits with this id that its change made before it: all its resets
-    have the id "", and it can put and remove one amendment. The audit never has a part of a change, so replicas count alike.
+    """Return the event of an edit. `earlier` is the number of edits with this id that its change made before
+    it: all its resets have the id "", and it can put and remove one amendment. The audit never has a part of
+    a change, so replicas count alike.
     """
     edited, target = line.edited, line.edited.target
     if edited.reset is not None:

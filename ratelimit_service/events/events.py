@@ -45,8 +45,8 @@ _PAUSE = 2.0
 class Events:
     """Emits and delivers.
 
-    `version` returns the version of the amendments, `name` the name of this process, `reached` whether the store is reachable,
-    and `rules` the rules in force.
+    `version` returns the version of the amendments, `name` the name of this process, `reached` whether the
+    store is reachable, and `rules` the rules in force.
     """
 
     def __init__(

@@ -34,7 +34,8 @@ class Unreadable(StartError):
 class Receiver:
     """A receiver of the events with these types and domains; without any, of all events.
 
-    `template` is the JSON to send in place of the event, with slots such as `{data.bucket}`; None sends the event.
+    `template` is the JSON to send in place of the event, with slots such as `{data.bucket}`; None sends the
+    event.
     """
 
     name: str
@@ -61,7 +62,9 @@ class Receiver:
 
 
 def secret_of(path: str) -> bytes:
-    """Return the secret in a file: base64, with or without the prefix of Standard Webhooks. Raises OSError, ValueError."""
+    """Return the secret in a file: base64, with or without the prefix of Standard Webhooks. Raises OSError,
+    ValueError.
+    """
     content = _bytes_of(path, _LARGEST_SECRET)
     try:
         text = content.decode("ascii").strip().removeprefix("whsec_")

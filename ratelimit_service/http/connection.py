@@ -30,7 +30,9 @@ KEEP_ALIVE = 75
 """Seconds that a connection may be idle; load balancers close theirs earlier."""
 
 _MOST_LINES = 128
-"""Lines of a request's head; more are answered 400. h11 takes 4 µs for each, and a head has room for thousands."""
+"""Lines of a request's head; more are answered 400. h11 takes 4 µs for each, and a head has room for
+thousands.
+"""
 
 _LARGEST_HEAD = 16_384
 """Bytes of a request's line and headers; more are answered 400. Each connection may hold as much."""

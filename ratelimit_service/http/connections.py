@@ -1,9 +1,9 @@
 """The connections of one HTTP port: their number is bounded, and peers that keep the port waiting are
 disconnected.
 
-At the limit, a new connection replaces the one whose peer has kept the port waiting for the longest time, of the
-network with the most connections. So a thousand silent connections do not block a health check, and those of one
-address do not replace those of others. TLS handshakes count as connections.
+At the limit, a new connection replaces the one whose peer has kept the port waiting for the longest time, of
+the network with the most connections. So a thousand silent connections do not block a health check, and those
+of one address do not replace those of others. TLS handshakes count as connections.
 """
 
 from __future__ import annotations
@@ -162,7 +162,8 @@ class Connections:
         if now >= self._reported_at + _BETWEEN_LINES:
             self._reported_at = now
             self._log.warning(
-                "a port has all the connections that it may have: the ones that are silent for the longest time are closed",
+                "a port has all the connections that it may have: the ones that are silent for the longest "
+                "time are closed",
                 port=self._what,
                 connections=len(self._all),
             )

@@ -134,8 +134,8 @@ def _check_size(body: bytes, bounds: RequestBounds) -> None:
         if text.count(b"{") <= objects and text.count(b"[") + text.count(b",") <= values:
             return
     raise InvalidRequest(
-        f"a request may have {bounds.descriptors} descriptors (REQUEST_MAX_DESCRIPTORS) and {bounds.entries} entries "
-        "(REQUEST_MAX_ENTRIES) in all, and the body has more"
+        f"a request may have {bounds.descriptors} descriptors (REQUEST_MAX_DESCRIPTORS) and {bounds.entries} "
+        "entries (REQUEST_MAX_ENTRIES) in all, and the body has more"
     )
 
 

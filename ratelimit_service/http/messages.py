@@ -26,7 +26,9 @@ class Request(NamedTuple):
     peer: str = ""
 
     def header(self, name: bytes) -> str | None:
-        """Return the value of a header, of several with the same name all values; None where there is none."""
+        """Return the value of a header, of several with the same name all values; None where there is
+        none.
+        """
         values = [value for each, value in self.headers if each == name]
         return b", ".join(values).decode("latin-1") if values else None
 

@@ -1,10 +1,11 @@
 """Whose page sends a request, if a browser does, and whether a request comes from this machine.
 
-A browser sends a page's requests to any address that it can reach, a port on loopback as well. Nothing here relies on
-cookies, so a page has no rights of its user beyond those of the address that it comes from:
+A browser sends a page's requests to any address that it can reach, a port on loopback as well. Nothing here
+relies on cookies, so a page has no rights of its user beyond those of the address that it comes from:
 
 - A page of another site has another origin: Origin and Sec-Fetch-Site say so.
-- A page whose name resolves to 127.0.0.1 (DNS rebinding) has this port as its origin, and its own name in Host.
+- A page whose name resolves to 127.0.0.1 (DNS rebinding) has this port as its origin, and its own name in
+  Host.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ _PROXIED = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip",
 
 
 def wrong_site(request: Request) -> str:
-    """Return the reason if a browser sends the request for a page of another site; otherwise, an empty text."""
+    """Return the reason if a browser sends the request for a page of another site; otherwise, an empty
+    text.
+    """
     site = request.header(b"sec-fetch-site")
     if site is not None and site not in ("same-origin", "none"):
         return "a page of another site may not use this port"
@@ -40,8 +43,8 @@ def is_local(request: Request) -> bool:
 def is_rebound(request: Request) -> bool:
     """Whether a request comes from this machine, not through a proxy, under a name that may be an attacker's.
 
-    An address in Host is no such name: nobody can make it resolve to another one. Of the headers of proxies, only Via
-    counts: browsers do not let scripts set it, and such a page could set the others.
+    An address in Host is no such name: nobody can make it resolve to another one. Of the headers of proxies,
+    only Via counts: browsers do not let scripts set it, and such a page could set the others.
     """
     host = request.header(b"host") or ""
     return (
@@ -57,8 +60,8 @@ def known_host(handler: Handler) -> Handler:
     async def checked(request: Request) -> Response:
         if is_rebound(request):
             return text(
-                "Forbidden: requests on loopback need localhost or an address in Host; any other name may be that of a page"
-                " of another site. A proxy that passes a name on must add the header Via",
+                "Forbidden: requests on loopback need localhost or an address in Host; any other name may be "
+                "that of a page of another site. A proxy that passes a name on must add the header Via",
                 403,
             )
         return await handler(request)
@@ -67,7 +70,8 @@ def known_host(handler: Handler) -> Handler:
 
 
 def no_browser_from_elsewhere(handler: Handler) -> Handler:
-    """Return `handler` for all requests but those that a browser sends for a page of another site, which get 403.
+    """Return `handler` for all requests but those that a browser sends for a page of another site, which
+    get 403.
 
     Clients other than browsers send no Origin, and may use any name.
     """

@@ -1,7 +1,8 @@
 """The page for browsers: files of this package, each with the headers that keep scripts of others out.
 
-Everything that the page shows of callers comes from /api/v1 and is inserted as text. The content security policy is a
-second wall: it allows scripts and styles of this port alone, none within the document, and no way to make a script of text.
+Everything that the page shows of callers comes from /api/v1 and is inserted as text. The content security
+policy is a second wall: it allows scripts and styles of this port alone, none within the document, and no way
+to make a script of text.
 """
 
 from __future__ import annotations

@@ -7,11 +7,15 @@ from collections import deque
 from time import perf_counter
 
 SLICE = 0.001
-"""Seconds that all connections of a port may take in one turn of the event loop. What one event takes comes on top."""
+"""Seconds that all connections of a port may take in one turn of the event loop. What one event takes comes
+on top.
+"""
 
 
 class Turns:
-    """Lets connections wait when others have used the time of the port: the one that waits longest comes first."""
+    """Lets connections wait when others have used the time of the port: the one that waits longest comes
+    first.
+    """
 
     def __init__(self) -> None:
         self._ends: float | None = None

@@ -1,7 +1,7 @@
 """Explains the answer that a descriptor would get now. Nothing is counted.
 
-The rule comes from the tree, the answer from the service itself: the same plan, the same decision and the same explanation that
-`ratelimit-service ask` gets by gRPC.
+The rule comes from the tree, the answer from the service itself: the same plan, the same decision and the
+same explanation that `ratelimit-service ask` gets by gRPC.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ Foresee = Callable[[Request], Awaitable[Prediction]]
 
 
 class Answer(NamedTuple):
-    """The answer to a caller: the code, the remaining budget, its reset (0: never), and the message of a refusal."""
+    """The answer to a caller: the code, the remaining budget, its reset (0: never), and the message of a
+    refusal.
+    """
 
     code: str
     remaining: int | None

@@ -121,7 +121,9 @@ class Joiner:
         return Budget(domain_name(domain_text), entries_of(texts), bucket, None, tuple(windows))
 
     def named(self, domain: Domain) -> Iterator[tuple[str, ...]]:
-        """Yield the texts of the buckets that rules and amendments name, and an empty tuple for each step without one."""
+        """Yield the texts of the buckets that rules and amendments name, and an empty tuple for each step
+        without one.
+        """
         for entries in _with_values(domain):
             match = domain.match(entries) if entries else None
             yield match.bucket_entries if match is not None else ()
@@ -134,7 +136,9 @@ class Joiner:
 
 
 def _with_values(domain: Domain) -> Iterator[tuple[Entry, ...]]:
-    """Yield the entries of each limited node that only one descriptor reaches, and an empty tuple for any other node."""
+    """Yield the entries of each limited node that only one descriptor reaches, and an empty tuple for any
+    other node.
+    """
     pending: list[tuple[RuleNode, tuple[Entry, ...]]] = [(domain.root, ())]
     while pending:
         node, above = pending.pop()

@@ -1,11 +1,12 @@
 """Lists budgets page by page, and reads one by its descriptor.
 
-    budgets(query, cursor) -> Listing      one page: a sweep (sweep.py) sorts the buckets, and each page reads its counters
-    budget(domain, entries) -> Budget      one bucket, even if it has no counters yet
+    budgets(query, cursor) -> Listing    one page: a sweep (sweep.py) sorts the buckets, and each page reads
+                                         its counters
+    budget(domain, entries) -> Budget    one bucket, even if it has no counters yet
 
-A page is returned within FIRST_ANSWER, and is marked as partial if the sweep has not finished by then. Repeated requests,
-such as those of ten browsers, share one sweep. A new sweep replaces it after SWEPT_AGAIN, or after a hundred times the work
-that it took, so that sweeps use at most a hundredth of a core.
+A page is returned within FIRST_ANSWER, and is marked as partial if the sweep has not finished by then.
+Repeated requests, such as those of ten browsers, share one sweep. A new sweep replaces it after SWEPT_AGAIN,
+or after a hundred times the work that it took, so that sweeps use at most a hundredth of a core.
 """
 
 from __future__ import annotations
@@ -50,11 +51,16 @@ _METERS_BYTES = 8 * MIB
 """For the meters of some 2,000 windows that are displayed."""
 
 STILL_READING = "the store is still being read: ask again for the rest"
-MORE_PARTS = "there are too many budgets to sort them all: this list sorts one part, and the cursor leads to the next part"
+MORE_PARTS = (
+    "there are too many budgets to sort them all: this list sorts one part, and the cursor leads to the "
+    "next part"
+)
 
 
 class Listing(NamedTuple):
-    """One page of budgets. It is partial if only some of the budgets are sorted, and `partial_reason` says why."""
+    """One page of budgets. It is partial if only some of the budgets are sorted, and `partial_reason` says
+    why.
+    """
 
     budgets: tuple[Budget, ...]
     next_cursor: str = ""
@@ -66,7 +72,9 @@ class Listing(NamedTuple):
 
     @property
     def partial(self) -> bool:
-        """Return whether budgets that match the query, and belong before the last one of the page, may be missing."""
+        """Return whether budgets that match the query, and belong before the last one of the page, may be
+        missing.
+        """
         return bool(self.partial_reason)
 
 

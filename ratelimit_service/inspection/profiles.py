@@ -3,8 +3,9 @@
     forecasts ──▶ of(bucket)       a lookup in memory; a bucket without a profile of today is put on a list
     run()     ──▶ the ledger       reads the list, a bucket at a time: at most 29 books, once a day
 
-The reads of a day are spread: a few books in one step, a pause after each bucket, and another start in each process. The commands are HGETALLs of at most 93
-fields (docs/showback.md). At most MOST buckets have a profile, some 5 MB, so others are forecast by their current rate.
+The reads of a day are spread: a few books in one step, a pause after each bucket, and another start in each
+process. The commands are HGETALLs of at most 93 fields (docs/showback.md). At most MOST buckets have a
+profile, some 5 MB, so others are forecast by their current rate.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ _EVERY: Final = 1.0
 """Seconds between two looks at the list."""
 
 _BETWEEN: Final = 0.1
-"""Seconds between two buckets: each takes some 2.4 ms of CPU time, and callers may create new ones all day."""
+"""Seconds between two buckets: each takes some 2.4 ms of CPU time, and callers may create new ones all
+day.
+"""
 
 _SPREAD: Final = 6 * 3_600.0
 """Seconds after midnight UTC in which processes begin to read ledgers again, each at another moment."""
@@ -47,7 +50,9 @@ _TOGETHER: Final = 10
 """Books that are read together."""
 
 _SLICE: Final = 48
-"""Periods that are computed, or entries that are looked at, before others have their turn on the event loop."""
+"""Periods that are computed, or entries that are looked at, before others have their turn on the event
+loop.
+"""
 
 
 class _Known(NamedTuple):
@@ -96,7 +101,9 @@ class Profiles:
         return len(self._known)
 
     def of(self, bucket: str, ledger: LedgerRule) -> Profile | None:
-        """Return the profile of a bucket; None if it has none, or none yet. One of the day before is as good."""
+        """Return the profile of a bucket; None if it has none, or none yet. One of the day before is as
+        good.
+        """
         known = self._known.get(bucket)
         if (known is None or known.day != self._today) and len(self._wanted) < self._most:
             self._wanted[bucket] = ledger
@@ -113,7 +120,9 @@ class Profiles:
             await asyncio.sleep(_EVERY)
 
     async def learn(self) -> None:
-        """Learn the profiles on the list. Buckets that cannot be read move to its end. Raises StoreError for these."""
+        """Learn the profiles on the list. Buckets that cannot be read move to its end. Raises StoreError for
+        these.
+        """
         today = self._today
         # Those that no forecast has used since yesterday.
         for bucket in [bucket for bucket, known in self._known.items() if known.day < today - 1]:

@@ -1,7 +1,7 @@
 """The query of a list of budgets, and the cursor of its pages.
 
-A cursor has the place where the listed part of the store begins, and the last budget of the previous page. So any replica
-can continue the list, and a budget that changes meanwhile does not move others to another page.
+A cursor has the place where the listed part of the store begins, and the last budget of the previous page. So
+any replica can continue the list, and a budget that changes meanwhile does not move others to another page.
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ _ORDERS: dict[str, Callable[[Row], tuple[float, str]]] = {
 
 
 class Cursor(NamedTuple):
-    """Where a page begins: the `position` in the store, and the sort key of the last row before it (None: the first page)."""
+    """Where a page begins: the `position` in the store, and the sort key of the last row before it (None: the
+    first page).
+    """
 
     position: str = ""
     after: tuple[float, str] | None = None

@@ -1,7 +1,7 @@
 """The last refusals, for people who watch them live.
 
-Many refusals must cost little: at most MOST_A_SECOND are kept of each second, and the others are only counted. Each takes a
-few hundred bytes, whatever its request contains.
+Many refusals must cost little: at most MOST_A_SECOND are kept of each second, and the others are only
+counted. Each takes a few hundred bytes, whatever its request contains.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _LONGEST_REASON = 300
 class Refusal(NamedTuple):
     """One refused request, by the first descriptor that is over its limit.
 
-    `id` grows with time. `reason` is `over`, `blocked`, or the message of a domain that refuses it. Entries are shortened for
-    display; `cut` is whether that removed anything.
+    `id` grows with time. `reason` is `over`, `blocked`, or the message of a domain that refuses it. Entries
+    are shortened for display; `cut` is whether that removed anything.
     """
 
     id: int

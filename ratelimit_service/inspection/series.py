@@ -1,7 +1,7 @@
 """Tokens over time of the buckets that are displayed.
 
-A bucket is followed from the first request for its series until none has come for FORGOTTEN_AFTER seconds. The counters of
-each followed bucket are read every STEP seconds.
+A bucket is followed from the first request for its series until none has come for FORGOTTEN_AFTER seconds.
+The counters of each followed bucket are read every STEP seconds.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class FollowedBucket:
         self._before: dict[str, int] | None = None
 
     def note(self, budget: Budget, at: int) -> None:
-        """Note the use. All windows agree on the charged tokens, except one that has just begun or was reset."""
+        """Note the use. All windows agree on the charged tokens, except one that has just begun or was
+        reset.
+        """
         used = {window.key: window.used for window in budget.windows if window.used is not None}
         if self._before is not None:
             charged = [value - self._before[key] for key, value in used.items() if key in self._before]
@@ -68,7 +70,9 @@ class Series:
         self._task: asyncio.Task[None] | None = None
 
     async def of(self, domain: str, entries: tuple[Entry, ...]) -> list[Point] | None:
-        """Return the points of a bucket so far, the oldest first, and follow it; None where no rule limits it."""
+        """Return the points of a bucket so far, the oldest first, and follow it; None where no rule limits
+        it.
+        """
         followed = self._followed.pop((domain, entries), None)
         if followed is None:
             budget = await self._read(domain, entries)

@@ -1,11 +1,12 @@
 """A sweep walks a part of the store in the background, and keeps its buckets for filtering and sorting.
 
-A list that is sorted by use needs all buckets, and there may be a million. So one sweep walks some MOST_KEYS keys and keeps
-some MOST_ROWS buckets, and the cursor of its last page begins the next sweep. A page shows what its sweep has found so far,
-and says so if that is not all. All pages with the same filter share a sweep, which works in slices between calls.
+A list that is sorted by use needs all buckets, and there may be a million. So one sweep walks some MOST_KEYS
+keys and keeps some MOST_ROWS buckets, and the cursor of its last page begins the next sweep. A page shows
+what its sweep has found so far, and says so if that is not all. All pages with the same filter share a sweep,
+which works in slices between calls.
 
-A bucket has a counter for each of its windows. It belongs to the sweep that finds the counter of its first window, in the
-order of the rule, so that no two sweeps list it.
+A bucket has a counter for each of its windows. It belongs to the sweep that finds the counter of its first
+window, in the order of the rule, so that no two sweeps list it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Reads ledgers page by page, in the order of the store.
 
-A page has what a few short steps through the keys of the store find, so it may be empty although more pages follow. An entry
-can be on several pages, and with the memory store the kinds of one entry can be on different pages: a reader takes the
-largest value of each kind.
+A page has what a few short steps through the keys of the store find, so it may be empty although more pages
+follow. An entry can be on several pages, and with the memory store the kinds of one entry can be on different
+pages: a reader takes the largest value of each kind.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ MOST_ENTRIES = 5_000
 
 
 class UsageEntry(NamedTuple):
-    """An entry of a ledger: what happened in the hour or day that begins at `start`, and what a million tokens cost then."""
+    """An entry of a ledger: what happened in the hour or day that begins at `start`, and what a million
+    tokens cost then.
+    """
 
     start: int
     charged: int
@@ -71,7 +73,9 @@ class UsagePage(NamedTuple):
 
 
 class Usage:
-    """Reads ledgers. `tree` returns the rules in force, `prefix` is CACHE_KEY_PREFIX, `clock` is monotonic."""
+    """Reads ledgers. `tree` returns the rules in force, `prefix` is CACHE_KEY_PREFIX, `clock` is
+    monotonic.
+    """
 
     def __init__(
         self,
@@ -89,7 +93,9 @@ class Usage:
         self._clock = clock
 
     async def page(self, domain: str, since: int, until: int, cursor: str = "") -> UsagePage:
-        """Return entries of a domain that begin from `since` on and before `until`. Raises InvalidRequest or StoreError."""
+        """Return entries of a domain that begin from `since` on and before `until`. Raises InvalidRequest or
+        StoreError.
+        """
         await self._prices.refresh()
         begin = f"{self._prefix}{{{keys.domain_text(domain)}|"
         end = self._clock() + _SECONDS
@@ -159,7 +165,9 @@ def _date(second: int) -> str:
 
 @lru_cache(maxsize=10_000)
 def _second(start: str) -> int | None:
-    """Return the second since 1970 of a start; None for a text that is no moment, or later than the year 9999."""
+    """Return the second since 1970 of a start; None for a text that is no moment, or later than the
+    year 9999.
+    """
     try:
         return int(datetime.fromisoformat(start).replace(tzinfo=UTC).timestamp())
     except ValueError:

@@ -62,7 +62,9 @@ _REFUSALS = "refusals"
 
 
 class RulesNow(NamedTuple):
-    """The rules in force. `generation` is the store's number for them (ports.ReplicaStore), 0 where it has none yet."""
+    """The rules in force. `generation` is the store's number for them (ports.ReplicaStore), 0 where it has
+    none yet.
+    """
 
     generation: int
     digest: str

@@ -94,8 +94,8 @@ class Address(NamedTuple):
             if both:
                 bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             bound.bind((host, port, *rest))
-            # On Linux, a socket with this option that does not listen keeps nobody with the same option away. It
-            # is only needed to bind a port whose previous connections are in TIME_WAIT.
+            # On Linux, a socket with this option that does not listen keeps nobody with the same option away.
+            # It is only needed to bind a port whose previous connections are in TIME_WAIT.
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         except OSError as error:
             bound.close()
@@ -126,7 +126,9 @@ def why(error: OSError, what: str = "") -> str:
 
 
 def taken(what: str) -> str:
-    """Return the reason if a port is in use, with the setting that chooses another one for `what`, if there is one."""
+    """Return the reason if a port is in use, with the setting that chooses another one for `what`, if there
+    is one.
+    """
     setting = _CHOSEN_BY.get(what)
     return f"is the port taken? Choose another with {setting}" if setting else "is the port taken?"
 
@@ -154,7 +156,8 @@ class SocketPath:
         except (BlockingIOError, FileExistsError):
             self.release()
             raise StartError(
-                f"cannot listen for gRPC on unix:{self._path}: another process has this path: give each one of its own"
+                f"cannot listen for gRPC on unix:{self._path}: another process has this path: give each one "
+                "of its own"
             ) from None
         except OSError as error:
             raise StartError(f"cannot listen for gRPC on unix:{self._path}: {why(error)}") from None

@@ -175,7 +175,9 @@ class _Newest(ssl.SSLContext):
 
 
 class _Accepted(ssl.SSLObject):
-    """The server's end of a connection; reports a client that is refused for its certificate to its context."""
+    """The server's end of a connection; reports a client that is refused for its certificate to its
+    context.
+    """
 
     def do_handshake(self) -> None:
         """See ssl.SSLObject."""

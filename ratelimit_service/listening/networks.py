@@ -1,7 +1,7 @@
 """Networks of peers: the unit of fairness.
 
-A gateway has one address and several connections; so has an attacker. Fairness between connections alone would give an
-attacker as much as it opens connections.
+A gateway has one address and several connections; so has an attacker. Fairness between connections alone
+would give an attacker as much as it opens connections.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def network_of(peer: object) -> str:
 class Crowd(Generic[T]):
     """The connections of a port by their networks, and the idle ones, which may make room for others.
 
-    Of these, the one that has been idle for longest goes first, of the network with the most connections. They may have
-    two ranks, 0 and 1.
+    Of these, the one that has been idle for longest goes first, of the network with the most connections.
+    They may have two ranks, 0 and 1.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,9 @@ class Crowd(Generic[T]):
             del self._sizes[network]
 
     def exceeds_its_share(self, network: str, most: int) -> bool:
-        """Return whether a network has more than its share of `most` connections. One alone has all of them."""
+        """Return whether a network has more than its share of `most` connections. One alone has all of
+        them.
+        """
         return self._sizes.get(network, 0) * len(self._sizes) > most
 
     def idle(self, network: str, connection: T, rank: int = 0) -> None:

@@ -233,7 +233,8 @@ class Rulebook:
         except InvalidRules:
             raise
         except Exception as error:  # no file descriptors, threads or memory, or a bug
-            # Not `report`, which counts failures of tasks: this one is handled, and counted as a failed load of rules.
+            # Not `report`, which counts failures of tasks: this one is handled, and counted as a failed load
+            # of rules.
             self._log.error("the rules cannot be loaded", exc_info=error)
             text = f"could not be loaded: {type(error).__name__}: {error}. A retry follows soon"
             raise InvalidRules([Problem("configuration", 0, "", text)], again=True) from None

@@ -14,7 +14,9 @@ _LABELS = ("domain", "path", "window")
 
 
 class Charges:
-    """The charges in `rules`. Histograms beyond `max_series` series are added up in one, whose labels are `other`."""
+    """The charges in `rules`. Histograms beyond `max_series` series are added up in one, whose labels are
+    `other`.
+    """
 
     def __init__(self, rules: Table[list[int]], max_series: int) -> None:
         self._rules = rules
@@ -32,8 +34,8 @@ class Charges:
     def sizes(self) -> Iterator[Sample]:
         """Yield a histogram for each rule with charges.
 
-        Their sum is the hits of the rule: both count the same charges. They are counted one after the other, so a
-        scrape in another thread may see them differ by one charge.
+        Their sum is the hits of the rule: both count the same charges. They are counted one after the other,
+        so a scrape in another thread may see them differ by one charge.
         """
         rest: list[int] = []
         for labels, row, _ in self._rules.labelled():

@@ -1,4 +1,6 @@
-"""The columns of the tables that every decision changes: one row for a limit, one for each window of a rule."""
+"""The columns of the tables that every decision changes: one row for a limit, one for each window of a
+rule.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,8 @@ LIMIT_METRICS = tuple(
 
 EXPECTED_OF_A_LIMIT = (HITS, WITHIN, OVER)
 
-# The columns of a rule's row. From RULE_CHARGES on there is one for each bucket of the histogram of charges: the number of
-# charges is their sum, so that a charge changes no more columns than without a histogram.
+# The columns of a rule's row. From RULE_CHARGES on there is one for each bucket of the histogram of charges:
+# the number of charges is their sum, so that a charge changes no more columns than without a histogram.
 RULE_HITS, RULE_REFUSED, RULE_COST_MISSING, RULE_CHECKS, RULE_EXCESS, RULE_CHARGES = range(6)
 
 CHARGE_BOUNDS = tuple(float(4**power) for power in range(14))

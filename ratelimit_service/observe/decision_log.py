@@ -1,8 +1,8 @@
 """The decision log: a JSON object on a line for each descriptor of a decided request (DECISION_LOG).
 
     {"time": "2026-11-21T01:44:05Z", "domain": "token-budgets", "descriptor": [["team", "dba"]], "hits": 300,
-     "verdict": "OK", "overall_verdict": "OK", "rule": "dba-hourly", "window": "hour", "limit": 5000, "used": 4211,
-     "remaining": 789, "resets_in": 955}
+     "verdict": "OK", "overall_verdict": "OK", "rule": "dba-hourly", "window": "hour", "limit": 5000, "used":
+     4211, "remaining": 789, "resets_in": 955}
 
 The lines of a request with several descriptors follow each other; `"part": [2, 3]` is the second of three.
 It is the place for accounting by user: metrics have a bounded number of buckets.

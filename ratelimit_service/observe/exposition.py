@@ -3,8 +3,8 @@
 Ten thousand series are megabytes of text. Formatted in one call, they would be in memory several times over,
 and the call would keep the GIL from other threads.
 
-The lines of samples are written here, in the bytes that prometheus-client would write: it takes four times as long,
-and calls wait for the GIL meanwhile.
+The lines of samples are written here, in the bytes that prometheus-client would write: it takes four times as
+long, and calls wait for the GIL meanwhile.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The metrics of holds: tokens set aside, holds that expire, requests that holds refuse, and the overshoot of budgets."""
+"""The metrics of holds: tokens set aside, holds that expire, requests that holds refuse, and the overshoot of
+budgets.
+"""
 
 from __future__ import annotations
 

@@ -134,7 +134,8 @@ def _to(stream: TextIO | None, name: str) -> Write:
 def to_descriptor(descriptor: int) -> Write:
     """Return a function that writes to a descriptor, blocking or not.
 
-    If stdout and stderr lead to the same file, their writes do not interleave, nor do those of several workers.
+    If stdout and stderr lead to the same file, their writes do not interleave, nor do those of several
+    workers.
     """
     lock = _lock_of(descriptor)
     room = select.poll()

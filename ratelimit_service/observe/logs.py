@@ -61,8 +61,8 @@ def configure(
 ) -> None:
     """Log events from `level` up (upstream's name, in upper or lower case) to `stream`, by default stderr.
 
-    With a `writer`, it writes the lines, and `stream` only determines the encoding and the colours. Every event has
-    these `fields`.
+    With a `writer`, it writes the lines, and `stream` only determines the encoding and the colours. Every
+    event has these `fields`.
 
     `fmt` is "text" for people, in colour on a terminal, or "json" for an object on each line. Libraries log
     from WARNING up. May be called again; the last call applies.

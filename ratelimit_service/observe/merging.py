@@ -1,9 +1,9 @@
 """The metrics of several workers as those of one service (WORKERS).
 
-A worker reports a snapshot: the samples of all its metrics, its tracked buckets, and the metrics of its process. Counters
-and histograms are added up, so that a scrape shows all calls, whichever worker had them; info.Join says it for each other
-metric. What a worker had counted stays in the sums when it ends: a counter that falls is a restart to Prometheus, which
-would count everything that is left as new.
+A worker reports a snapshot: the samples of all its metrics, its tracked buckets, and the metrics of its
+process. Counters and histograms are added up, so that a scrape shows all calls, whichever worker had them;
+info.Join says it for each other metric. What a worker had counted stays in the sums when it ends: a counter
+that falls is a restart to Prometheus, which would count everything that is left as new.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def _joined(name: str, snapshots: Iterable[Snapshot]) -> _Values:
 class MergedMetrics:
     """The metrics of all workers. `workers` has the snapshot of each by its number, `gone` is `departed`.
 
-    `more` has the samples of the supervisor, `supervisor` its process, `most` is TRACK_MAX_BUCKETS. Like Metrics, its
-    methods are slow with many series: iterate in a thread.
+    `more` has the samples of the supervisor, `supervisor` its process, `most` is TRACK_MAX_BUCKETS. Like
+    Metrics, its methods are slow with many series: iterate in a thread.
     """
 
     def __init__(

@@ -70,7 +70,9 @@ _ERRORS = ("redis_error", "service_error")
 
 
 class _Rows:
-    """The rows of a planned descriptor: one of its limit's statistics, and one of its rule for each window."""
+    """The rows of a planned descriptor: one of its limit's statistics, and one of its rule for each
+    window.
+    """
 
     __slots__ = ("limit", "windows")
 

@@ -115,7 +115,9 @@ class NamedBuckets:
             ask([Check(request, self._answered) for request in requests[first : first + _BATCH]])
 
     async def read_held_tokens(self) -> None:
-        """Read the held tokens of the buckets that were used since the last time. A failure leaves the gauges as they are."""
+        """Read the held tokens of the buckets that were used since the last time. A failure leaves the gauges
+        as they are.
+        """
         since, self._held_read_at = self._held_read_at, self._clock()
         keys = self._tracker.hold_keys(since)
         if self._read_holds is None or not keys:

@@ -83,7 +83,9 @@ class Observers:
                 self._tracker.note(plan.request.descriptors[index], Tally._make(tally))
 
     def _log_excess(self, plan: Plan) -> None:
-        """Log charges above max_charge, each bucket once a minute: a faulty provider sends one with every answer."""
+        """Log charges above max_charge, each bucket once a minute: a faulty provider sends one with every
+        answer.
+        """
         for index in plan.excess:
             planned, descriptor = plan.descriptors[index], plan.request.descriptors[index]
             rule = planned.rule

@@ -1,8 +1,9 @@
 """Finds rules that are checked and never charged, or charged and never checked.
 
-A gateway sends both with the same descriptors, a check before a request and its charge after the response. Where the two
-differ, a budget has no effect, and every answer is right: a counter that is never charged refuses nothing, and nothing asks
-for a counter that is never checked. Some gateways check with a charge of 1, so this counts as a check here.
+A gateway sends both with the same descriptors, a check before a request and its charge after the response.
+Where the two differ, a budget has no effect, and every answer is right: a counter that is never charged
+refuses nothing, and nothing asks for a counter that is never checked. Some gateways check with a charge of 1,
+so this counts as a check here.
 
 It compares the counts of Metrics once an hour, so it costs requests nothing.
 """
@@ -65,7 +66,9 @@ class Unpaired(NamedTuple):
 
 
 class Pairing:
-    """Looks for such rules. `rows` returns a copy of the rows of the rules in force, which count since the start."""
+    """Looks for such rules. `rows` returns a copy of the rows of the rules in force, which count since the
+    start.
+    """
 
     def __init__(self, rows: Callable[[], Rows]) -> None:
         self._rows = rows
@@ -76,7 +79,9 @@ class Pairing:
         """The rules of the last look."""
 
     def look(self, now: float) -> Generator[None, None, None]:
-        """Compare the counts with those of the last look, in a step for each rule. Log what is found, each rule once a day."""
+        """Compare the counts with those of the last look, in a step for each rule. Log what is found, each
+        rule once a day.
+        """
         counts: dict[tuple[str, ...], _Counts] = {}
         found: list[Unpaired] = []
         for rule, rows in _by_rule(self._rows()):
@@ -119,7 +124,8 @@ class Pairing:
 def _by_rule(rows: Rows) -> Iterator[tuple[Rule, list[list[int]]]]:
     """Yield each rule with its rows.
 
-    Release the rules one by one: a reload may have replaced them meanwhile, and releasing thousands at once takes long.
+    Release the rules one by one: a reload may have replaced them meanwhile, and releasing thousands at once
+    takes long.
     """
     while rows:
         (rule, window), row = rows.popitem()
@@ -141,8 +147,8 @@ def _judge(rule: Rule, counts: _Counts) -> Unpaired | None:
     checks, ones, larger, refused = counts
     if checks >= LEAST and not ones + larger:
         return Unpaired(str(rule.path), rule.source, checked=True, number=checks)
-    # Refused checks are no checks in the metrics. A window refuses each charge once, so more refusals than charges are refused
-    # checks. A check that a shadow rule lets pass above its limit is not counted at all.
+    # Refused checks are no checks in the metrics. A window refuses each charge once, so more refusals than
+    # charges are refused checks. A check that a shadow rule lets pass above its limit is not counted at all.
     if larger >= LEAST and not checks + ones and refused <= larger and not rule.shadow:
         return Unpaired(str(rule.path), rule.source, checked=False, number=larger)
     return None

@@ -35,7 +35,9 @@ Crossed = Callable[[Rule, Limit, str], None]
 """A callback for reported crossings: the rule, the limit, and the share as text (`0.8`)."""
 
 Noticed = Callable[[Rule, Use, float, int], None]
-"""A callback for crossings that this replica notices, even if another one reports them: the rule, the use, the share, and the time."""
+"""A callback for crossings that this replica notices, even if another one reports them: the rule, the use,
+the share, and the time.
+"""
 
 
 class Threshold(NamedTuple):

@@ -246,8 +246,8 @@ class Tracker:
 def gauges(rows: Iterable[TrackedCounter], most: int, now: float) -> Iterator[Sample]:
     """Yield the gauges of the `most` largest shares, and the sums of the others.
 
-    Buckets with the same labels after cutting are one series, that of the larger share: a duplicate series would make
-    Prometheus refuse the scrape.
+    Buckets with the same labels after cutting are one series, that of the larger share: a duplicate series
+    would make Prometheus refuse the scrape.
     """
     shown: set[tuple[str, ...]] = set()
     others: dict[_Labels, list[int]] = {}

@@ -11,9 +11,11 @@ _OWN_CGROUP = Path("/proc/self/cgroup")
 
 
 def usable(cgroups: Path = _CGROUPS, own: Path = _OWN_CGROUP) -> int:
-    """Return the CPUs that this process may use: those it may run on, and not more than the quota of its cgroup.
+    """Return the CPUs that this process may use: those it may run on, and not more than the quota of its
+    cgroup.
 
-    Of a quota of 2.5 CPUs, 2 count: processes that compete for the rest are paused together, for tenths of a second.
+    Of a quota of 2.5 CPUs, 2 count: processes that compete for the rest are paused together, for tenths of a
+    second.
     """
     # Python counts the CPUs of the machine on systems without affinity.
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

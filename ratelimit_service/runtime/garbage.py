@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _THRESHOLDS = (2_000, 5, 7_000)
-"""Young objects are visited half as often as by default, since calls in flight are young and alive, and a full
-collection is a thousand times as rare."""
+"""Young objects are visited half as often as by default, since calls in flight are young and alive, and a
+full collection is a thousand times as rare."""
 
 
 def disable() -> None:

@@ -30,8 +30,8 @@ def skip_unused() -> None:
 
 @contextmanager
 def without(package: str) -> Iterator[None]:
-    """Hide a package meanwhile, unless it has been imported already. No other thread may import anything meanwhile: it would
-    not find the package either.
+    """Hide a package meanwhile, unless it has been imported already. No other thread may import anything
+    meanwhile: it would not find the package either.
     """
     if package in sys.modules:
         yield

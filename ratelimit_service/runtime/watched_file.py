@@ -17,7 +17,9 @@ _ANSWERS_WITHIN = 2.0
 """Seconds that a file system has to answer."""
 
 Use = Callable[[bytes | None], str]
-"""Uses the content of a file, or None if it cannot be read, and returns what is wrong with it; empty if nothing is."""
+"""Uses the content of a file, or None if it cannot be read, and returns what is wrong with it; empty if
+nothing is.
+"""
 
 State = tuple[int, ...]
 """What differs after a change of a file."""
@@ -60,7 +62,9 @@ class WatchedFile:
         return await self._files.do(self.read, _ANSWERS_WITHIN)
 
     def read(self) -> str:
-        """Use the content if it has changed, and return what is wrong with the file, once for each state of it."""
+        """Use the content if it has changed, and return what is wrong with the file, once for each state of
+        it.
+        """
         try:
             seen = state_of(self._file)
             if seen == self._seen:

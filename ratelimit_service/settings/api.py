@@ -50,8 +50,8 @@ class ApiSettings:
     admin_token: Token = setting(
         API,
         "",
-        "The token of callers that may read and change limits. Without it, and without ADMIN_TOKEN_FILE, the API "
-        "changes nothing. At least 16 characters. Ours.",
+        "The token of callers that may read and change limits. Without it, and without ADMIN_TOKEN_FILE, "
+        "the API changes nothing. At least 16 characters. Ours.",
     )
     admin_token_file: TokenFile = setting(
         API,
@@ -69,6 +69,6 @@ class ApiSettings:
     prices_file: Text = setting(
         API,
         "",
-        "A YAML file with prices by model (docs/showback.md), from which the amounts of money of ledger entries are computed; read "
-        "again when it changes. Ours.",
+        "A YAML file with prices by model (docs/showback.md), from which the amounts of money of ledger "
+        "entries are computed; read again when it changes. Ours.",
     )

@@ -25,15 +25,18 @@ class EventSettings:
     events_webhook_secret_file: Text = setting(
         EVENTS,
         "",
-        "A file with the secret that signs deliveries to these addresses, in base64 (Standard Webhooks); read for each delivery. Ours.",
+        "A file with the secret that signs deliveries to these addresses, in base64 (Standard Webhooks); "
+        "read for each delivery. Ours.",
     )
     events_webhooks: Text = setting(
         EVENTS,
         "",
-        "A YAML file with receivers, each with its types, domains, secret and template (docs/events.md); read again when it changes. Ours.",
+        "A YAML file with receivers, each with its types, domains, secret and template (docs/events.md); "
+        "read again when it changes. Ours.",
     )
     events_cacert: Text = setting(
         EVENTS,
         "",
-        "A file with the CAs that receivers' certificates are verified with; empty: those that httpx trusts. Ours.",
+        "A file with the CAs that receivers' certificates are verified with; empty: those that httpx "
+        "trusts. Ours.",
     )

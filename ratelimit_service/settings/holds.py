@@ -35,8 +35,8 @@ class HoldSettings:
     hold_entry: Annotated[str, reader(read_key)] = setting(
         HOLDS,
         "hold",
-        "The key of the entry in which a gateway returns the id of a hold. It is removed from every descriptor "
-        "before rules are matched; empty: no entry is removed. Ours.",
+        "The key of the entry in which a gateway returns the id of a hold. It is removed from every "
+        "descriptor before rules are matched; empty: no entry is removed. Ours.",
     )
     hold_done_entry: Annotated[tuple[str, str] | None, reader(read_entry)] = setting(
         HOLDS,

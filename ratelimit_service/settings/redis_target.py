@@ -43,7 +43,9 @@ class RedisTarget:
 
     @property
     def address(self) -> str:
-        """The URL of each server without credentials, for people; for Sentinel, after the name of the master."""
+        """The URL of each server without credentials, for people; for Sentinel, after the name of the
+        master.
+        """
         if self.path:
             return f"unix://{quote(self.path)}" + (f"?db={self.database}" if self.database else "")
         database = f"/{self.database}" if self.database else ""

@@ -88,8 +88,9 @@ class Settings(
     grpc_transport: Annotated[Literal["", "grpcio", "native"], _TRANSPORT] = setting(
         SERVER,
         "",
-        "The gRPC server: native, which takes a fraction of the CPU, or grpcio. Unset: native if its compiled "
-        "module is installed, as in the image and in wheels; otherwise grpcio, with a log line. Ours.",
+        "The gRPC server: native, which takes a fraction of the CPU, or grpcio. "
+        "Unset: native if its compiled module is installed, as in the image and in wheels; "
+        "otherwise grpcio, with a log line. Ours.",
     )
     grpc_uds: Text = setting(
         SERVER,
@@ -126,8 +127,9 @@ class Settings(
     grpc_max_bytes: Annotated[int, whole_number(1_048_576, 2**40)] = setting(
         SERVER,
         "67108864",
-        "The most bytes that the native transport keeps for all connections: half for the connections themselves "
-        "(16 KiB each, 64 KiB with TLS), a quarter for such requests and replies, a quarter for calls in flight. Ours.",
+        "The most bytes that the native transport keeps for all connections: half for the connections "
+        "themselves (16 KiB each, 64 KiB with TLS), a quarter for such requests and replies, "
+        "a quarter for calls in flight. Ours.",
     )
     grpc_request_timeout: PositiveDuration = setting(
         SERVER,
@@ -138,7 +140,8 @@ class Settings(
     workers: Annotated[int, workers] = setting(
         SERVER,
         "1",
-        "The processes that serve (docs/workers.md): a number, or auto for one a CPU. More than 1 needs Redis. Ours.",
+        "The processes that serve (docs/workers.md): a number, or auto for one a CPU. "
+        "More than 1 needs Redis. Ours.",
     )
     shutdown_drain: Duration = setting(
         SERVER,
@@ -155,7 +158,8 @@ class Settings(
     debug_host: Text = setting(
         HTTP,
         "127.0.0.1",
-        "The address of the debug port (`/rlconfig`, `/stats`, `/api/v1`), as GRPC_HOST. envoyproxy/ratelimit: 0.0.0.0.",
+        "The address of the debug port (`/rlconfig`, `/stats`, `/api/v1`), as GRPC_HOST. "
+        "envoyproxy/ratelimit: 0.0.0.0.",
     )
     debug_port: Port = setting(HTTP, "6070", "The debug port; 0 is any free one.")
     healthy_with_at_least_one_config_loaded: Bool = setting(

@@ -181,7 +181,9 @@ def read_secret(text: str) -> SecretText:
 
 
 def whole_number(lowest: int, highest: int = 2**31 - 1, noun: str = "a whole number") -> Reader:
-    """Return a reader of Go's integers (decimal, 0x, 0o, 0b, and octal after a 0) from `lowest` to `highest`."""
+    """Return a reader of Go's integers (decimal, 0x, 0o, 0b, and octal after a 0) from `lowest` to
+    `highest`.
+    """
 
     def read(text: str) -> int:
         try:
@@ -239,7 +241,9 @@ def choice(*values: str, also: dict[str, str] | None = None, refused: dict[str, 
 
 
 def one_or_more(*values: str) -> Reader:
-    """Return a reader of some of `values`, separated by commas, in upper or lower case, in the given order."""
+    """Return a reader of some of `values`, separated by commas, in upper or lower case, in the given
+    order.
+    """
     known = {value.lower(): value for value in values}
 
     def read(text: str) -> tuple[str, ...]:

@@ -55,7 +55,8 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     Unsupported("a month is 30 days", {"USE_CALENDAR_MONTH_RATE_LIMIT": _OFF}),
     Unsupported(
-        "the ports open at once, and health reports whether Redis answers; connecting is retried until it does",
+        "the ports open at once, and health reports whether Redis answers; connecting is retried until it "
+        "does",
         {"REDIS_STARTUP_MAX_ELAPSED_TIME": ("0", "0s")},
     ),
     Unsupported(

@@ -25,7 +25,10 @@ def read(file: str, text: bytes) -> Document:
             if any(fields) and not fields[0].startswith("#"):
                 rows.append(Row(first, tuple([field.strip() for field in fields])))
     except csv.Error as error:
-        message = f"is not CSV: {error}: a field with a comma or a quote stands in double quotes, and a quote in it twice"
+        message = (
+            f"is not CSV: {error}: a field with a comma or a quote stands in double quotes, "
+            "and a quote in it twice"
+        )
         raise InvalidRules([Problem(file, reader.line_num, "", message)]) from None
     return Document(file, None, rows=tuple(rows))
 

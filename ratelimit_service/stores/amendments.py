@@ -57,8 +57,8 @@ def too_many(most: int) -> InvalidRequest:
 def too_large(size: int) -> InvalidRequest:
     """Return the error for a change whose amendments are too long."""
     return InvalidRequest(
-        f"the amendments of this change, with those that they replace, have {size} bytes, and a change has at most "
-        f"{MOST_BYTES}: make it in several"
+        f"the amendments of this change, with those that they replace, have {size} bytes, "
+        f"and a change has at most {MOST_BYTES}: make it in several"
     )
 
 

@@ -11,7 +11,9 @@ MOST_EVENTS = 10_000
 """Events that wait in a store. One is about 700 bytes, so they take 7 MB at most."""
 
 TAKEN_AGAIN = 60
-"""Seconds after which another replica may take an event that one replica took, and neither delivered nor held."""
+"""Seconds after which another replica may take an event that one replica took, and neither delivered nor
+held.
+"""
 
 FORGOTTEN_AFTER = 7 * 86_400
 """Seconds without a delivering replica after which a receiver is forgotten: longer than a deployment, its

@@ -54,8 +54,8 @@ class MemoryStore:
 
     They take about `size` bytes of memory at most. A full store refuses new counters with a StoreError, and
     evicts none: eviction would free an exhausted bucket. `clock` is monotonic, in seconds: a step of the wall
-    clock must expire no counter. `defer` postpones the call of `on_outcomes`, not the counting; tests use it to show
-    that no caller relies on an immediate call.
+    clock must expire no counter. `defer` postpones the call of `on_outcomes`, not the counting; tests use it
+    to show that no caller relies on an immediate call.
     """
 
     def __init__(self, clock: Clock, size: int = DEFAULT_SIZE, defer: Defer | None = None) -> None:
@@ -189,9 +189,11 @@ class MemoryStore:
         return True
 
     def _check_with_hold(self, group: Sequence[Hit]) -> list[int] | None:
-        """Apply a check of counters and one TAKE, its last hit, and return the counts; None for any other group.
+        """Apply a check of counters and one TAKE, its last hit, and return the counts; None for any other
+        group.
 
-        The general way has the same result for it, and takes three times as long. Most groups with holds are such.
+        The general way has the same result for it, and takes three times as long. Most groups with holds are
+        such.
         """
         *checks, take = group
         if not isinstance(take, HoldHit) or take.op is not TAKE:
@@ -211,8 +213,8 @@ class MemoryStore:
     def _held_back(self, group: Sequence[Hit]) -> tuple[Collection[int], Mapping[int, int]]:
         """Return the hits to hold back, and the results of the hits on holds.
 
-        If any hit refuses the group, those that hold are held back, and those that yield with room. So are the
-        charges of an id that was charged before.
+        If any hit refuses the group, those that hold are held back, and those that yield with room. So are
+        the charges of an id that was charged before.
         """
         shards = self._shards
         before: list[int] = []
@@ -283,7 +285,9 @@ class MemoryStore:
         return found
 
     async def walk(self, begin: str, part: str = "", position: str = "") -> WalkStep:
-        """Return the keys of one shard (ports.CounterStore.walk); those that have expired may be among them."""
+        """Return the keys of one shard (ports.CounterStore.walk); those that have expired may be among
+        them.
+        """
         shard = read_number(position or "0", SHARDS)
         found = [key for key in self._counters.shards[shard] if key.startswith(begin)]
         if part:

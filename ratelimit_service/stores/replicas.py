@@ -1,4 +1,6 @@
-"""The register of replicas in memory, which has one replica, and its common part with the register in Redis."""
+"""The register of replicas in memory, which has one replica, and its common part with the register in
+Redis.
+"""
 
 from __future__ import annotations
 

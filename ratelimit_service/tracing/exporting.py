@@ -1,7 +1,8 @@
 """Makes spans of notes, and sends them, in a thread for which the event loop never waits.
 
-The exporters are OpenTelemetry's, which read OTEL_EXPORTER_OTLP_*: addresses, headers, certificates, compression, timeouts. They
-block and try again for as long as OTEL_EXPORTER_OTLP_TIMEOUT; meanwhile notes wait, and are dropped once there are too many.
+The exporters are OpenTelemetry's, which read OTEL_EXPORTER_OTLP_*: addresses, headers, certificates,
+compression, timeouts. They block and try again for as long as OTEL_EXPORTER_OTLP_TIMEOUT; meanwhile notes
+wait, and are dropped once there are too many.
 """
 
 from __future__ import annotations
@@ -65,9 +66,11 @@ class Exporter(Protocol):
 
 
 class Exporting:
-    """Sends the spans of `notes` through `exporter`, up to `batch` notes at once, every `delay` seconds or earlier.
+    """Sends the spans of `notes` through `exporter`, up to `batch` notes at once, every `delay` seconds or
+    earlier.
 
-    It pauses after each batch, so that it takes a fifth of the time of a core at most; what comes meanwhile waits, or is dropped.
+    It pauses after each batch, so that it takes a fifth of the time of a core at most; what comes meanwhile
+    waits, or is dropped.
 
     `store` is the name of the kind of store: redis or memory.
     """
@@ -120,7 +123,9 @@ class Exporting:
         self._exporter.shutdown()
 
     def _send_waiting(self) -> None:
-        """Send the notes that wait now, without those that arrive meanwhile, which would delay the end of the process."""
+        """Send the notes that wait now, without those that arrive meanwhile, which would delay the end of the
+        process.
+        """
         left = len(self._notes)
         while left > 0:
             notes = self._notes.take(min(left, self._batch))
@@ -256,7 +261,9 @@ class _Reasons(logging.Handler):
 
 
 def make_exporter(protocol: str) -> Exporter:
-    """Return the exporter of TRACING_EXPORTER_PROTOCOL. Raises StartError if OTEL_EXPORTER_OTLP_* are not valid."""
+    """Return the exporter of TRACING_EXPORTER_PROTOCOL. Raises StartError if OTEL_EXPORTER_OTLP_* are not
+    valid.
+    """
     _Reasons().listen()
     try:
         if protocol == "grpc":
@@ -271,7 +278,9 @@ def make_exporter(protocol: str) -> Exporter:
 
 
 def _compression_of_grpc() -> Compression:
-    """Return that of OTEL_EXPORTER_OTLP_COMPRESSION: the exporter refuses "none" and the empty value itself."""
+    """Return that of OTEL_EXPORTER_OTLP_COMPRESSION: the exporter refuses "none" and the empty value
+    itself.
+    """
     import grpc  # exports over HTTP do not need it
 
     names = ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION")

@@ -1,7 +1,7 @@
 """Notes for spans, taken on the event loop; exporting.py makes the spans in its thread.
 
-A note has plain values of bounded size, and no reference to a request: as many wait as OTEL_BSP_MAX_QUEUE_SIZE, and a request
-may have kilobytes.
+A note has plain values of bounded size, and no reference to a request: as many wait as
+OTEL_BSP_MAX_QUEUE_SIZE, and a request may have kilobytes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ Attributes = Mapping[str, Any]
 
 
 class StoreSpan(NamedTuple):
-    """When a store was called and has answered, in nanoseconds since 1970, and the batch that had the hits, if it is known."""
+    """When a store was called and has answered, in nanoseconds since 1970, and the batch that had the hits,
+    if it is known.
+    """
 
     start: int
     end: int
@@ -77,8 +79,8 @@ class CallSpan(NamedTuple):
 def attributes_of(request: Request, decision: Decision) -> dict[str, Any]:
     """Return the attributes of a decided request.
 
-    Of its descriptors there are the hits and the rules that matched, and neither keys nor values: these are strangers' bytes, and
-    may name people.
+    Of its descriptors there are the hits and the rules that matched, and neither keys nor values: these are
+    strangers' bytes, and may name people.
     """
     codes: list[str] = []
     rules: list[str] = []

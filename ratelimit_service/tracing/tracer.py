@@ -6,9 +6,9 @@
                 │
                 └── SpanQueue, a bounded queue ─▶ exporting.py     in a thread
 
-A call is noted once its answer is known, so a refusal has a span whatever the sampling rate, and a call that has none costs
-nothing but that decision. All callbacks of a batch run within one another, so `store` and `batch` are those of the call that is
-being answered.
+A call is noted once its answer is known, so a refusal has a span whatever the sampling rate, and a call that
+has none costs nothing but that decision. All callbacks of a batch run within one another, so `store` and
+`batch` are those of the call that is being answered.
 """
 
 from __future__ import annotations

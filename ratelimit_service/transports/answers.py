@@ -1,7 +1,7 @@
 """Encodes the parts of an answer beside its statuses: the id of a hold, and signals.
 
-The numbers and names of fields are those of RateLimitResponse, HeaderValue and google.protobuf.Struct. protobuf would take
-several times as long, and its output is what tests compare with.
+The numbers and names of fields are those of RateLimitResponse, HeaderValue and google.protobuf.Struct.
+protobuf would take several times as long, and its output is what tests compare with.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ HEADERS = ("x-tokens-state", "x-tokens-used-share", "x-tokens-remaining")
 METADATA = ("tokens_state", "tokens_used_share", "tokens_remaining", "tokens_remaining_text")
 """The keys of a signal in the dynamic metadata.
 
-Numbers of a Struct are doubles. They hold every budget exactly (COUNTER_MAX is 2^53 - 1), but not every reader prints them in
-full, so the tokens are there as text as well.
+Numbers of a Struct are doubles. They hold every budget exactly (COUNTER_MAX is 2^53 - 1), but not every
+reader prints them in full, so the tokens are there as text as well.
 """
 
 _STATE, _SHARE, _REMAINING = HEADERS

@@ -121,8 +121,8 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS, hold_entries: HoldEntrie
         """Return a serialized RateLimitRequest as a Request.
 
         Raises InvalidRequest for anything else, and for requests that are too large: the planner checks their
-        size as well, but this saves parsing a long message. Half of all calls are checks, which repeat the same
-        bytes, so these are cached, and charges that repeat.
+        size as well, but this saves parsing a long message. Half of all calls are checks, which repeat the
+        same bytes, so these are cached, and charges that repeat.
         """
         if len(data) > _LONGEST:
             return _parse(data, bounds, hold_entries)
@@ -160,7 +160,9 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS, hold_entries: HoldEntrie
         return decode(message.SerializeToString())._replace(returned=returned, repeats=False)
 
     def new_form(key: bytes) -> _Form | None:
-        """Return the form of a request; None if it has hold entries, whose unusual encoding has hidden their marks."""
+        """Return the form of a request; None if it has hold entries, whose unusual encoding has hidden their
+        marks.
+        """
         found = read(key)
         if found is None or len(found[1]) > bounds.descriptors:
             plain = _parse(key, bounds)

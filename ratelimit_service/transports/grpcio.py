@@ -170,7 +170,8 @@ class GrpcioServer:
         room = self._options.max_concurrent_calls - self.in_hand
         peer = context.peer()
         mine = self._calls_of.get(peer, 0)
-        # A connection may have as many as all others may still add. Unix sockets have no addresses to tell them apart.
+        # A connection may have as many as all others may still add. Unix sockets have no addresses to tell
+        # them apart.
         if room <= 0 or (mine > room and not peer.startswith("unix:")):
             overloaded = Overloaded(TOO_MANY_CALLS)
             self._service.refused_early(_trace_of(context) if self._service.traced else None, overloaded)
@@ -241,7 +242,9 @@ class GrpcioServer:
 
 
 class _HealthService(health.aio.HealthServicer):  # type: ignore[misc]  # its types are skipped (pyproject.toml)
-    """grpc.health.v1. Its watches end when the server stops, otherwise each would last for the whole grace."""
+    """grpc.health.v1. Its watches end when the server stops, otherwise each would last for the whole
+    grace.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -365,10 +368,11 @@ def _channel_options(options: GrpcOptions) -> list[tuple[str, Any]]:
         # By default two processes can share a port, and one left over by mistake would get half of the calls.
         ("grpc.so_reuseport", int(options.shared)),
         ("grpc.max_receive_message_length", options.max_message_bytes),
-        # A gateway that connects while it has many calls sends them before it knows this bound, and grpc would refuse
-        # those beyond.
+        # A gateway that connects while it has many calls sends them before it knows this bound, and grpc
+        # would refuse those beyond.
         ("grpc.max_concurrent_streams", streams),
-        # Beyond these, by default 1,000 and 3,000, grpc refuses calls that were not begun yet, at random and UNAVAILABLE.
+        # Beyond these, by default 1,000 and 3,000, grpc refuses calls that were not begun yet, at random and
+        # UNAVAILABLE.
         ("grpc.server.max_pending_requests", streams),
         ("grpc.server.max_pending_requests_hard_limit", streams),
         ("grpc.max_allowed_incoming_connections", options.max_connections),

@@ -33,7 +33,9 @@ class GrpcOptions:
     shared: bool = False
     """Whether other processes listen on the same ports (SO_REUSEPORT)."""
     listening: int = -1
-    """The descriptor of a listening socket at the path, which the parent process owns; only for the native transport."""
+    """The descriptor of a listening socket at the path, which the parent process owns; only for the native
+    transport.
+    """
     plaintext: str = ""
     """host:port of a second port without TLS, whose clients need no certificate; empty if there is none."""
 

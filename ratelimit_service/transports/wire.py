@@ -1,8 +1,9 @@
-"""A serialized RateLimitRequest in its plain form: split from its numbers of hits, read, and put together again;
-and the numbers of an answer.
+"""A serialized RateLimitRequest in its plain form: split from its numbers of hits, read, and put together
+again; and the numbers of an answer.
 
-The plain form is what Envoy and agentgateway send: one domain, descriptors of entries and maybe hits, and maybe
-a hits_addend, in this order, with texts of at most 127 bytes. `codec.py` gives any other form to protobuf.
+The plain form is what Envoy and agentgateway send: one domain, descriptors of entries and maybe hits, and
+maybe a hits_addend, in this order, with texts of at most 127 bytes. `codec.py` gives any other form to
+protobuf.
 
 `_wire.pyx` is the compiled twin of this module. It may leave input to protobuf that this module reads, but it
 never reads input differently: tests/transports/test_wire.py compares both with each other and with protobuf.
@@ -117,7 +118,9 @@ def _addend(data: bytes) -> int | None:
 
 
 def hidden(made: T) -> T:
-    """Return a new object that is in no cycle; where this is compiled, the garbage collector does not visit it."""
+    """Return a new object that is in no cycle; where this is compiled, the garbage collector does not visit
+    it.
+    """
     return made
 
 

@@ -1,7 +1,7 @@
 """Messages between the supervisor and a worker, over a pair of connected sockets.
 
-A message is its length and a pickle of (kind, number, name, arguments). The sockets have no address, so no other process
-can send one.
+A message is its length and a pickle of (kind, number, name, arguments). The sockets have no address, so no
+other process can send one.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Link:
         self._send(_TELL, 0, name, arguments)
 
     async def ask(self, name: str, *arguments: Any, patience: float | None = None) -> Any:
-        """Send a question, and return the answer. Raises LinkError, after `patience` seconds at the latest."""
+        """Send a question, and return the answer. Raises LinkError, after `patience` seconds at the
+        latest.
+        """
         number = next(self._numbers)
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:

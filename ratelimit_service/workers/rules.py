@@ -42,7 +42,9 @@ class RuleTaker(Protocol):
 
 
 class Offer(NamedTuple):
-    """The result of a load, which is rules or problems: the number of the load, and the pieces of its result."""
+    """The result of a load, which is rules or problems: the number of the load, and the pieces of its
+    result.
+    """
 
     generation: int
     pieces: Sequence[bytes]
@@ -113,8 +115,8 @@ class SharedRules:
     def note_taken(self, worker: RuleTaker, generation: int, *, in_force: bool) -> None:
         """Note whether a worker has the rules of this generation in force now.
 
-        A worker that fails to use valid rules, for example for lack of memory, gets them again. Meanwhile its rules differ
-        from those of the others, which `ratelimit_service_worker_generation` shows.
+        A worker that fails to use valid rules, for example for lack of memory, gets them again. Meanwhile its
+        rules differ from those of the others, which `ratelimit_service_worker_generation` shows.
         """
         good = self._good
         if not in_force and good is not None and good.generation == generation:
@@ -167,7 +169,8 @@ class SharedRules:
         except StuckError as error:
             problem = Problem(error.doing, 0, "", f"could not be read: {error}. A retry follows soon")
         except Exception as error:  # no file descriptors or memory, or a bug
-            # Not `report`, which counts failures of tasks: this one is handled, and counted as a failed load of rules.
+            # Not `report`, which counts failures of tasks: this one is handled, and counted as a failed load
+            # of rules.
             self._log.error("the rules cannot be loaded", exc_info=error)
             text = f"could not be loaded: {type(error).__name__}: {error}. A retry follows soon"
             problem = Problem("configuration", 0, "", text)

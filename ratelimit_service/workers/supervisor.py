@@ -1,7 +1,8 @@
 """Starts workers, restarts those that end, and passes signals, rules and questions between them.
 
-The first worker starts alone, so that a mistake in the settings is logged once. Ports open when all workers are ready, so
-that the first connections are spread over all of them. One worker leads: it serves the HTTP ports for all.
+The first worker starts alone, so that a mistake in the settings is logged once. Ports open when all workers
+are ready, so that the first connections are spread over all of them. One worker leads: it serves the HTTP
+ports for all.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class Pauses:
 class Supervisor:
     """Supervises `number` workers. `hello` returns the first message to the worker with a number.
 
-    `rules` reads the files of the rules; None if the rules come from elsewhere. `closing` is called when the service
-    begins to stop.
+    `rules` reads the files of the rules; None if the rules come from elsewhere. `closing` is called when the
+    service begins to stop.
     """
 
     def __init__(
@@ -348,8 +349,9 @@ class Supervisor:
 def may_join(worker: Worker, workers: Iterable[Worker]) -> bool:
     """Return whether a restarted worker may open its port beside those that serve.
 
-    It may not while it is unhealthy and they are healthy, because that makes the whole service unhealthy. Nor may it without
-    rules, for example while a control plane is away, because it would not enforce the limits that the others enforce.
+    It may not while it is unhealthy and they are healthy, because that makes the whole service unhealthy. Nor
+    may it without rules, for example while a control plane is away, because it would not enforce the limits
+    that the others enforce.
     """
     others = [each for each in workers if each.serving]
     if not others:

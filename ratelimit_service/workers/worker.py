@@ -19,7 +19,9 @@ from .link import Failed, Link, LinkError
 from .worker_link import METRICS, Hello
 
 COMMAND = ("-P", "-m", f"{__package__.rpartition('.')[0]}.cli.worker")
-"""The arguments of Python. -P keeps the working directory from being searched for packages; PYTHONPATH replaces it."""
+"""The arguments of Python. -P keeps the working directory from being searched for packages; PYTHONPATH
+replaces it.
+"""
 
 _PACKAGES = str(Path(__file__).parents[2])
 
@@ -27,7 +29,9 @@ LENGTH = 4
 """The bytes of the length before the first message, in big-endian order."""
 
 _ASKED_EVERY = 1.0
-"""The shortest time in seconds between two requests for the metrics of a worker. If it is killed, its later counts are lost."""
+"""The shortest time in seconds between two requests for the metrics of a worker. If it is killed, its later
+counts are lost.
+"""
 
 _SHARE_OF_TIME = 0.01
 """The largest share of the time that a worker spends on these requests."""
@@ -134,7 +138,9 @@ class Worker:
         return code
 
     async def watch(self, late: Callable[[bool], None]) -> None:
-        """Fetch its metrics regularly, and kill it if it stops answering. `late` is called with whether an answer is late."""
+        """Fetch its metrics regularly, and kill it if it stops answering. `late` is called with whether an
+        answer is late.
+        """
         await self._heard_from.wait()
         loop = asyncio.get_running_loop()
         answered = loop.time()

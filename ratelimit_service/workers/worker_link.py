@@ -128,8 +128,8 @@ class WorkerLink:
     ) -> None:
         """Exchange messages from now on.
 
-        `take` gets rules, `lead` is called if this worker has to open the HTTP ports at some later time, `resign` if it
-        has to close them before it ends, `ended` when the supervisor has ended.
+        `take` gets rules, `lead` is called if this worker has to open the HTTP ports at some later time,
+        `resign` if it has to close them before it ends, `ended` when the supervisor has ended.
         """
         self._health, self._take, self._lead = health, take, lead
         handlers: dict[str, Callable[..., Any]] = {

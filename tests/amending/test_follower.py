@@ -1,4 +1,6 @@
-"""A replica follows the amendments of its store, and keeps those that it has while the store is unreachable."""
+"""A replica follows the amendments of its store, and keeps those that it has while the store is
+unreachable.
+"""
 
 from __future__ import annotations
 
@@ -146,8 +148,8 @@ async def test_a_change_is_in_force_at_the_next_poll_and_four_polls_take_a_secon
 async def test_polls_do_not_wait_for_the_removal_of_ended_amendments(
     store: Failing, replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be slow: there may be 50,000, and each removal is a call to the store. A failure of it is no failure of the
-    change that an operator makes meanwhile.
+    """It may be slow: there may be 50,000, and each removal is a call to the store. A failure of it is no
+    failure of the change that an operator makes meanwhile.
     """
     await put(store, to("team=a", 1, until=NOW + 60))
     await replica.follower.try_to_follow()
@@ -204,7 +206,9 @@ async def test_a_replica_without_the_store_keeps_its_amendments_and_shows_their_
 async def test_a_store_that_has_lost_changes_is_followed_with_an_error_in_the_log(
     store: Failing, replica: Replica
 ) -> None:
-    """A failover lost the last changes, with or without a new one of the same version; or the store is empty."""
+    """A failover lost the last changes, with or without a new one of the same version; or the store is
+    empty.
+    """
     await put(store, to("team=a", 1))
     lines = list(store.lines() or ())
     await put(store, to("team=b", 2))

@@ -1,4 +1,6 @@
-"""The table in docs/amendments.md, through the API: a preview shows the limits that apply after the change."""
+"""The table in docs/amendments.md, through the API: a preview shows the limits that apply after the
+change.
+"""
 
 from __future__ import annotations
 

@@ -92,7 +92,9 @@ async def test_a_file_is_checked_once_a_second(tmp_path: Path) -> None:
 async def test_the_token_stays_valid_while_its_file_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The event loop is not blocked. A FIFO without a writer stands for a file system that does not answer."""
+    """The event loop is not blocked. A FIFO without a writer stands for a file system that does not
+    answer.
+    """
     clock = Clock()
     file = tmp_path / "token"
     file.write_text(FIRST)

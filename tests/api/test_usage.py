@@ -156,7 +156,8 @@ descriptors:
 MODELS = read_model_prices(
     read_yaml(
         "prices.yaml",
-        "{currency: EUR, prices: [{model: large, per_million: 2.50}, {model: large, per_million: 3, from: 2026-12-01}]}",
+        "{currency: EUR, prices: [{model: large, per_million: 2.50}, {model: large, per_million: 3, "
+        "from: 2026-12-01}]}",
     )
 )
 

@@ -23,7 +23,9 @@ NOON = 1_795_249_200.0
 
 
 def replica(name: str, *, until: float, grows: float = 0.0, code: int = 0) -> Replica:
-    """Return a replica that was sampled every five seconds, and whose memory grows by this many MiB a minute."""
+    """Return a replica that was sampled every five seconds, and whose memory grows by this many MiB a
+    minute.
+    """
     samples = [
         Sample(at, int((60 + grows * at / 60) * MIB), 40) for at in (5.0 * n for n in range(int(until / 5)))
     ]

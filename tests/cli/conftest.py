@@ -77,7 +77,9 @@ class Command(Protocol):
 
 @pytest.fixture
 def command() -> Command:
-    """The command line, run in this process: starting a process for every test would take most of the time."""
+    """The command line, run in this process: starting a process for every test would take most of the
+    time.
+    """
 
     def within(*arguments: str, **environment: str) -> CommandResult:
         with patch.dict(os.environ, {**inherited(), **environment}, clear=True):

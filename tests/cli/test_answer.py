@@ -72,14 +72,16 @@ def test_requests_allowed_only_by_shadow_mode_are_reported() -> None:
             FailureMode.ALLOW,
             [
                 "OK",
-                "  team=dba: let through, as STORE_FAILURE_MODE says: the store of its counters cannot be reached",
+                "  team=dba: let through, as STORE_FAILURE_MODE says: the store of its counters cannot be "
+                "reached",
             ],
         ),
         (
             FailureMode.DENY,
             [
                 "OVER_LIMIT",
-                "  team=dba: refused, as STORE_FAILURE_MODE says: the store of its counters cannot be reached",
+                "  team=dba: refused, as STORE_FAILURE_MODE says: the store of its counters cannot be "
+                "reached",
             ],
         ),
     ],

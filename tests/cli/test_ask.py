@@ -107,13 +107,14 @@ def test_every_window_is_shown_with_its_budget_in_full(
         (
             ["trial=a"],
             0,
-            "  trial=a: over the limit (its shadow_mode lets it through), 0 of 0 left for this year, resets in T",
+            "  trial=a: over the limit (its shadow_mode lets it through), 0 of 0 left for this year, "
+            "resets in T",
         ),
         (
             ["quota=a", "none=a"],
             3,
-            "  quota=a: over the limit (a quota_mode rule refuses only together with all others), 0 of 0 left for this year, "
-            "resets in T\n  none=a: nothing limits it",
+            "  quota=a: over the limit (a quota_mode rule refuses only together with all others), "
+            "0 of 0 left for this year, resets in T\n  none=a: nothing limits it",
         ),
         (
             ["everyone=a", "gold=a"],

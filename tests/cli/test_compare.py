@@ -187,7 +187,8 @@ def test_lines_that_are_not_replayed_are_reported(
         (["--replay", "/nowhere"], "/nowhere cannot be read: No such file or directory"),
         (["--rules", "/nowhere.yaml"], "/nowhere.yaml"),
         (["--mirror", "--rules", "x"], "--mirror compares what callers send"),
-        (["--mirror", "--listen", ":0", "--listen-cert", "/dev/null"], "--listen-cert and --listen-key belong together"),
+        (["--mirror", "--listen", ":0", "--listen-cert", "/dev/null"],
+            "--listen-cert and --listen-key belong together"),
     ],
     ids=["nothing", "no file", "no rules", "both", "half a pair"],
 )  # fmt: skip
@@ -301,7 +302,9 @@ def children(pid: int) -> list[int]:
 
 
 def test_a_mirror_answers_without_its_comparison(serving: Callable[..., Service]) -> None:
-    """The comparison is a process of its own: if it ends, callers do not notice, and the exit code says so."""
+    """The comparison is a process of its own: if it ends, callers do not notice, and the exit code says
+    so.
+    """
     with mirroring(serving().grpc, serving(copy=1).grpc) as (process, address), calling(address) as caller:
         caller.ask("llm", "team", "dba", hits=0)
         (comparison,) = children(process.pid)
@@ -347,7 +350,10 @@ def resident(pid: int) -> int:
 
 def test_the_server_does_not_import_the_comparison() -> None:
     """Only the command itself imports its modules."""
-    script = "import sys; import ratelimit_service.cli.options; print([m for m in sys.modules if 'compar' in m and 'ratelimit' in m])"
+    script = (
+        "import sys; import ratelimit_service.cli.options; print([m for m in sys.modules if 'compar' in m "
+        "and 'ratelimit' in m])"
+    )
     done = subprocess.run(
         [COMMAND[0], "-c", script], capture_output=True, text=True, check=True, env=inherited()
     )

@@ -46,7 +46,8 @@ def test_several_configurations_are_several_documents(command: Command) -> None:
     )
     assert 1 == out.splitlines().count("---")
     assert [
-        "note: each document is a configuration: put it into a file of its own, because only the first document of a file is read"
+        "note: each document is a configuration: put it into a file of its own, because only the first "
+        "document of a file is read"
     ] == [line for line in err.splitlines() if not line.startswith("warning: ")]
 
 

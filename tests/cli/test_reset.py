@@ -198,9 +198,8 @@ def test_windows_are_chosen_and_spared(
     command: Command, store: Store, options: list[str], deleted: list[str]
 ) -> None:
     """The hour can be reset without the month; a dry run prints what would be deleted."""
-    lines = {
-        key: f"{key}, {'the marker of a threshold, which may be reported again' if key == MARKER else f'which held {held}'}"
-        for key, held in WINDOWS.items()
+    lines = {key: f"{key}, which held {held}" for key, held in WINDOWS.items() if key != MARKER} | {
+        MARKER: f"{MARKER}, the marker of a threshold, which may be reported again"
     }
     arguments = ["reset", DOMAIN, "team=dba", *options]
     would = "".join([f"would delete {lines[key]}\n" for key in deleted])

@@ -171,7 +171,9 @@ async def test_edits_of_one_change_see_the_earlier_ones(amending: Amending) -> N
 
 
 async def test_concurrent_changes_are_applied_one_after_another(amending: Amending) -> None:
-    """All of them are in the audit, each with the amendment that it replaced, and the last one is in force."""
+    """All of them are in the audit, each with the amendment that it replaced, and the last one is in
+    force.
+    """
     stores = (amending.amendments, amending.other.amendments)
     changes = [change(Put(ONE._replace(amount=number)), key=f"{number}") for number in range(20)]
     await asyncio.gather(*[stores[number % 2].apply(each) for number, each in enumerate(changes)])
@@ -259,7 +261,9 @@ async def test_ten_thousand_amendments_are_put_and_read(amending: Amending) -> N
 
 
 async def test_a_full_store_refuses_new_amendments_only(amending: Amending) -> None:
-    """A change that would exceed the bound is refused as a whole. Existing amendments can still be changed."""
+    """A change that would exceed the bound is refused as a whole. Existing amendments can still be
+    changed.
+    """
     store = amending.amendments
     store._most = 3  # type: ignore[attr-defined]
     three = [override(parse("d", f"user={number}"), number) for number in range(3)]
@@ -272,8 +276,8 @@ async def test_a_full_store_refuses_new_amendments_only(amending: Amending) -> N
 
 
 async def test_a_change_is_bounded_in_bytes(amending: Amending) -> None:
-    """So that no script call occupies Redis for long. What a change replaces counts as well; a single edit is always
-    possible, so that a long amendment can be replaced and removed.
+    """So that no script call occupies Redis for long. What a change replaces counts as well; a single edit is
+    always possible, so that a long amendment can be replaced and removed.
     """
     store = amending.amendments
     long = [override(parse("d", f"user={number}{'x' * 16_000}"), number) for number in range(5)]

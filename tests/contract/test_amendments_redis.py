@@ -47,7 +47,9 @@ async def test_amendments_are_readable_with_redis_cli(redis: tuple[RedisAmendmen
 async def test_an_amendment_of_an_unknown_kind_is_skipped_and_counted(
     redis: tuple[RedisAmendments, RedisServer],
 ) -> None:
-    """A later version of the service may write it. It is also skipped in news, and the others are in force."""
+    """A later version of the service may write it. It is also skipped in news, and the others are in
+    force.
+    """
     store, server = redis
     await store.apply(change(Put(ONE)))
     known = await store.news(0, "")

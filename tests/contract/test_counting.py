@@ -182,7 +182,9 @@ async def test_reading_a_bucket_returns_no_other_bucket(bench: Bench) -> None:
 
 
 async def test_counters_are_deleted_by_their_keys(bench: Bench) -> None:
-    """The last counts are returned. A missing counter is left out, and a value that is not a number is None."""
+    """The last counts are returned. A missing counter is left out, and a value that is not a number is
+    None.
+    """
     await bench.counts(add(A, 4), add(A_DAY, 5), add(B, 7))
     if bench.name == "redis":
         bench.set_raw(C, "x")

@@ -1,4 +1,6 @@
-"""Ids that strangers invent, move or repeat, on every store: a charge counts once, and no hold outlives its ttl."""
+"""Ids that strangers invent, move or repeat, on every store: a charge counts once, and no hold outlives its
+ttl.
+"""
 
 from __future__ import annotations
 

@@ -209,7 +209,9 @@ def request(key: bytes, value: bytes, hits: int | None, *, negative: bool = Fals
 
 
 AUTUMN, SPRING = (1_792_879_200, 25), (1_806_188_400, 23)
-"""When the days begin on which clocks are set back and forward in Berlin, 25 October 2026 and 28 March 2027, and their hours."""
+"""When the days begin on which clocks are set back and forward in Berlin, 25 October 2026 and 28 March 2027,
+and their hours.
+"""
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,11 @@ descriptors:
     metadata: {tier: gold, model: {name: large, limits: {tokens: 5}}, tags: [a]}
   - key: silver
     rate_limit: {requests_per_unit: 100, unit: hour}
-    metadata: {tier: silver, model: {name: small, limits: {tokens: 1, words: 2}, cheap: true}, tags: [b], extra: 1}
+    metadata:
+      tier: silver
+      model: {name: small, limits: {tokens: 1, words: 2}, cheap: true}
+      tags: [b]
+      extra: 1
   - key: free
     rate_limit: {unlimited: true}
     metadata: {tier: free}

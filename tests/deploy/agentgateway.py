@@ -119,15 +119,18 @@ class Answer(NamedTuple):
     headers: Mapping[str, str]
     body: str
     upstream: Mapping[str, str] = {}
-    """The headers that a passed request has on its way to the upstream: the caller's own, and those of the service."""
+    """The headers that a passed request has on its way to the upstream: the caller's own, and those of the
+    service.
+    """
 
 
 class AgentGateway:
     """A gateway with `policy` that calls the service over `channel`; `calls` keeps its calls.
 
-    The headers of passed checks are collected and replace those of the response, whatever it is. Those for the upstream replace
-    those of the request (`HeaderMap::insert`, read at 195ec487), before the calls that follow. Metadata of an answer is not read. With
-    `keeps_refusals`, a refusal is not changed, as since agentgateway's pull request 3386 of 2026-09-08.
+    The headers of passed checks are collected and replace those of the response, whatever it is. Those for
+    the upstream replace those of the request (`HeaderMap::insert`, read at 195ec487), before the calls that
+    follow. Metadata of an answer is not read. With `keeps_refusals`, a refusal is not changed, as since
+    agentgateway's pull request 3386 of 2026-09-08.
     """
 
     def __init__(self, policy: Policy, channel: grpc.Channel, *, keeps_refusals: bool = False) -> None:

@@ -1,5 +1,5 @@
-"""CustomResourceDefinitions, applied to objects as the API server applies them: fields, types, enumerations, patterns, bounds,
-lists that are maps, defaults, and rules in CEL.
+"""CustomResourceDefinitions, applied to objects as the API server applies them: fields, types, enumerations,
+patterns, bounds, lists that are maps, defaults, and rules in CEL.
 
 Rules that compare with an earlier object (`oldSelf`) are left out, and so are formats of text.
 """

@@ -55,7 +55,9 @@ class Stage(NamedTuple):
 
 
 def parse(text: str) -> tuple[Stage, ...]:
-    """Return the stages of a Dockerfile with their bases. Raises ValueError for an unsupported instruction."""
+    """Return the stages of a Dockerfile with their bases. Raises ValueError for an unsupported
+    instruction.
+    """
     arguments: dict[str, str] = {}
     stages: list[Stage] = []
     current: list[Instruction] = []

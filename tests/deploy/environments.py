@@ -16,7 +16,9 @@ PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 
 
 def required(requirements: Iterable[str]) -> dict[str, Distribution]:
-    """Return the distributions that these requirements and theirs need here, by name, each as it is in this environment."""
+    """Return the distributions that these requirements and theirs need here, by name, each as it is in this
+    environment.
+    """
     found: dict[str, Distribution] = {}
     seen: set[tuple[str, str]] = set()
     waiting = [(Requirement(each), "") for each in requirements]

@@ -257,7 +257,8 @@ def processed(backend: str, model: str) -> list[Object]:
         {
             "name": "envoy.filters.http.json_to_metadata",
             "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.http.json_to_metadata.v3.JsonToMetadata",
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.json_to_metadata.v3"
+                ".JsonToMetadata",
                 "response_rules": {"rules": rules},
             },
         },

@@ -71,7 +71,9 @@ def bootstrap(
     virtual_host: Object | None = None,
     transport_socket: Object | None = None,
 ) -> Object:
-    """Return an Envoy with these filters before a provider. `cluster` is the gateway's name for the service."""
+    """Return an Envoy with these filters before a provider. `cluster` is the gateway's name for the
+    service.
+    """
 
     def upstream(name: str, port: int, **more: Any) -> Object:
         address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
@@ -79,7 +81,8 @@ def bootstrap(
         return {"name": name, "load_assignment": {"cluster_name": name, "endpoints": endpoints}, **more}
 
     manager = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3"
+        ".HttpConnectionManager",
         "stat_prefix": "gateway",
         "use_remote_address": True,
         "xff_num_trusted_hops": 1,  # tests choose the address of a caller
@@ -114,7 +117,9 @@ def bootstrap(
 
 
 def route(prefix: str = "/", **more: Any) -> Object:
-    """Return a route to the provider. `more` is beside `match`; its `route` is merged into the route's own."""
+    """Return a route to the provider. `more` is beside `match`; its `route` is merged into the route's
+    own.
+    """
     inner = more.pop("route", {})
     return {"match": {"prefix": prefix}, "route": {"cluster": "llm", **inner}, **more}
 

@@ -1,4 +1,6 @@
-"""Changes to holds.yaml as deploy/envoy/README.md describes them, and a slow connection between Envoy and the service."""
+"""Changes to holds.yaml as deploy/envoy/README.md describes them, and a slow connection between Envoy and the
+service.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,9 @@ PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY",
 """Variables that `docker build` also passes on, so that a build can use the network of its machine."""
 
 PIP = ("index-url", "extra-index-url", "find-links", "no-index", "cert", "trusted-host", "proxy", "timeout")
-"""Variables about the package index of this machine. The lock file determines the packages and their hashes."""
+"""Variables about the package index of this machine. The lock file determines the packages and their
+hashes.
+"""
 
 
 class Image(NamedTuple):
@@ -239,7 +241,9 @@ class _Builder:
                     to.chmod(int(mode, 8))
 
     def _inside(self, path: str) -> Path:
-        """Return where a path of the image is on this machine; symbolic links of the image lead nowhere else."""
+        """Return where a path of the image is on this machine; symbolic links of the image lead nowhere
+        else.
+        """
         found = self._root / path.lstrip("/")
         for parent in (found, *found.parents):
             if parent == self._root:

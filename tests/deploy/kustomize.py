@@ -1,4 +1,6 @@
-"""deploy/kubernetes as objects: the base as it stands in its files, the overlays as kustomize renders them."""
+"""deploy/kubernetes as objects: the base as it stands in its files, the overlays as kustomize renders
+them.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,8 @@ def rendered(directory: Path) -> Objects:
     command = _renderer()
     if command is None:
         pytest.skip(
-            "overlays cannot be rendered: neither kubectl (1.21 or newer) nor kustomize (4 or newer) is installed"
+            "overlays cannot be rendered: neither kubectl (1.21 or newer) nor kustomize (4 or newer) is "
+            "installed"
         )
     done = subprocess.run(
         [*command, str(directory)],

@@ -213,7 +213,9 @@ class Prometheus:
         self._process.wait()
 
     def ask(self, query: str) -> dict[str, float]:
-        """Return the current value of each series that a query finds, by its labels as JSON. NaN is no value."""
+        """Return the current value of each series that a query finds, by its labels as JSON. NaN is no
+        value.
+        """
         found = self._get("/api/v1/query", {"query": query})["result"]
         values = {json.dumps(each["metric"], sort_keys=True): float(each["value"][1]) for each in found}
         return {labels: value for labels, value in values.items() if value == value}

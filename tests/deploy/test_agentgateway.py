@@ -209,7 +209,9 @@ def test_callers_without_the_header_share_a_small_budget(gateway: Make, counters
 def test_prompts_and_completions_have_separate_budgets(
     gateway: Make, counters: Counters, unique: Unique
 ) -> None:
-    """One call checks both, and each is charged its own amount. A request is refused if either is exhausted."""
+    """One call checks both, and each is charged its own amount. A request is refused if either is
+    exhausted.
+    """
     agent = gateway("prompt-and-completion")
     name = unique("reader")
     assert 200 == agent.complete({NAMESPACE: name}, cost(200_010, prompt=200_000)).status

@@ -1,4 +1,6 @@
-"""deploy/agentgateway: the policies have only fields of the gateway, and the rules match their descriptors."""
+"""deploy/agentgateway: the policies have only fields of the gateway, and the rules match their
+descriptors.
+"""
 
 from __future__ import annotations
 
@@ -139,7 +141,9 @@ def test_the_rules_can_be_served_together() -> None:
 @each_policy
 @pytest.mark.parametrize("who", ["dba", "unknown"])
 def test_every_descriptor_matches_a_rule(file: Path, who: str) -> None:
-    """The keys of a policy are those of its rules. An unknown value matches a rule, or the domain refuses it."""
+    """The keys of a policy are those of its rules. An unknown value matches a rule, or the domain refuses
+    it.
+    """
     loaded = load(documents(RULES[file.parent.name]))
     tree = RuleTree(loaded.domains)
     policy = policy_of(file)
@@ -155,7 +159,9 @@ def test_every_descriptor_matches_a_rule(file: Path, who: str) -> None:
 
 @each_policy
 def test_requests_and_tokens_never_share_a_counter(file: Path) -> None:
-    """Otherwise, a descriptor of requests and one of tokens with the same entries would be counted together."""
+    """Otherwise, a descriptor of requests and one of tokens with the same entries would be counted
+    together.
+    """
     seen: dict[str, set[Any]] = {REQUESTS: set(), TOKENS: set()}
     for descriptor in policy_of(file).descriptors:
         # Constants distinguish descriptors; values from callers do not.

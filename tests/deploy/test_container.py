@@ -48,7 +48,10 @@ def missing() -> str:
     if subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], check=False).returncode:
         return "unshare --mount --pid is not permitted here"
     if not BASE.exists():
-        return f"{BASE.relative_to(REPOSITORY)} is not there: `sh tools/need_base.sh build/base.tar` makes it, or says why not"
+        return (
+            f"{BASE.relative_to(REPOSITORY)} is not there: `sh tools/need_base.sh build/base.tar` makes it, "
+            "or says why not"
+        )
     return ""
 
 
@@ -124,7 +127,10 @@ class Start:
         self.domain = domain
         self.started: list[Container] = []
         self._image = image
-        rules = f"domain: {domain}\ndescriptors: [{{key: model, rate_limit: {{unit: year, requests_per_unit: 100}}}}]\n"
+        rules = (
+            f"domain: {domain}\ndescriptors: [{{key: model, rate_limit: {{unit: year, "
+            "requests_per_unit: 100}}]\n"
+        )
         self.mount = ConfigMapMount(directory, {"config.yaml": rules})
         self._mounts = {"/data/ratelimit/config": self.mount.directory}
         self._verbatim = {
@@ -201,7 +207,10 @@ def test_the_process_that_reads_changed_rules_leaves_nothing_behind(start: Start
     It needs no writable directory.
     """
     container = start(user=user)
-    changed = f"domain: {start.domain}\ndescriptors: [{{key: model, rate_limit: {{unit: year, requests_per_unit: 7}}}}]\n"
+    changed = (
+        f"domain: {start.domain}\ndescriptors: [{{key: model, rate_limit: {{unit: year, "
+        "requests_per_unit: 7}}]\n"
+    )
     start.mount.update({"config.yaml": changed})
     with calling(container.grpc) as caller:
         wait_for("other rules", lambda: 7 == caller.limit(start.domain, "model", "gpt"))
@@ -287,7 +296,10 @@ def test_the_command_line_is_on_the_path(image: Image, start: Start) -> None:
 
 def test_packages_are_those_of_the_lock_file(image: Image) -> None:
     """All packages of the lock file for this platform, in its versions, and otherwise only the service."""
-    program = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()), sep='\\n')"
+    program = (
+        "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()), "
+        "sep='\\n')"
+    )
     output = image.run("/opt/ratelimit/bin/python", "-I", "-c", program)
     installed = dict(
         line.lower().replace("_", "-").replace(".", "-", 0).split("==") for line in output.stdout.split()

@@ -103,7 +103,9 @@ def test_the_variables_are_settings() -> None:
 
 
 def test_there_is_no_entrypoint() -> None:
-    """Upstream's image has none: a `command` or `args` of "/bin/ratelimit" or of "sh" is the whole command."""
+    """Upstream's image has none: a `command` or `args` of "/bin/ratelimit" or of "sh" is the whole
+    command.
+    """
     (command,) = FINAL.all("CMD")
     assert ["/bin/ratelimit"] == command.words
 
@@ -114,7 +116,8 @@ def test_there_is_no_entrypoint() -> None:
 def test_continued_lines_comments_flags_and_quotes_are_parsed() -> None:
     """As Docker reads them, for the syntax that the Dockerfile uses."""
     (stage,) = parse(
-        'ARG BASE=debian:x\nFROM ${BASE} AS one\n# a comment\nRUN a \\\n# within\n  && b\nENV A="1 2" B=3\nCOPY --chmod=0755 x y/\n'
+        "ARG BASE=debian:x\nFROM ${BASE} AS one\n# a comment\nRUN a \\\n# within\n  && b\n"
+        'ENV A="1 2" B=3\nCOPY --chmod=0755 x y/\n'
     )
     assert ("one", "debian:x") == (stage.name, stage.base)
     run, env, copy = stage.instructions

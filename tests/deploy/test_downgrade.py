@@ -1,4 +1,6 @@
-"""deploy/envoy/downgrade.yaml: a cheaper model before the budget is exhausted, through the real Envoy 1.40."""
+"""deploy/envoy/downgrade.yaml: a cheaper model before the budget is exhausted, through the real
+Envoy 1.40.
+"""
 
 from __future__ import annotations
 

@@ -141,7 +141,9 @@ NO_POLICY = "WARNING: without the NetworkPolicy every pod of the cluster may cha
 def test_the_notes_have_commands_and_missing_requirements(
     telling: Path, tmp_path: Path, values: dict[str, Any], warnings: list[str]
 ) -> None:
-    """They have the commands of the README of deploy/kubernetes, and a warning for each missing requirement."""
+    """They have the commands of the README of deploy/kubernetes, and a warning for each missing
+    requirement.
+    """
     done = templated(written(values, tmp_path), chart=telling)
     assert (0, "") == (done.code, done.err)
     notes_text = parsed(done.out).one("Notes", "told")["text"]

@@ -1,9 +1,10 @@
-"""Objects of gateways, checked against their CustomResourceDefinitions, and the types into which the gateways read them.
+"""Objects of gateways, checked against their CustomResourceDefinitions, and the types into which the gateways
+read them.
 
-The definitions of Envoy Gateway, Istio, Contour, Emissary and the Gateway API are applied as the API server applies them
-(crds.py), and the Go types of all but Emissary read the objects (tools/kinds). The modules of kgateway and of Envoy AI
-Gateway cannot be fetched: their objects are compared with lists of fields and values, from the sources of kgateway (June 2026)
-and Envoy AI Gateway 1.1.
+The definitions of Envoy Gateway, Istio, Contour, Emissary and the Gateway API are applied as the API server
+applies them (crds.py), and the Go types of all but Emissary read the objects (tools/kinds). The modules of
+kgateway and of Envoy AI Gateway cannot be fetched: their objects are compared with lists of fields and
+values, from the sources of kgateway (June 2026) and Envoy AI Gateway 1.1.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from .gateways import DEPLOY, Object, objects
 from .test_agentgateway_files import strangers
 
 FOLDERS = [
-    path for path in (DEPLOY / name for name in ("istio", "kgateway", "contour", "emissary", "envoy-gateway", "envoy-ai-gateway"))
-    if path.exists()
-]  # fmt: skip
+    path
+    for name in ("istio", "kgateway", "contour", "emissary", "envoy-gateway", "envoy-ai-gateway")
+    if (path := DEPLOY / name).exists()
+]
 
 READ = {
     "gateway.envoyproxy.io/v1alpha1",
@@ -136,28 +138,36 @@ ABSENT = object()
 SPOILT: list[tuple[str, str, Any, str]] = [
     ("EnvoyFilter", "spec.configPatches.0.applyTo", "FILTER", "'FILTER' is not one of"),
     ("EnvoyFilter", "spec.configPatches.0.misspelt", 1, "unknown field"),
-    ("EnvoyFilter", "spec.targetRefs", [{"group": "x", "kind": "y", "name": "z"}], "only one of targetRefs or workloadSelector"),
+    ("EnvoyFilter", "spec.targetRefs", [{"group": "x", "kind": "y", "name": "z"}],
+        "only one of targetRefs or workloadSelector"),
     ("ReferenceGrant", "spec.from.0.kind", "not a kind", "does not match"),
     ("ReferenceGrant", "spec.to", [], "non-empty"),
     ("ExtensionService", "spec.protocol", "http", "'http' is not one of"),
     ("ExtensionService", "spec.services.0.port", 70_000, "70000 is greater than"),
     ("ContourConfiguration", "spec.rateLimitService.failOpen", "no", "'no' is not of type 'boolean'"),
-    ("ContourConfiguration", "spec.rateLimitService.extensionService.name", ABSENT, "'name' is a required property"),
-    ("HTTPProxy", "spec.routes.0.rateLimitPolicy.global.descriptors.0.entries.0", {"genericKeys": {}}, "unknown field"),
+    ("ContourConfiguration", "spec.rateLimitService.extensionService.name", ABSENT,
+        "'name' is a required property"),
+    ("HTTPProxy", "spec.routes.0.rateLimitPolicy.global.descriptors.0.entries.0", {"genericKeys": {}},
+        "unknown field"),
     ("Mapping", "spec.prefix", ABSENT, "'prefix' is a required property"),
     ("RateLimitService", "spec.protocol_version", "v4", "'v4' is not one of"),
     ("RateLimitService", "spec.service", ABSENT, "'service' is a required property"),
-    ("HTTPRoute", "spec.rules.0.matches", [{"path": {"type": "PathPrefix", "value": "api"}}], "value must be an absolute path"),
-    ("HTTPRoute", "spec.rules.0.matches", [{"path": {"type": "Prefix", "value": "/"}}], "'Prefix' is not one of"),
+    ("HTTPRoute", "spec.rules.0.matches", [{"path": {"type": "PathPrefix", "value": "api"}}],
+        "value must be an absolute path"),
+    ("HTTPRoute", "spec.rules.0.matches", [{"path": {"type": "Prefix", "value": "/"}}],
+        "'Prefix' is not one of"),
     ("Gateway", "spec.listeners.0.hostname", "UPPER CASE", "does not match"),
     ("Gateway", "spec.listeners.0.tls", {"mode": "Terminate"}, "tls must not be specified for protocols"),
     ("Backend", "spec.endpoints.0.fqdn.port", 70_000, "70000 is greater than"),
     ("Backend", "spec.endpoints.0.unix", {"path": "/x"}, "only one of fqdn, ip or unix"),
     ("EnvoyPatchPolicy", "spec.type", "YAMLPatch", "'YAMLPatch' is not one of"),
     ("BackendTrafficPolicy", "spec.targetRefs", ABSENT, "targetRef"),
-    ("BackendTrafficPolicy", "spec.rateLimit.global.rules.0.limit.unit", "Fortnight", "'Fortnight' is not one of"),
-    ("BackendTrafficPolicy", "spec.rateLimit.global.rules.0.limit.requests", -1, "-1 is less than the minimum"),
-    ("BackendTrafficPolicy", "spec.rateLimit.global.rules.0.cost", {"request": {"from": "Number", "number": 1, "metadata": {"namespace": "a", "key": "b"}}},
+    ("BackendTrafficPolicy", "spec.rateLimit.global.rules.0.limit.unit", "Fortnight",
+        "'Fortnight' is not one of"),
+    ("BackendTrafficPolicy", "spec.rateLimit.global.rules.0.limit.requests", -1,
+        "-1 is less than the minimum"),
+    ("BackendTrafficPolicy", "spec.rateLimit.global.rules.0.cost",
+        {"request": {"from": "Number", "number": 1, "metadata": {"namespace": "a", "key": "b"}}},
      "only one of number or metadata can be specified"),
 ]  # fmt: skip
 

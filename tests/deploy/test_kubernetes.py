@@ -58,7 +58,9 @@ def with_redis(request: pytest.FixtureRequest) -> Objects:
 @pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
 @pytest.mark.parametrize("name", ["base", *NAMES])
 def test_the_api_accepts_every_object(name: str, version: str) -> None:
-    """In the oldest version of Kubernetes that the README promises, and in the newest one that has a schema."""
+    """In the oldest version of Kubernetes that the README promises, and in the newest one that has a
+    schema.
+    """
     objects = objects_of(name)
     assert len(objects) > 1
     for each in objects:

@@ -37,7 +37,9 @@ def test_every_reference_to_the_image_has_the_version_of_the_package() -> None:
 
 
 def test_the_commands_build_the_image_that_the_manifests_name() -> None:
-    """Without a tag, docker builds `latest`, which a cluster with the chart or the manifests does not look for."""
+    """Without a tag, docker builds `latest`, which a cluster with the chart or the manifests does not look
+    for.
+    """
     pages = [REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("deploy/**/*.md")]
     built = [tag for page in pages for tag in re.findall(r"docker build .*-t (\S+)", page.read_text())]
     assert len(built) > 1
@@ -52,7 +54,9 @@ def test_the_notes_of_a_version_are_its_section_of_the_changelog() -> None:
 
 
 def test_the_changelog_begins_with_the_version_of_the_package() -> None:
-    """Changes are listed for the version that will have them: what is built from this tree says that it is this version."""
+    """Changes are listed for the version that will have them: what is built from this tree says that it is
+    this version.
+    """
     assert problem() is None
 
 
@@ -102,7 +106,9 @@ def test_continuous_integration_runs_the_targets_of_make() -> None:
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
 def test_all_tests_run_with_the_whole_history(file: Path) -> None:
-    """By default, a checkout has one commit, and the tests that need the previous version would be skipped."""
+    """By default, a checkout has one commit, and the tests that need the previous version would be
+    skipped.
+    """
     for job in yaml.safe_load(file.read_text())["jobs"].values():
         steps = job.get("steps", [])
         if any(".ci/run" in step.get("run", "") for step in steps):

@@ -1,4 +1,6 @@
-"""The source distribution, installed into an environment that has only its declared requirements, as on a machine without a compiler."""
+"""The source distribution, installed into an environment that has only its declared requirements, as on a
+machine without a compiler.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +41,8 @@ def requirements(source: Path) -> list[str]:
 def installed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of the environment.
 
-    setuptools builds the package there. Cython is not there, so nothing is compiled, which would take minutes: the wheel of
-    test_wheel.py is compiled from the same source.
+    setuptools builds the package there. Cython is not there, so nothing is compiled, which would take
+    minutes: the wheel of test_wheel.py is compiled from the same source.
     """
     place = tmp_path_factory.mktemp("installed") / "venv"
     python = environment(place, [*requirements(source), "setuptools"])

@@ -1,4 +1,6 @@
-"""The header with the tokens of its own request, as docs/migrating-from-envoyproxy-ratelimit.md describes it."""
+"""The header with the tokens of its own request, as docs/migrating-from-envoyproxy-ratelimit.md describes
+it.
+"""
 
 from __future__ import annotations
 

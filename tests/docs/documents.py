@@ -1,4 +1,6 @@
-"""The documentation as the tests read it: its fenced blocks, its tables, and a service that is as they say."""
+"""The documentation as the tests read it: its fenced blocks, its tables, and a service that is as they
+say.
+"""
 
 from __future__ import annotations
 

@@ -117,7 +117,9 @@ BOUNDS = {
     "grpcio: streams of reflection at once": f"{grpcio._MOST_REFLECTIONS}",
     "bytes of a question of reflection": f"{_http2.PART_BYTES}",
     "native: bytes of answers of reflection that a caller has not read": f"{_http2.UNSENT_ANSWERS}",
-    "native: bytes of a connection that may wait, whatever all connections keep": f"{_http2.LEAST_HELD_BYTES}",
+    "native: bytes of a connection that may wait, whatever all connections keep": str(
+        _http2.LEAST_HELD_BYTES
+    ),
     "native: bytes of headers and trailers of a request, decoded": f"{_http2.HEADER_BYTES}",
     "native: time until a request has arrived in full, GRPC_REQUEST_TIMEOUT": DEFAULTS[
         "GRPC_REQUEST_TIMEOUT"
@@ -125,7 +127,9 @@ BOUNDS = {
     "native: seconds until a reply is read in full": f"{connection.PATIENCE:g}",
     "native: seconds until a connection speaks HTTP/2, TLS included": f"{connection.PATIENCE:g}",
     "native: units of the abuse budget": f"{_http2.ABUSE}",
-    "grpcio: calls of a connection at once, or GRPC_MAX_CONCURRENT_CALLS if that is more": f"{grpcio._LEAST_STREAMS}",
+    "grpcio: calls of a connection at once, or GRPC_MAX_CONCURRENT_CALLS if that is more": str(
+        grpcio._LEAST_STREAMS
+    ),
     "grpcio: seconds without a stream": f"{grpcio._MOST_IDLE:g}",
     "grpcio: health watches at once": f"{grpcio._MOST_WATCHES}",
     "connections to an HTTP port": f"{descriptors._MOST_HTTP}",

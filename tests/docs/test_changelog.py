@@ -1,4 +1,6 @@
-"""CHANGELOG.md has an upgrade note for each setting, metric and log line that the previous version had and that is different now."""
+"""CHANGELOG.md has an upgrade note for each setting, metric and log line that the previous version had and
+that is different now.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from .documents import ROOT
 
 
 class Row(NamedTuple):
-    """A row of a generated table without its description: the default of a setting, or the kind, labels and bounds of a
-    metric; "" for an unsupported setting.
+    """A row of a generated table without its description: the default of a setting, or the kind, labels and
+    bounds of a metric; "" for an unsupported setting.
     """
 
     fact: str
@@ -24,7 +26,9 @@ class Row(NamedTuple):
 
 
 def table(text: str) -> dict[str, Row]:
-    """Return the rows of the tables in docs/settings.md or docs/metrics.md, by the names in the first column."""
+    """Return the rows of the tables in docs/settings.md or docs/metrics.md, by the names in the first
+    column.
+    """
     found = {}
     for line in text.splitlines():
         first, *rest = re.split(r" \| ", line.strip().removeprefix("| ").removesuffix(" |"))
@@ -101,7 +105,10 @@ def test_every_log_line_that_is_different_has_a_note() -> None:
 
 def test_a_table_is_read_by_its_names() -> None:
     """A row of several unsupported settings has no default."""
-    text = "| setting | default | |\n|---|---|---|\n| `A_B` | `1` | what |\n| `C`, `D_E` | there is none |\n| x | y | z |\n| `m` | counter | `k` | 5 | what |\n"
+    text = (
+        "| setting | default | |\n|---|---|---|\n| `A_B` | `1` | what |\n| `C`, `D_E` | there is none |\n"
+        "| x | y | z |\n| `m` | counter | `k` | 5 | what |\n"
+    )
     assert {
         "A_B": Row("`1`", True),
         "C": Row("", False),

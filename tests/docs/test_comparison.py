@@ -1,4 +1,6 @@
-"""The table of projects in README.md is an extract of the one in docs/comparison.md, which has the sources."""
+"""The table of projects in README.md is an extract of the one in docs/comparison.md, which has the
+sources.
+"""
 
 from __future__ import annotations
 

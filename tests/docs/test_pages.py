@@ -41,7 +41,8 @@ NO_SETTINGS = {
     "OVER_LIMIT INVALID_ARGUMENT RESOURCE_EXHAUSTED NOT_SERVING NOT_FOUND DEADLINE_EXCEEDED DYNAMIC_METADATA",
     "GRPC_XDS_SOTW SO_REUSEPORT PERMISSION_DENIED REFUSED_STREAM OVERWRITE_IF_EXISTS_OR_ADD",
     "GRPC_VERBOSITY NGHTTP2_SOURCE RATELIMIT_SERVER RATELIMIT_TOKEN RATELIMIT_TOKEN_FILE",
-    "OTEL_EXPORTER_OTLP_COMPRESSION OTEL_EXPORTER_OTLP_ENDPOINT OTEL_EXPORTER_OTLP_HEADERS OTEL_EXPORTER_OTLP_TIMEOUT",
+    "OTEL_EXPORTER_OTLP_COMPRESSION OTEL_EXPORTER_OTLP_ENDPOINT OTEL_EXPORTER_OTLP_HEADERS "
+    "OTEL_EXPORTER_OTLP_TIMEOUT",
     "OTEL_RESOURCE_ATTRIBUTES OTEL_SERVICE_NAME OTEL_TRACES_SAMPLER",
     "VIRTUAL_HOST HTTP_ROUTE GRPC_SERVER_TLS_CA_CERT",
     "SYNTHESIZE_TRAILERS OPENAI_CHAT_COMPLETIONS OPENAI_RESPONSES ANTHROPIC_MESSAGES GEMINI_GENERATE_CONTENT",
@@ -104,8 +105,8 @@ def test_every_link_has_a_target(page: Path) -> None:
 
 @each_page
 def test_objects_are_applied_by_the_server(page: Path) -> None:
-    """`kubectl apply` alone warns of objects that were applied with --server-side, and leaves the keys of a ConfigMap that
-    another file replaces, so that the rules of both are loaded.
+    """`kubectl apply` alone warns of objects that were applied with --server-side, and leaves the keys of a
+    ConfigMap that another file replaces, so that the rules of both are loaded.
     """
     lines = re.findall(r"^(?:\$ )?kubectl .*\bapply\b.*$", page.read_text("utf-8"), re.MULTILINE)
     assert [] == [line for line in lines if "--server-side" not in line]
@@ -299,7 +300,9 @@ def test_a_generated_page_is_current(page: Path, text: str) -> None:
 def test_a_page_that_is_not_current_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`--check` fails on it and changes nothing; without it the page is written, and then the check passes."""
+    """`--check` fails on it and changes nothing; without it the page is written, and then the check
+    passes.
+    """
     page = tmp_path / "settings.md"
     page.write_text("old", "utf-8")
     monkeypatch.setattr(generate_docs, "ROOT", tmp_path)

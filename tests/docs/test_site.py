@@ -35,8 +35,14 @@ def test_links_are_made_for_the_site(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("docs/a.md", "docs/b.md", "deploy/README.md", "rules.yaml"):
         (tmp_path / name).write_text("")
-    text = "[b](b.md#x) [d](../deploy/#y) [e](../empty) [r](../rules.yaml) [w](https://example.com/)\n```yaml warned\na: 1\n```\n"
-    expected = "[b](b.md#x) [d](../deploy/README.md#y) e [r](../rules.yaml) [w](https://example.com/)\n```yaml\na: 1\n```\n"
+    text = (
+        "[b](b.md#x) [d](../deploy/#y) [e](../empty) [r](../rules.yaml) [w](https://example.com/)\n"
+        "```yaml warned\na: 1\n```\n"
+    )
+    expected = (
+        "[b](b.md#x) [d](../deploy/README.md#y) e [r](../rules.yaml) [w](https://example.com/)\n```yaml\n"
+        "a: 1\n```\n"
+    )
     assert (expected, {"rules.yaml"}) == copied(
         "docs/a.md", text, tmp_path, frozenset({"docs/a.md", "docs/b.md"})
     )
@@ -44,5 +50,8 @@ def test_links_are_made_for_the_site(tmp_path: Path) -> None:
 
 def test_images_that_the_browser_chooses_among_are_copied(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
-    image = '<source media="(x)" srcset="dark.png">\n<img src="../light.png" alt="x">\n<img src="https://example.com/y.png">\n'
+    image = (
+        '<source media="(x)" srcset="dark.png">\n<img src="../light.png" alt="x">\n'
+        '<img src="https://example.com/y.png">\n'
+    )
     assert (image, {"docs/dark.png", "light.png"}) == copied("docs/a.md", image, tmp_path, frozenset())

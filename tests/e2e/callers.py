@@ -61,7 +61,9 @@ class Caller(NamedTuple):
 
 
 def midnight(zone: ZoneInfo, *, day_of_month: int | None = None, weekday: int | None = None) -> str:
-    """Return the next midnight in `zone` that begins such a day, as the instant in UTC that a refusal names."""
+    """Return the next midnight in `zone` that begins such a day, as the instant in UTC that a refusal
+    names.
+    """
     day = datetime.now(zone).date() + timedelta(days=1)
     while day_of_month not in (None, day.day) or weekday not in (None, day.weekday()):
         day += timedelta(days=1)

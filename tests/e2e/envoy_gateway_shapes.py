@@ -1,4 +1,6 @@
-"""Shapes of the resources of Envoy Gateway 1.9: routes with their rules, and the calls that show what they limit."""
+"""Shapes of the resources of Envoy Gateway 1.9: routes with their rules, and the calls that show what they
+limit.
+"""
 
 from __future__ import annotations
 

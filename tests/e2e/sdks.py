@@ -1,4 +1,6 @@
-"""SDKs of providers as applications use them, in Python and in JavaScript, each behind the same three lines."""
+"""SDKs of providers as applications use them, in Python and in JavaScript, each behind the same three
+lines.
+"""
 
 from __future__ import annotations
 

@@ -76,7 +76,10 @@ def tokens(namespace: str, hits: str, *, limit: str = "") -> str:
 
 def one_request(user: str, hits: str = "") -> str:
     """Return a call about a request of a user, which has no hits_addend unless the descriptor has a cost."""
-    return f'domain: "requests-and-tokens" descriptors {{ entries {{ key: "user-requests" value: "{user}" }} {hits} }}'
+    return (
+        f'domain: "requests-and-tokens" descriptors {{ entries {{ key: "user-requests" value: "{user}" }} '
+        f"{hits} }}"
+    )
 
 
 def tokens_of_user(user: str, hits: str) -> str:
@@ -177,7 +180,9 @@ def test_a_limit_in_a_call_is_a_budget_on_the_same_counter(
 
 @in_one_minute
 def test_a_refusal_has_all_its_headers(send: Send, unique: Unique) -> None:
-    """The gateway makes no headers of the status of the check of requests, so those of the refusal are kept."""
+    """The gateway makes no headers of the status of the check of requests, so those of the refusal are
+    kept.
+    """
     user = unique("ann")
     send(tokens_of_user(user, "value: 10000"))
     passed, refused = send(one_request(user)), send(tokens_of_user(user, ""))

@@ -157,7 +157,9 @@ def test_keys_are_case_sensitive(deployment: Deployment) -> None:
 
 
 def test_tokens_are_checked_before_and_charged_after(deployment: Deployment) -> None:
-    """agentgateway makes two calls: a check with 0 hits counts nothing, and the charge is recorded in full."""
+    """agentgateway makes two calls: a check with 0 hits counts nothing, and the charge is recorded in
+    full.
+    """
     check = deployment.ask("model", "gpt-x", hits=0)
     assert (OK, 23000) == (check.overall_code, check.statuses[0].limit_remaining)
     assert 23000 == deployment.ask("model", "gpt-x", hits=0).statuses[0].limit_remaining

@@ -110,7 +110,9 @@ def test_every_limit_is_in_force_without_a_problem(running: Running) -> None:
 
 
 def test_two_rules_with_one_cidr_affect_no_other_domain() -> None:
-    """They become siblings with the same key and value. The set is rejected, but the other domain is limited."""
+    """They become siblings with the same key and value. The set is rejected, but the other domain is
+    limited.
+    """
     cidr = limit("masked_remote_address", 5, "year", value="10.0.0.0/8")
     deep = {
         "key": "masked_remote_address",
@@ -131,8 +133,9 @@ def test_two_rules_with_one_cidr_affect_no_other_domain() -> None:
             wait_for("the rules", lambda: service.health() == (200, "OK"))
             assert 5 == caller.limit("good/gw/http", "team", "dba")
             assert [
-                "bad/gw/http: descriptors[0].descriptors[1]: 'masked_remote_address_10.0.0.0/8' (key, or key_value) is already defined "
-                "at xds eg: bad/gw/http: descriptors[0].descriptors[0]: siblings must differ in it"
+                "bad/gw/http: descriptors[0].descriptors[1]: 'masked_remote_address_10.0.0.0/8' (key, "
+                "or key_value) is already defined at xds eg: bad/gw/http: descriptors[0].descriptors[0]: "
+                "siblings must differ in it"
             ] == wait_for("the rejection", lambda: plane.rejections)
 
 

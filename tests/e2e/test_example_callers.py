@@ -49,7 +49,9 @@ def team(examples: Gateway, name: str, *, windows: int = 2) -> Caller:
 
 @in_one_minute
 def test_a_team_that_exhausts_its_hour_is_refused_until_a_reset(examples: Gateway) -> None:
-    """dba is refused after five prompts, with the reason. support continues. An operator resets dba's budget."""
+    """dba is refused after five prompts, with the reason. support continues. An operator resets dba's
+    budget.
+    """
     dba, support = team(examples, "dba").fresh(), team(examples, "support").fresh()
     assert [200] * 5 == dba.spend(1200, 900, 1500, 600, 1000)
     refusal = dba.refusal()

@@ -53,7 +53,9 @@ def test_each_model_of_another_team_has_a_budget_of_its_own(examples: Gateway, u
 
 @in_one_minute
 def test_prompts_and_completions_have_separate_budgets(examples: Gateway, unique: Unique) -> None:
-    """A team with long documents exhausts its prompt tokens, a team with long answers its completion tokens."""
+    """A team with long documents exhausts its prompt tokens, a team with long answers its completion
+    tokens.
+    """
     reader, writer = (
         Caller(examples, "/prompt-and-completion", {"x-team-id": name}, f"prompt-and-completion|team={name}")
         for name in (unique("reader"), unique("writer"))

@@ -51,7 +51,9 @@ def test_a_name_that_is_not_utf_8_is_limited_like_any_other(gateway: Gateway, un
 
 @in_one_minute
 def test_a_refused_caller_is_answered_by_envoy(gateway: Gateway, unique: Unique) -> None:
-    """The refusal identifies itself as a rate limit's, and has the limit, the remaining amount and the reset."""
+    """The refusal identifies itself as a rate limit's, and has the limit, the remaining amount and the
+    reset.
+    """
     namespace = unique("batch")
     tokens = {"x-client-ns": namespace, "x-mock-tokens": "101"}
     allowed = gateway.complete(COMPLETIONS, tokens)

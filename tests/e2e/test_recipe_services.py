@@ -1,4 +1,6 @@
-"""Recipes of docs/recipes.md that need whole services: their environment, their Redis, and their usage, through the real Envoy."""
+"""Recipes of docs/recipes.md that need whole services: their environment, their Redis, and their usage,
+through the real Envoy.
+"""
 
 from __future__ import annotations
 

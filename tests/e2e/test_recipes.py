@@ -34,7 +34,9 @@ GATEWAY, ROUTE = "llm/llm/http", "httproute/llm/completions/rule/0/match/0/*"
 
 
 class Step(NamedTuple):
-    """A row of a table: a request with these headers, its cost, the status of its answer, and the state that it signals."""
+    """A row of a table: a request with these headers, its cost, the status of its answer, and the state that
+    it signals.
+    """
 
     headers: dict[str, str]
     prompt: int
@@ -138,8 +140,8 @@ def ask(
 
 
 def through_envoy(recipe: Recipe, rules: str, routed: Object, llm: MockLlm, directory: Path) -> Answers:
-    """Return the answers of a table, through an Envoy with this configuration of the route, and a service with
-    these rules.
+    """Return the answers of a table, through an Envoy with this configuration of the route, and a service
+    with these rules.
     """
     with (
         ClockedService(rules, now=NOON) as service,

@@ -169,7 +169,9 @@ def use(gateway: Gateway, name: str, *, requests: int, tokens: int) -> None:
 def test_a_refusal_describes_the_limit_that_refused(
     either: Gateway, unique: Unique, requests: int, tokens: int, rule: str
 ) -> None:
-    """Not the limit that had room, even if it had little. If both refuse, it is the one with the later reset."""
+    """Not the limit that had room, even if it had little. If both refuse, it is the one with the later
+    reset.
+    """
     name = unique("ann")
     use(either, name, requests=requests, tokens=tokens)
     answer = either.complete("/requests-and-tokens", {"x-user-id": name})

@@ -182,7 +182,9 @@ def test_the_sdk_waits_for_a_held_budget(caller: Caller, limited: Limited, uniqu
 def test_a_budget_that_stays_held_is_reported_as_held(
     caller: Caller, limited: Limited, unique: Unique
 ) -> None:
-    """After the retries of the SDK, the code of the error shows that the budget is held, and not exhausted."""
+    """After the retries of the SDK, the code of the error shows that the budget is held, and not
+    exhausted.
+    """
     limited.service.now = NOON
     namespace = caller.namespace("held", unique)
     with calling(limited.service.address) as gateway:

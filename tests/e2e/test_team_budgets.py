@@ -60,7 +60,9 @@ def test_a_charge_far_over_the_limit_is_counted_in_full(gateway: Gateway, unique
 
 
 def test_a_refund_reopens_the_budget(gateway: Gateway, unique: Unique) -> None:
-    """Refunded tokens (is_negative_hits) can be spent again, and no refund raises a budget above its limit."""
+    """Refunded tokens (is_negative_hits) can be spent again, and no refund raises a budget above its
+    limit.
+    """
     team = unique("dba")
     assert 200 == spend(gateway, "/team", team, 120, used=120)
     assert 429 == gateway.complete("/team", {"x-team-id": team}).status_code

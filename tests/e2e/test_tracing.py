@@ -1,4 +1,6 @@
-"""One trace from Envoy to the service: both send their spans to one collector, configured as in docs/tracing.md."""
+"""One trace from Envoy to the service: both send their spans to one collector, configured as in
+docs/tracing.md.
+"""
 
 from __future__ import annotations
 

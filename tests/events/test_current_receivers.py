@@ -94,7 +94,9 @@ def test_a_secret_may_arrive_after_the_file(file: File, tmp_path: Path) -> None:
 
 
 def test_an_unchanged_file_is_not_read(file: File, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is looked at every two seconds, valid or not; a large invalid one would take seconds of CPU each time."""
+    """It is looked at every two seconds, valid or not; a large invalid one would take seconds of CPU each
+    time.
+    """
     secret = tmp_path / "secret"
     secret.write_text(base64.b64encode(bytes(32)).decode())
     file.write(entry("a", "http://a.example", f", secret_file: {secret}"))
@@ -285,7 +287,9 @@ async def test_a_name_without_a_receiver_is_reported(file: File) -> None:
 async def test_events_that_the_store_drops_are_counted_and_logged_once_a_minute(
     file: File, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For each receiver that wants them, in the process that emits, which need not be the one that delivers."""
+    """For each receiver that wants them, in the process that emits, which need not be the one that
+    delivers.
+    """
     monkeypatch.setattr(stored, "MOST_EVENTS", 2)
     address = "http://127.0.0.1:1/"
     file.write(

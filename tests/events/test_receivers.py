@@ -53,12 +53,14 @@ WRONG = {
     "receivers: [{name: 'a b', url: 'https://x.example'}]": "needs a name of 1 to 64 letters",
     "receivers: [{name: a, url: 'ftp://x.example'}]": "needs an address such as",
     "receivers: [{name: a, url: 'https://x.example:99999'}]": "needs an address such as",
-    "receivers: [{name: a, url: 'https://x.example', secret_file: /nowhere}]": "cannot be read: No such file or directory",
+    "receivers: [{name: a, url: 'https://x.example', secret_file: /nowhere}]": "cannot be read: No such "
+    "file or directory",
     "receivers: [{name: a, url: 'https://x.example'}, {name: a, url: 'https://y.example'}]": "are called 'a'",
     "receivers: [": "is not YAML",
     "receivers: [{name: a, url: 'https://x.example', template: {since: 2026-13-45}}]": "is not YAML",
     "receivers: " + "[" * 5_000: "is not YAML",
-    "receivers: [{name: a, url: 'https://x.example', template: {since: 2026-11-28}}]": "has a template that is not JSON",
+    "receivers: [{name: a, url: 'https://x.example', template: {since: 2026-11-28}}]": "has a template that "
+    "is not JSON",
     "receivers: [{name: a, url: 'https://x.example', template: &a [*a]}]": "has a template that is not JSON",
     "receivers: [{name: a, url: 'https://x.example', template: [.nan]}]": "has a template that is not JSON",
 }

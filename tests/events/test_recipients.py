@@ -26,7 +26,11 @@ descriptors:
       - {key: model, value: large, notify: [models], rate_limit: {unit: day, tokens_per_unit: 1}}
   - {key: team, value: "ml-*", notify: off, rate_limit: {unit: day, tokens_per_unit: 1}}
   - {key: team, rate_limit: {unit: day, tokens_per_unit: 1}}
-  - {key: path, value: "/api/*", share_threshold: true, notify: [web], rate_limit: {unit: day, tokens_per_unit: 1}}
+  - key: path
+    value: "/api/*"
+    share_threshold: true
+    notify: [web]
+    rate_limit: {unit: day, tokens_per_unit: 1}
 """
 ANYBODY = """\
 domain: open

@@ -87,14 +87,18 @@ class Replica:
         await self.store.close()
 
     async def poll(self) -> None:
-        """Poll the store once more, as it does every quarter of a second (tests/amending/test_follower.py)."""
+        """Poll the store once more, as it does every quarter of a second
+        (tests/amending/test_follower.py).
+        """
         while True:
             with suppress(StoreError):  # it has answered too late: the machine may be busy
                 return await self.follower.follow()
             await asyncio.sleep(0.01)
 
     async def ask(self, text: str, hits: int = 0) -> Decision | None:
-        """Return the decision on one descriptor; None if the store does not answer. Adds `hits` to `charged`."""
+        """Return the decision on one descriptor; None if the store does not answer. Adds `hits` to
+        `charged`.
+        """
         key, _, value = text.partition("=")
         self.charged[text] += hits
         entries = (Entry(key.encode(), value.encode()),)
@@ -205,8 +209,8 @@ class Fleet(NamedTuple):
         return [count for _, count in sorted(found.items())]
 
     async def check_books(self, taken: Mapping[tuple[str, str], int] = MappingProxyType({})) -> None:
-        """Check that each window has every charge of the load exactly once. `taken` is what resets took, by kind and
-        window.
+        """Check that each window has every charge of the load exactly once. `taken` is what resets took, by
+        kind and window.
         """
         for kind in KINDS:
             text = f"{kind}=busy"

@@ -1,5 +1,5 @@
-"""Twenty callers of a running service over gRPC until it ends, and the answers that they got. They charge, refund, and check a
-budget that has nothing left."""
+"""Twenty callers of a running service over gRPC until it ends, and the answers that they got. They charge,
+refund, and check a budget that has nothing left."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ TRANSPORTS = ("native", "grpcio")
 
 @dataclass
 class Outcome:
-    """Hits by team, refunds subtracted: those of answered calls, and the charges and refunds of each caller's last call, which got
-    no answer.
+    """Hits by team, refunds subtracted: those of answered calls, and the charges and refunds of each caller's
+    last call, which got no answer.
     """
 
     acknowledged: Counter[str] = field(default_factory=Counter)
@@ -61,7 +61,9 @@ def charge(team: str, hits: int) -> bytes:
 
 
 def work(team: str, turn: int) -> tuple[str, int]:
-    """Return the team and the hits of a caller's turn. The first is a charge, so no refund exceeds the count."""
+    """Return the team and the hits of a caller's turn. The first is a charge, so no refund exceeds the
+    count.
+    """
     if turn % 4 == 2:
         return team, -1
     if turn % 4 == 3:
@@ -118,7 +120,9 @@ async def charge_until(service: Service, end: Callable[[], Awaitable[object]]) -
 
 
 def counted_in(server: RedisServer, *, ledger: bool = True) -> Counter[str]:
-    """Return the counts in the store by team. With `ledger`, what the ledgers have must be the same: charges minus refunds."""
+    """Return the counts in the store by team. With `ledger`, what the ledgers have must be the same: charges
+    minus refunds.
+    """
     counted = Counter[str]()
     for key in server.cli("--scan", "--pattern", "{ledger|*").splitlines():
         if not is_of_ledger(key):

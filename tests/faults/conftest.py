@@ -1,4 +1,6 @@
-"""Two replicas with amendments, in each store; and the report that `make faults` writes into the page FAULT_REPORT."""
+"""Two replicas with amendments, in each store; and the report that `make faults` writes into the page
+FAULT_REPORT.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,9 @@ from testing.service import Service
 from .callers import CALLERS, charge, work
 
 BETWEEN_TWO = 300
-"""Charges that are answered before the next replica is replaced, so that each replacement happens under load."""
+"""Charges that are answered before the next replica is replaced, so that each replacement happens under
+load.
+"""
 
 
 TURNED_AWAY = (StatusCode.UNAVAILABLE, StatusCode.CANCELLED)

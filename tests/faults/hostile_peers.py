@@ -55,7 +55,9 @@ class Attack:
         reads: bool = False,
         stack: ExitStack | None = None,
     ) -> socket.socket:
-        """Open a connection until the end of the attack or of `stack`. With `reads`, all input is discarded."""
+        """Open a connection until the end of the attack or of `stack`. With `reads`, all input is
+        discarded.
+        """
         connection = (stack or self._stack).enter_context(
             socket.create_connection(self._address, timeout=20, source_address=self._source)
         )
@@ -250,7 +252,9 @@ ATTACKS = {
 }
 
 FROM_ELSEWHERE = ("calls_from_everywhere", "connections_and_nothing_else", "connections_without_end")
-"""Attacks from an address of their own: at the address of the callers, they would look like further callers."""
+"""Attacks from an address of their own: at the address of the callers, they would look like further
+callers.
+"""
 
 if __name__ == "__main__":
     with ExitStack() as connections:

@@ -3,8 +3,8 @@
 The caller sends a check over a socket, and tries to read the answer in every turn of the event loop. Its wait
 is the CPU time of the thread in between: what the server did meanwhile, for others and for the call itself.
 This depends neither on the load of the machine nor on the scheduling of a client. Each line of FILE is a wait
-in milliseconds, or the word for a failure, and the longest turn of the event loop in the wait or the pause before
-it. A wait of thousands of short turns is one for the kernel, which has not yet passed the bytes on.
+in milliseconds, or the word for a failure, and the longest turn of the event loop in the wait or the pause
+before it. A wait of thousands of short turns is one for the kernel, which has not yet passed the bytes on.
 """
 
 from __future__ import annotations

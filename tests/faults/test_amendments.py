@@ -69,8 +69,8 @@ async def test_each_verb_works_on_each_kind_of_rule_under_load(fleet: Fleet) -> 
 
 
 async def test_resets_under_load_return_exactly_the_deleted_counts(fleet: Fleet) -> None:
-    """For each kind of rule, of all windows or of one, the counts and the amounts of the resets add up to the charges.
-    A repeated reset deletes nothing.
+    """For each kind of rule, of all windows or of one, the counts and the amounts of the resets add up to the
+    charges. A repeated reset deletes nothing.
     """
     taken: Counter[tuple[str, str]] = Counter()
     resets = [*[(kind, "") for kind in KINDS], ("windows", "month"), ("windows", "year")]

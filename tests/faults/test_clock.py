@@ -23,7 +23,10 @@ from testing.redis_clients import connect
 from testing.redis_servers import RedisServer
 
 HOUR = 3_600
-RULES = "domain: d\ndescriptors: [{key: team, rate_limit: {unit: hour, tokens_per_unit: 100}, ledger: {by: hour}}]\n"
+RULES = (
+    "domain: d\ndescriptors: [{key: team, rate_limit: {unit: hour, tokens_per_unit: 100}, "
+    "ledger: {by: hour}}]\n"
+)
 
 
 class Replica:

@@ -1,9 +1,9 @@
-"""Faults of a control plane while callers charge two replicas: no limit lapses before the end of the grace period, the books are
-exact, and no decision waits.
+"""Faults of a control plane while callers charge two replicas: no limit lapses before the end of the grace
+period, the books are exact, and no decision waits.
 
-For how long a decision may have to wait is measured in the replica with the native transport, as the CPU time of the longest turn
-of its event loop (probed_service.py): callers here share two cores with both replicas, Redis, the control plane and whatever else the
-machine does.
+For how long a decision may have to wait is measured in the replica with the native transport, as the CPU time
+of the longest turn of its event loop (probed_service.py): callers here share two cores with both replicas,
+Redis, the control plane and whatever else the machine does.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class Replica:
         self.charged = Counter[str]()
         self.let_through = 0
         self.first_let_through = inf
-        """When the first call of `check` was answered that its rule did not refuse, on the monotonic clock."""
+        """When the first call of `check` was answered that its rule did not refuse, on the monotonic
+        clock.
+        """
         self.answers = 0
         self._ended = False
 
@@ -129,7 +131,9 @@ def started(
 
 
 class Waits(NamedTuple):
-    """Milliseconds of CPU time, sorted: until calls were answered, and the longest turn of the event loop during each."""
+    """Milliseconds of CPU time, sorted: until calls were answered, and the longest turn of the event loop
+    during each.
+    """
 
     answers: list[float]
     turns: list[float]
@@ -240,8 +244,8 @@ async def test_no_fault_of_a_control_plane_removes_a_limit_or_miscounts_a_charge
 async def test_a_domain_that_stays_away_is_limited_until_its_grace_period_ends(
     redis_server: RedisServer, redis_url: str, tmp_path: Path
 ) -> None:
-    """Not a call passes before, and calls pass after it, until the domain is back. The log has both by name, and the
-    domain that stayed is counted exactly throughout.
+    """Not a call passes before, and calls pass after it, until the domain is back. The log has both by name,
+    and the domain that stayed is counted exactly throughout.
     """
     grace = 1.0
     plane = ControlPlane()

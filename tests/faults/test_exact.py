@@ -22,7 +22,9 @@ SECONDS = float(os.environ.get("FAULT_SECONDS", "0.5"))
 
 
 async def exact(bench: Bench, outcome: Outcome, what: str) -> None:
-    """Check that every charge, refund and refusal is in the store once. `what` names the fault in the report."""
+    """Check that every charge, refund and refusal is in the store once. `what` names the fault in the
+    report.
+    """
     await bench.balance(outcome)
     REPORT.append((what, outcome))
     assert (0, 0) == (outcome.lost, outcome.doubled), outcome
@@ -169,7 +171,9 @@ async def test_a_read_only_redis_loses_no_charge(bench: Bench, redis_server: Red
 
 
 async def test_callers_do_not_wait_for_a_slow_redis(redis_server: RedisServer, redis_url: str) -> None:
-    """Each direction takes 50 ms. Every caller gets its answer by the deadline, and every charge is counted."""
+    """Each direction takes 50 ms. Every caller gets its answer by the deadline, and every charge is
+    counted.
+    """
     proxy = Proxy(redis_server.port)
     await proxy.start()
     bench = Bench(f"redis://127.0.0.1:{proxy.port}", books=redis_url)

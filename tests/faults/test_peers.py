@@ -1,8 +1,9 @@
 """One hostile peer of the native transport, within the limits: the process stays small, and honest callers
 hardly wait.
 
-Their waits are measured within the server, in CPU time of its thread (probed_service.py). So they do not depend on
-the load of the machine or on how much the attacker gets done. The benchmark has the figures in wall time.
+Their waits are measured within the server, in CPU time of its thread (probed_service.py). So they do not
+depend on the load of the machine or on how much the attacker gets done. The benchmark has the figures in wall
+time.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from .hostile_peers import ATTACKS, FROM_ELSEWHERE
 
 MOST_MIB = 256
 LONGEST_MS = 20.0
-"""CPU time for which all but one in twenty calls wait at most. Without bounds it was seconds. `make bench` has the times of a
-clock."""
+"""CPU time for which all but one in twenty calls wait at most. Without bounds it was seconds. `make bench`
+has the times of a clock."""
 
 LONGEST_REQUEST_MS = 10.0
 """CPU time of a request with the maximum of descriptors and entries, which a caller may have to wait for."""
@@ -88,7 +89,8 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Probed]:
 def test_a_hostile_peer_does_not_slow_down_honest_callers(probed: Probed, attack: str) -> None:
     """Below 256 MiB, honest callers hardly wait, and none is refused or cut off.
 
-    A caller that connects anew may be cut off while an attack from its own address has as many connections as there may be.
+    A caller that connects anew may be cut off while an attack from its own address has as many connections as
+    there may be.
     """
     service = probed.service
     probed.waits()

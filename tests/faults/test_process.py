@@ -1,4 +1,6 @@
-"""The service is stopped while callers charge: every charge, refund and refusal that it acknowledged is in the store once."""
+"""The service is stopped while callers charge: every charge, refund and refusal that it acknowledged is in
+the store once.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,8 @@ async def test_a_stop_under_load_loses_no_acknowledged_charge(
 async def test_a_killed_service_loses_only_unacknowledged_charges(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, transport: str
 ) -> None:
-    """SIGKILL under load: every answered charge and refund is in the store; of the others, at most those in flight. The last
-    refusals may be missing.
+    """SIGKILL under load: every answered charge and refund is in the store; of the others, at most those in
+    flight. The last refusals may be missing.
     """
     service = counting_in(redis_server, tmp_path, transport)
     outcome = await charge_until(service, partial(asyncio.to_thread, service.kill))

@@ -18,7 +18,9 @@ from .gateway import Gateway
 async def test_a_rolling_upgrade_counts_every_charge_once(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, transport: str
 ) -> None:
-    """Every caller gets an answer, each old replica exits with 0, and the counts are what was acknowledged."""
+    """Every caller gets an answer, each old replica exits with 0, and the counts are what was
+    acknowledged.
+    """
     start = partial(counting_in, redis_server, tmp_path, transport)
     replicas = [await asyncio.to_thread(start) for _ in range(2)]
     gateway = Gateway(*replicas)

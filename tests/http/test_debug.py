@@ -71,8 +71,8 @@ d.team: unit=MINUTE requests_per_unit=5, shadow_mode: false, quota_mode: false
 d.team.user_al: unit=HOUR requests_per_unit=7, shadow_mode: true, quota_mode: true, unit_multiplier: 6, \
 name: six, replaces: one two, detailed_metric: true
 d.quiet: unit=DAY requests_per_unit=5, shadow_mode: false, quota_mode: false, limit_headers: on_refusal
-d.said: unit=DAY requests_per_unit=5, shadow_mode: false, quota_mode: false, name: größe, error_format: anthropic, \
-error_details: minimal
+d.said: unit=DAY requests_per_unit=5, shadow_mode: false, quota_mode: false, name: größe, \
+error_format: anthropic, error_details: minimal
 d.free: unit=UNKNOWN requests_per_unit=0, shadow_mode: false, quota_mode: false, unlimited: true
 """
 
@@ -171,8 +171,8 @@ async def nothing() -> AsyncGenerator[bytes]:
 async def test_rlconfig_of_many_rules_is_made_in_bounded_pieces_by_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A piece is made only when the one before it was sent, and the event loop has turns while a thread makes it.
-    The page has the rules of the moment of the request.
+    """A piece is made only when the one before it was sent, and the event loop has turns while a thread makes
+    it. The page has the rules of the moment of the request.
     """
     number, most = 20_000, 1_000
     rules = [

@@ -35,7 +35,9 @@ async def test_port_0_is_a_free_port_whose_address_is_known() -> None:
 
 
 async def test_a_handler_gets_the_head_of_a_request_and_may_add_headers() -> None:
-    """It gets the query as sent, headers with lower-case names, and the peer; values of one name are joined."""
+    """It gets the query as sent, headers with lower-case names, and the peer; values of one name are
+    joined.
+    """
     seen: list[Request] = []
 
     async def note(request: Request) -> Response:
@@ -74,8 +76,8 @@ async def test_a_taken_port_is_reported_in_one_line() -> None:
         with pytest.raises(StartError) as raised:
             await HttpPort(hello, "127.0.0.1", number, "metrics").start()
     assert (
-        f"cannot listen for metrics on 127.0.0.1:{number}: is the port taken? Choose another with PROMETHEUS_ADDR"
-        == str(raised.value)
+        f"cannot listen for metrics on 127.0.0.1:{number}: is the port taken? Choose another with "
+        "PROMETHEUS_ADDR" == str(raised.value)
     )
 
 

@@ -118,7 +118,10 @@ def test_the_page_contains_no_other_address() -> None:
 
 def test_the_page_never_turns_text_into_markup() -> None:
     """It does not bypass the escaping of the library, and has no inline script or style."""
-    ways = r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|dangerouslySet|\beval\(|new Function|localStorage|document\.cookie"
+    ways = (
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|dangerouslySet|\beval\(|new Function"
+        r"|localStorage|document\.cookie"
+    )
     for path in PAGE.glob("*.js"):
         assert [] == re.findall(ways, path.read_text("utf-8")), path
     document = (PAGE / "index.html").read_text("utf-8")

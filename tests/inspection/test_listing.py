@@ -124,7 +124,9 @@ async def test_a_filter_by_use_finds_the_few_among_many(monkeypatch: pytest.Monk
 
 
 async def test_a_page_does_not_wait_for_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page says that it is partial, its cursor leads to the rest, and a later request for it is complete."""
+    """The page says that it is partial, its cursor leads to the rest, and a later request for it is
+    complete.
+    """
     bench = Bench(patience=0.01)
     bench.store.charge("a", "b")
     bench.store.open.clear()

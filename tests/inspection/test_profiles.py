@@ -89,7 +89,9 @@ async def learned(profiles: Profiles, ledger: LedgerRule) -> Profile | None:
     "ledger", [LedgerRule(), LedgerRule(zone="Asia/Kathmandu")], ids=["UTC", "Kathmandu"]
 )
 async def test_a_profile_is_learned_from_charges(store: CounterStore, ledger: LedgerRule) -> None:
-    """Refunds are subtracted. Its hours are those of UTC also if those of the time zone begin a quarter later."""
+    """Refunds are subtracted. Its hours are those of UTC also if those of the time zone begin a quarter
+    later.
+    """
     replica = Replica(team(ledger), store=store)
     await spend(replica, KEPT_DAYS)
     profiles = at_midnight(store, lambda: MIDNIGHT)
@@ -309,7 +311,9 @@ async def test_each_process_reads_again_at_another_moment_of_the_night() -> None
 
 
 async def test_new_buckets_without_room_are_dropped_without_a_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All buckets that are known have a history. A list of others makes room once, not once for each of them."""
+    """All buckets that are known have a history. A list of others makes room once, not once for each of
+    them.
+    """
     profiles, read = full_of_history(), Counted()
     profiles._store = read
     made_room = 0
@@ -367,7 +371,9 @@ async def test_a_store_that_is_away_gets_few_reads_and_those_that_failed_are_las
 @pytest.mark.parametrize("by", ["hour", "day"])
 @pytest.mark.parametrize("zone", ["UTC", "America/Los_Angeles", "Asia/Kathmandu", "Pacific/Auckland"])
 async def test_a_steady_use_has_a_steady_profile_by_the_ledger_of_each_zone(by: str, zone: str) -> None:
-    """The last hours before midnight are used as all others, also where the last day of the zone is not over."""
+    """The last hours before midnight are used as all others, also where the last day of the zone is not
+    over.
+    """
     ledger = LedgerRule(by=by, zone=zone)
     profile = await learned(at_midnight(Steady(), lambda: MIDNIGHT), ledger)
     assert profile is not None

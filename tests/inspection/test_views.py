@@ -184,7 +184,9 @@ async def test_a_change_of_rules_is_noticed_without_a_view(app: App, tmp_path: P
 
 @pytest.fixture
 def compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a service compare checks and charges all the time, not every hour, and report rules without either."""
+    """Let a service compare checks and charges all the time, not every hour, and report rules without
+    either.
+    """
     monkeypatch.setattr(operators, "PERIOD", 0.001)
     monkeypatch.setattr(pairing, "LEAST", 0)
 

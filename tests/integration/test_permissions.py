@@ -93,7 +93,9 @@ async def refused(server: RedisServer, *commands: str) -> set[str]:
 
 
 async def test_holds_need_exactly_the_listed_permissions(redis_server: RedisServer) -> None:
-    """With them, a hold is taken, ended, and charged once. Without any one of them, Redis refuses a command."""
+    """With them, a hold is taken, ended, and charged once. Without any one of them, Redis refuses a
+    command.
+    """
     async with store_of(redis_server, "~{d|*", *COUNTERS, *HOLDS) as store:
         assert [[0, 60], [0, 60], [~40, 0]] == await held_and_charged(store)
     assert set() == await refused(redis_server, *HOLDS)

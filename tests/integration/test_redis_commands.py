@@ -1,4 +1,6 @@
-"""No command of the views and of the changes of limits occupies Redis for a millisecond: counters wait for it."""
+"""No command of the views and of the changes of limits occupies Redis for a millisecond: counters wait for
+it.
+"""
 
 from __future__ import annotations
 
@@ -68,8 +70,9 @@ def large(number: int) -> Amendment:
 async def test_the_largest_change_of_limits_is_one_short_call(
     store: RedisStore, redis_server: RedisServer
 ) -> None:
-    """It is in force together or not at all. For each edit, the script only adds a line to the audit. docs/decisions.md has
-    the time: two thirds of a millisecond, or more than one where other processes slow Redis down.
+    """It is in force together or not at all. For each edit, the script only adds a line to the audit.
+    docs/decisions.md has the time: two thirds of a millisecond, or more than one where other processes slow
+    Redis down.
     """
     hundreds = [[large(at + number) for number in range(MOST_EDITS)] for at in range(0, 3_000, MOST_EDITS)]
     for number, hundred in enumerate(hundreds):

@@ -131,7 +131,9 @@ def allow(server: RedisServer, *rules: str) -> None:
 
 
 async def test_a_forbidden_domain_fails_only_its_own_requests(store: SettlingStore) -> None:
-    """Even if there are many: the circuit stays closed, nothing has to be settled, and the counter is named."""
+    """Even if there are many: the circuit stays closed, nothing has to be settled, and the counter is
+    named.
+    """
     for turn in range(6):
         assert [CounterRefused] == await charge(store, FORBIDDEN)
         assert [turn] == await charge(store, ALLOWED)

@@ -1,4 +1,6 @@
-"""The script applies plain batches, batches with entries of ledgers, and others in three places, with one result."""
+"""The script applies plain batches, batches with entries of ledgers, and others in three places, with one
+result.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,9 @@ async def value_of(client: aioredis.Redis, name: str) -> str | None:
 async def test_a_batch_counts_like_one_call_for_each_hit(
     store: RedisStore, client: aioredis.Redis, form: str, held: str, amount: int
 ) -> None:
-    """Whatever the counters hold, in any place of the batch: the hits after an unusual one are applied, too."""
+    """Whatever the counters hold, in any place of the batch: the hits after an unusual one are applied,
+    too.
+    """
     values = UNUSUAL[held]
     names = [key(number) for number in range(len(values))]
     hits = [Hit(name, amount or number % 2, ttl=500) for number, name in enumerate(names)]

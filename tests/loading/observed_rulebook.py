@@ -23,7 +23,9 @@ domain: d
 descriptors:
   - key: team
     descriptors:
-      - {key: model, value: "a*", rate_limits: [{unit: hour, tokens_per_unit: 5}, {unit: day, tokens_per_unit: 9}]}
+      - key: model
+        value: "a*"
+        rate_limits: [{unit: hour, tokens_per_unit: 5}, {unit: day, tokens_per_unit: 9}]
 """
 BROKEN = "{domain: d, x: 1}"
 

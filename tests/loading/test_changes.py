@@ -47,7 +47,10 @@ def documents(texts: Sequence[str]) -> Contents:
 
 
 def rules(domain: str, amount: object) -> str:
-    return f"{{domain: {domain}, descriptors: [{{key: team, rate_limit: {{unit: hour, requests_per_unit: {amount}}}}}]}}"
+    return (
+        f"{{domain: {domain}, descriptors: [{{key: team, rate_limit: {{unit: hour, "
+        f"requests_per_unit: {amount}}}}}]}}"
+    )
 
 
 def change(*texts: str, gone: str = "", whole: bool = False) -> RuleChange:

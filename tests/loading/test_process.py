@@ -30,7 +30,10 @@ from testing.waiting import until
 from . import fake_readers
 from .blocking_file import HeldFile, children, is_gone
 
-RULES = "domain: d\ndescriptors: [{key: team, rate_limit: {unit: day, tokens_per_unit: 5}}, {key: user, track: true}]"
+RULES = (
+    "domain: d\ndescriptors: [{key: team, rate_limit: {unit: day, tokens_per_unit: 5}}, {key: user, "
+    "track: true}]"
+)
 
 
 @pytest.fixture
@@ -157,8 +160,8 @@ async def test_the_process_does_not_import_the_server(tmp_path: Path) -> None:
 async def test_a_killed_process_is_a_problem_of_the_load(logged: list[Any]) -> None:
     """It is reported in the same way as an error in a file."""
     assert [
-        "configuration: could not be read: the process that reads it was ended by SIGKILL, as happens if memory runs out. "
-        "A retry follows soon, and when a file changes"
+        "configuration: could not be read: the process that reads it was ended by SIGKILL, "
+        "as happens if memory runs out. A retry follows soon, and when a file changes"
     ] == await wrong(Task(fake_readers.killed))
     assert [("error", -9)] == [(line["log_level"], line["code"]) for line in logged]
 

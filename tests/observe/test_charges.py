@@ -57,7 +57,10 @@ def test_charges_are_counted_by_size() -> None:
     }
     buckets = {name: value for name, value in found.items() if "bucket{" in name}
     assert [1, 2, 3, *[3] * 12] == list(buckets.values())
-    assert [f'bucket{{domain="d",le="{bound}",path="d.team",window="day"}}' for bound in (*map(float, OPENTELEMETRYS), "+Inf")] == list(buckets)  # fmt: skip
+    bounds = (*map(float, OPENTELEMETRYS), "+Inf")
+    assert [f'bucket{{domain="d",le="{bound}",path="d.team",window="day"}}' for bound in bounds] == list(
+        buckets
+    )
 
 
 def test_the_number_of_charges_is_that_of_the_histogram() -> None:

@@ -99,9 +99,8 @@ async def test_a_line_has_the_caller_the_hits_and_the_outcome() -> None:
         {**common, **ok, "hits": 60, "used": 120, "remaining": 0},
         {**common, **over, "hits": 0, "used": 120, "remaining": 0},
     ] == lines
-    assert [
-        "time domain descriptor hits verdict overall_verdict rule window limit used remaining resets_in".split()
-    ] * 3 == [list(line) for line in lines]
+    fields = "time domain descriptor hits verdict overall_verdict rule window limit used remaining resets_in"
+    assert [fields.split()] * 3 == [list(line) for line in lines]
 
 
 async def test_every_descriptor_has_a_line_limited_or_not() -> None:

@@ -151,10 +151,11 @@ def test_rules_are_counted_with_their_whole_path_and_window() -> None:
     metrics = Metrics()
     count(metrics, descriptor("team=x user=al model=a", 20))
     count(metrics, descriptor("quarter=x", 3))
+    deep = "d.team.user_al.model_a"
     assert {
-        'rule_hits{domain="d",path="d.team.user_al.model_a",rule="d.team.user_al.model_a",unit="day",window="day"}': 20,
-        'rule_refused{domain="d",path="d.team.user_al.model_a",rule="d.team.user_al.model_a",unit="day",window="day"}': 1,
-        'rule_charges{domain="d",path="d.team.user_al.model_a",rule="d.team.user_al.model_a",unit="day",window="day"}': 1,
+        f'rule_hits{{domain="d",path="{deep}",rule="{deep}",unit="day",window="day"}}': 20,
+        f'rule_refused{{domain="d",path="{deep}",rule="{deep}",unit="day",window="day"}}': 1,
+        f'rule_charges{{domain="d",path="{deep}",rule="{deep}",unit="day",window="day"}}': 1,
         'rule_hits{domain="d",path="d.quarter",rule="d.quarter",unit="15minute",window="15minute"}': 3,
         'rule_charges{domain="d",path="d.quarter",rule="d.quarter",unit="15minute",window="15minute"}': 1,
     } == shown(metrics, *OF_RULES)

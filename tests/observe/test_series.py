@@ -41,15 +41,35 @@ def test_series_of_the_rules_start_at_0_with_the_load() -> None:
         DescriptorRule(b"ops", rule=rule("ops", unlimited=True)),
     )
     expected = [
-        *(f'rate_limit_{name}{{domain="d",key1="team_dba"}}' for name in ("total_hits", "within_limit", "over_limit")),
-        *(f'rate_limit_{name}{{domain="d",key1="user"}}' for name in ("total_hits", "within_limit", "over_limit")),
+        *(
+            f'rate_limit_{name}{{domain="d",key1="team_dba"}}'
+            for name in ("total_hits", "within_limit", "over_limit")
+        ),
+        *(
+            f'rate_limit_{name}{{domain="d",key1="user"}}'
+            for name in ("total_hits", "within_limit", "over_limit")
+        ),
         'rate_limit_unlimited_hits{domain="d",key1="ops"}',
-        *(f'rule_{name}{{domain="d",path="d.team_dba",rule="d.team_dba",unit="day",window="day"}}' for name in ("hits", "refused", "cost_missing", "checks", "charges", "charges_above_max")),
-        *(f'rule_{name}{{domain="d",path="d.user",rule="d.user",unit="day",window="day"}}' for name in ("hits", "refused")),
-        *(f'budget_threshold_crossed{{domain="d",path="d.team_dba",rule="d.team_dba",share="{share}",window="day"}}' for share in ("0.8", "1")),
-        *(f'decisions{{domain="{name}",outcome="{outcome}"}}' for name in ("d", "unknown") for outcome in ("ok", "over_limit", "error")),
+        *(
+            f'rule_{name}{{domain="d",path="d.team_dba",rule="d.team_dba",unit="day",window="day"}}'
+            for name in ("hits", "refused", "cost_missing", "checks", "charges", "charges_above_max")
+        ),
+        *(
+            f'rule_{name}{{domain="d",path="d.user",rule="d.user",unit="day",window="day"}}'
+            for name in ("hits", "refused")
+        ),
+        *(
+            'budget_threshold_crossed{domain="d",path="d.team_dba",rule="d.team_dba",'
+            f'share="{share}",window="day"}}'
+            for share in ("0.8", "1")
+        ),
+        *(
+            f'decisions{{domain="{name}",outcome="{outcome}"}}'
+            for name in ("d", "unknown")
+            for outcome in ("ok", "over_limit", "error")
+        ),
         *(f'should_rate_limit_error{{err_type="{kind}"}}' for kind in ("redis_error", "service_error")),
-    ]  # fmt: skip
+    ]
     assert dict.fromkeys(expected, 0) == shown(
         metrics, "rate_limit", "rule", "budget", "decisions", "should_rate_limit"
     )

@@ -1,6 +1,8 @@
-"""An animation of the page: screenshots of scenes, with a caption, as one animated PNG in light and one in dark.
+"""An animation of the page: screenshots of scenes, with a caption, as one animated PNG in light and one in
+dark.
 
-Browsers show an animated PNG like any other image, and one that does not know the format shows its first frame.
+Browsers show an animated PNG like any other image, and one that does not know the format shows its first
+frame.
 """
 
 from __future__ import annotations

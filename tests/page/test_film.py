@@ -1,4 +1,6 @@
-"""The animation of the page: the browser shows each frame where and as long as it was meant, and the README's are complete."""
+"""The animation of the page: the browser shows each frame where and as long as it was meant, and the README's
+are complete.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,11 @@ FRAMES = """async (encoded) => {
     const track = decoder.tracks.selectedTrack, found = [];
     for (let frameIndex = 0; frameIndex < track.frameCount; frameIndex++) {
         const {image} = await decoder.decode({frameIndex});
-        const context = new OffscreenCanvas(image.displayWidth, image.displayHeight).getContext("2d", {willReadFrequently: true});
+        const {displayWidth: width, displayHeight: height} = image;
+        const context = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
         context.drawImage(image, 0, 0);
         const at = (y) => Array.from(context.getImageData(1, y, 1, 1).data).slice(0, 3);
-        found.push([image.displayWidth, image.displayHeight, image.duration / 1e6, at(0), at(image.displayHeight - 1)]);
+        found.push([width, height, image.duration / 1e6, at(0), at(height - 1)]);
     }
     return found;
 }"""

@@ -61,7 +61,8 @@ def test_the_link_of_a_bucket_with_a_hostile_name_opens_that_bucket(
     )
     page.goto(f"{everything.url}#/budgets?state=ok")
     page.locator(
-        f".virtual h3 a >> nth={[each['entries'][0][1] for each in everything.budgets if each['state'] == 'ok'].index(text)}"
+        ".virtual h3 a >> "
+        f"nth={[each['entries'][0][1] for each in everything.budgets if each['state'] == 'ok'].index(text)}"
     ).click()
     expect(page.locator(".card.budget")).to_be_visible()
     page.reload()
@@ -113,7 +114,9 @@ def test_a_list_of_ten_thousand_buckets_can_be_scrolled_to_its_end(page: Page, f
                 seen.most = Math.max(seen.most, document.querySelectorAll(".virtual-item").length);
                 const last = Array.from(document.querySelectorAll(".virtual-item")).at(-1);
                 if (last && last.getAttribute("aria-posinset") === "10000") return seen;
-                if (window.scrollY + innerHeight >= document.documentElement.scrollHeight - 5) await new Promise((done) => setTimeout(done, 5));
+                if (window.scrollY + innerHeight >= document.documentElement.scrollHeight - 5) {
+                    await new Promise((done) => setTimeout(done, 5));
+                }
             }
         }"""
     )

@@ -94,7 +94,9 @@ def check(page: Page, name: str, rules: list[str] | None) -> None:
 
 
 def test_the_page_loads_nothing_from_other_hosts(context: BrowserContext, everything: FakeApi) -> None:
-    """Every request goes to the port of the page. A script that is injected into the document does not run."""
+    """Every request goes to the port of the page. A script that is injected into the document does not
+    run.
+    """
     page = context.new_page()
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -112,8 +114,13 @@ def test_the_page_loads_nothing_from_other_hosts(context: BrowserContext, everyt
             """async () => {
                 const tried = [];
                 const script = document.createElement("script");
-                try { script.text = "window.owned = true"; document.head.append(script); } catch { tried.push("script"); }
-                try { document.body.innerHTML = "<img src=x onerror='window.owned = true'>"; } catch { tried.push("markup"); }
+                try {
+                    script.text = "window.owned = true";
+                    document.head.append(script);
+                } catch { tried.push("script"); }
+                try {
+                    document.body.innerHTML = "<img src=x onerror='window.owned = true'>";
+                } catch { tried.push("markup"); }
                 try { await fetch("http://127.0.0.1:9/"); } catch { tried.push("fetch"); }
                 await new Promise((done) => setTimeout(() => {
                     try { new Function("window.owned = true")(); } catch { tried.push("eval"); }

@@ -55,7 +55,9 @@ def test_no_change_is_possible_without_the_admin_token(page: Page, everything: F
 
 
 def test_a_change_is_previewed_and_sent_once(page: Page, everything: FakeApi) -> None:
-    """The change has the content of the preview and an idempotency key. It is sent after a confirmation only."""
+    """The change has the content of the preview and an idempotency key. It is sent after a confirmation
+    only.
+    """
     open_with_token(page, f"{everything.url}{VIEWS['bucket']}")
     page.get_by_role("textbox", name="Tokens or requests to add").fill("2,000")
     page.get_by_role("combobox", name="Window").select_option("hour")

@@ -1,4 +1,6 @@
-"""The search of the site that `make site` builds, typed into in a browser, in pages from files and without a network."""
+"""The search of the site that `make site` builds, typed into in a browser, in pages from files and without a
+network.
+"""
 
 from __future__ import annotations
 

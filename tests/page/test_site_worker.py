@@ -1,4 +1,6 @@
-"""The search of the documentation's site runs without a network and without a server, in pages that are opened from files."""
+"""The search of the documentation's site runs without a network and without a server, in pages that are
+opened from files.
+"""
 
 from __future__ import annotations
 

@@ -96,7 +96,9 @@ def test_usage_is_a_chart_a_table_and_a_file(page: Page, fake_api: FakeApi, tmp_
 def test_hostile_values_are_text_in_the_chart_and_the_file(
     page: Page, fake_api: FakeApi, tmp_path: Path
 ) -> None:
-    """None becomes markup or a formula, or is wider than the page. Small values share one part of the bars."""
+    """None becomes markup or a formula, or is wider than the page. Small values share one part of the
+    bars.
+    """
     fake_api.books = [
         book([["team", value]], spent("2026-11-21T01:00:00Z", 100 + place))
         for place, (value, _) in enumerate(HOSTILE.values())
@@ -228,7 +230,9 @@ def test_usage_works_without_a_mouse(page: Page, fake_api: FakeApi, tmp_path: Pa
 
 
 def tab_to(page: Page, name: str) -> None:
-    """Press Tab until the choice or button of this name has the focus; the fields of a date have several stops."""
+    """Press Tab until the choice or button of this name has the focus; the fields of a date have several
+    stops.
+    """
     target = page.get_by_role("combobox", name=name).or_(page.get_by_role("button", name=name))
     for _ in range(20):
         page.keyboard.press("Tab")

@@ -26,7 +26,8 @@ descriptors:
 def write(path: Path, text: str) -> Path:
     """Write a file at once, and create the directories above it.
 
-    The service may read a file at any moment, and would load one that has been emptied and is yet to be written.
+    The service may read a file at any moment, and would load one that has been emptied and is yet to be
+    written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = path.with_name(f"..{path.name}")  # no file of rules has such a name

@@ -75,7 +75,9 @@ def test_amendments_reach_all_replicas_and_new_ones_before_their_first_call(
 def test_a_replica_is_not_ready_before_it_has_read_the_amendments(
     config: str, redis_server: RedisServer
 ) -> None:
-    """It starts while its store is down. Otherwise, it would let calls pass that an unread amendment blocks."""
+    """It starts while its store is down. Otherwise, it would let calls pass that an unread amendment
+    blocks.
+    """
     redis_server.cli("FLUSHALL")
     apply(redis_server.url, Put(BLOCK), key="block")
     redis_server.cli("CONFIG", "SET", "requirepass", "x")
@@ -108,7 +110,9 @@ def test_limits_as_data_are_reloaded_like_rules(tmp_path: Path) -> None:
 
 
 def test_ten_thousand_limits_are_reloaded_while_calls_are_answered(tmp_path: Path) -> None:
-    """No call fails meanwhile. tests/loading/test_rulebook.py counts the turns that the event loop has between them."""
+    """No call fails meanwhile. tests/loading/test_rulebook.py counts the turns that the event loop has
+    between them.
+    """
     write(tmp_path / "d.yaml", rules("d"))
     lines = [f"d,team=t{number},{number + 1}\n" for number in range(10_000)]
     table = write(tmp_path / "limits.csv", "domain,descriptor,limit\n" + "".join(lines))

@@ -1,4 +1,6 @@
-"""The API of deployed processes: two replicas over each store, a store that fails, TLS and tokens in files."""
+"""The API of deployed processes: two replicas over each store, a store that fails, TLS and tokens in
+files.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,8 @@ class Operator:
         )
 
     def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
-        """Send a request, and repeat it if the API responds with a pause, because tests poll often, or has not found
-        all buckets within its time.
+        """Send a request, and repeat it if the API responds with a pause, because tests poll often, or has
+        not found all buckets within its time.
         """
         while True:
             answer = self.client.request(method, path, **more)

@@ -18,7 +18,9 @@ main()
 """`ratelimit-service`, which writes the names of all modules that it has imported when it ends."""
 
 UNUSED = {"better_exceptions", "click", "greenlet", "httpx", "opentelemetry", "pygments", "rich"}
-"""Packages that libraries import where they are installed, as they are here; and the client of receivers of events."""
+"""Packages that libraries import where they are installed, as they are here; and the client of receivers of
+events.
+"""
 
 ELSEWHERE = {
     "core.rules.reader",
@@ -46,8 +48,8 @@ ELSEWHERE = {
 def test_serve_imports_no_unused_modules(
     config: str, tmp_path: Path, transport: str, store: str, needed: str, foreign: str
 ) -> None:
-    """The other transport, the driver of the other store, YAML, HTTP/2 for control planes, and what libraries use
-    only because it is installed take megabytes each.
+    """The other transport, the driver of the other store, YAML, HTTP/2 for control planes, and what libraries
+    use only because it is installed take megabytes each.
     """
     environment = {
         "BACKEND_TYPE": store,

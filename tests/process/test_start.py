@@ -27,7 +27,8 @@ def test_each_invalid_value_is_reported_in_a_line(config: str) -> None:
         'BACKEND_TYPE="memcache" is not supported: give redis or memory',
         'GRPC_PORT="http" is not a port: give one from 0 to 65535',
         'LOG_FORMAT="xml" is not known here: give text or json',
-        'SHADOW_MODE="" is not a boolean: give true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False), '
+        'SHADOW_MODE="" is not a boolean: give true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, '
+        "False), "
         "or leave SHADOW_MODE unset",
     ] == sorted(err.splitlines())
 
@@ -59,7 +60,9 @@ def taken() -> Iterator[int]:
 def test_a_taken_port_is_reported_in_a_line(
     config: str, taken: int, variable: str, value: str, what: str
 ) -> None:
-    """The line names the variable that chooses another port; those that were open are closed, and the process ends."""
+    """The line names the variable that chooses another port; those that were open are closed, and the process
+    ends.
+    """
     environment = {
         "BACKEND_TYPE": "memory",
         "CONFIG_PATH": config,

@@ -151,7 +151,10 @@ def test_the_unix_socket_of_a_killed_process_is_taken_over(
     assert path.is_socket()
     with Service(environment) as service, calling(f"unix:{path}") as caller:
         second = run("serve", environment={**environment, "LOG_LEVEL": "error"})
-        said = f"cannot listen for gRPC on unix:{path}: another process has this path: give each one of its own\n"
+        said = (
+            f"cannot listen for gRPC on unix:{path}: another process has this path: give each one of its "
+            "own\n"
+        )
         assert (1, "", said) == second
         assert f"unix:{path}" == service.grpc
         assert 10 == caller.limit("d", "team", "dba")

@@ -21,7 +21,8 @@ def authority() -> Authority:
     [
         (
             {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": "tls.crt"},
-            "GRPC_SERVER_USE_TLS needs GRPC_SERVER_TLS_CERT and GRPC_SERVER_TLS_KEY: give the paths of two PEM files",
+            "GRPC_SERVER_USE_TLS needs GRPC_SERVER_TLS_CERT and GRPC_SERVER_TLS_KEY: give the paths of two "
+            "PEM files",
         ),
         (
             {
@@ -30,7 +31,8 @@ def authority() -> Authority:
                 "GRPC_SERVER_TLS_KEY": "tls.key",
                 "GRPC_CLIENT_TLS_SAN": "envoy.mesh",
             },
-            "GRPC_CLIENT_TLS_SAN needs GRPC_CLIENT_TLS_CACERT: without it, no client is asked for a certificate",
+            "GRPC_CLIENT_TLS_SAN needs GRPC_CLIENT_TLS_CACERT: without it, no client is asked for a "
+            "certificate",
         ),
         (
             {

@@ -81,7 +81,9 @@ transports = pytest.mark.parametrize("transport", ["grpcio", "native"])
 def test_the_span_of_a_call_is_in_the_trace_of_the_caller(
     config: str, redis_url: str, collector: Collector, transport: str, protocol: str
 ) -> None:
-    """It has a child for the store, which links to the span of the batch. Both protocols of OTLP carry them."""
+    """It has a child for the store, which links to the span of the batch. Both protocols of OTLP carry
+    them.
+    """
     environment = {
         **collector.environment(protocol),
         "CONFIG_PATH": config,

@@ -52,7 +52,9 @@ def replicas(service: Service) -> dict[str, int]:
 def test_every_worker_gets_calls_and_the_metrics_are_sums(
     transport: str, tmp_path: Path, redis_server: RedisServer
 ) -> None:
-    """Counts, gauges and reports are those of the service, however its connections are spread over workers."""
+    """Counts, gauges and reports are those of the service, however its connections are spread over
+    workers.
+    """
     redis_server.cli("FLUSHALL")
     config = write(tmp_path / "d.yaml", RULES)
     with workers(config, redis_server.url, GRPC_TRANSPORT=transport) as service:

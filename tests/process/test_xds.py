@@ -90,7 +90,10 @@ def test_rules_follow_the_control_plane_and_outlast_its_outage(
             in_force.startswith("#   in force: generation 2, hash "),
             len(rest) - rest.count(""),
         )
-        problem = "b: descriptors[0].rate_limit.unit: unknown unit '9': use one of second, minute, hour, day, week, month, year"
+        problem = (
+            "b: descriptors[0].rate_limit.unit: unknown unit '9': use one of second, minute, hour, day, "
+            "week, month, year"
+        )
         assert (f"#   rejected: {problem}", problem) == (rejected, plane.rejections[0])
         (shown,) = control_planes(service)
         expected = {
@@ -189,7 +192,8 @@ def test_several_control_planes_and_files_have_their_own_domains(tmp_path: Path)
                 "a rejection with both", lambda: len(ai.rejections and ai.rejections[-1].split("\n")) == 2
             )
             assert [
-                "both: domain: 'both' has rules at xds eg: both: domain, which take precedence: use another domain",
+                "both: domain: 'both' has rules at xds eg: both: domain, which take precedence: use another "
+                "domain",
                 f"file: domain: 'file' has rules at {path}:1, which take precedence: use another domain",
             ] == sorted(ai.rejections[-1].split("\n"))
             assert [] == eg.rejections
@@ -250,7 +254,8 @@ def test_overlays_are_read_at_the_start_and_when_they_change(
     [
         (
             {"CONFIG_GRPC_XDS_SERVER_USE_TLS": "true", "CONFIG_GRPC_XDS_CLIENT_TLS_CERT": "x"},
-            "CONFIG_GRPC_XDS_CLIENT_TLS_CERT and CONFIG_GRPC_XDS_CLIENT_TLS_KEY belong together: give both, or none",
+            "CONFIG_GRPC_XDS_CLIENT_TLS_CERT and CONFIG_GRPC_XDS_CLIENT_TLS_KEY belong together: give both, "
+            "or none",
         ),
         ({"CONFIG_GRPC_XDS_SERVER_URL": ""}, "has no address: give host:port, such as localhost:18000"),
     ],

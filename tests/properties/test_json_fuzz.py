@@ -19,7 +19,10 @@ from tests.limiter import Limiter, descriptor
 
 from .wire import ENUM, UINT64, requests
 
-RULES = "{domain: d, descriptors: [{key: team, rate_limit: {requests_per_unit: 10, unit: hour}, metadata: {tier: [1]}}]}"
+RULES = (
+    "{domain: d, descriptors: [{key: team, rate_limit: {requests_per_unit: 10, unit: hour}, "
+    "metadata: {tier: [1]}}]}"
+)
 
 
 def outcome(body: bytes) -> str:
@@ -35,8 +38,8 @@ def outcome(body: bytes) -> str:
 
 
 NAMES = (
-    "domain descriptors entries key value hitsAddend hits_addend limit requestsPerUnit requests_per_unit unit "
-    "unitMultiplier isNegativeHits @type"
+    "domain descriptors entries key value hitsAddend hits_addend limit requestsPerUnit requests_per_unit "
+    "unit unitMultiplier isNegativeHits @type"
 ).split()
 
 numbers = st.sampled_from([*UINT64, 2**64, -1, *ENUM]) | st.floats() | st.integers()

@@ -65,7 +65,9 @@ entries = st.lists(st.tuples(keys, texts), max_size=3)
 
 @st.composite
 def requests(draw: st.DrawFn, rules: list[Described]) -> list[tuple[str, str]]:
-    """Return entries derived from rules, so that most of them match: stars filled in, joined parts exchanged."""
+    """Return entries derived from rules, so that most of them match: stars filled in, joined parts
+    exchanged.
+    """
     asked = []
     for _ in range(draw(st.integers(1, 3))):
         if not rules or draw(st.integers(0, 5)) == 0:

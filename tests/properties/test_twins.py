@@ -72,7 +72,11 @@ ON_HOLDS = st.builds(
     st.sampled_from(["", "", "x", "y"]),
 )
 WITH_HOLDS = st.lists(
-    st.lists(st.lists(ON_A_COUNTER, max_size=3).flatmap(lambda hits: st.lists(ON_HOLDS, max_size=2).map(lambda more: [*hits, *more])), min_size=1, max_size=4),
+    st.lists(
+        st.lists(ON_A_COUNTER, max_size=3)
+        .flatmap(lambda hits: st.lists(ON_HOLDS, max_size=2).map(lambda more: [*hits, *more])),
+        min_size=1, max_size=4,
+    ),
     min_size=1,
     max_size=6,
 )  # fmt: skip

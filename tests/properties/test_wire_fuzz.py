@@ -48,9 +48,14 @@ RULES = (
         rate_limit: {requests_per_unit: 10, unit: hour, name: 'h"é'}
         metadata: {tier: gold, deep: {a: [1, null, 2.5], b: {}}}
         descriptors: [{key: path, rate_limit: {requests_per_unit: 0, unit: day}}]
-      - {key: team, value: dba, detailed_metric: true, rate_limit: {requests_per_unit: 4294967295, unit: year}}
+      - key: team
+        value: dba
+        detailed_metric: true
+        rate_limit: {requests_per_unit: 4294967295, unit: year}
       - {key: path, value: /api/*, share_threshold: true, rate_limit: {requests_per_unit: 1, unit: second}}
-      - {key: user, value_to_metric: true, rate_limit: {requests_per_unit: 3, unit: minute, unit_multiplier: 7}}
+      - key: user
+        value_to_metric: true
+        rate_limit: {requests_per_unit: 3, unit: minute, unit_multiplier: 7}
       - key: free
         rate_limit: {unlimited: true, replaces: [{name: 'h"é'}]}
         metadata: {tier: free, deep: {b: {c: 1}}}
@@ -67,7 +72,8 @@ RULES = (
         rate_limits:
           - {name: hourly, unit: hour, tokens_per_unit: 10}
           - {name: monthly, unit: month, starts_on: 15, tokens_per_unit: 9007199254740991}
-        denial_message: "{rule} of {descriptor}: {used} of {limit} in this {unit}, back in {reset_seconds} s, at {resets_at}"
+        denial_message: >-
+          {rule} of {descriptor}: {used} of {limit} in this {unit}, back in {reset_seconds} s, at {resets_at}
         descriptors: [{key: path, rate_limit: {unit: day, tokens_per_unit: 0}, quota_mode: true}]
       - {key: user, rate_limit: {unit: week, tokens_per_unit: 2}, count_refused: false, shadow_mode: true}
       - {key: trial, rate_limit: {unit: week, tokens_per_unit: 2}, limit_headers: on_refusal}

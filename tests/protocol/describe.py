@@ -22,7 +22,9 @@ Table = dict[str, dict[str, Any]]
 
 
 def describe(messages: list[Any], enums: list[Any]) -> Table:
-    """Return the fields of these messages (descriptors) and the values of these enums, including nested ones."""
+    """Return the fields of these messages (descriptors) and the values of these enums, including nested
+    ones.
+    """
     table: Table = {_name(enum): {value.name: value.number for value in enum.values} for enum in enums}
     for message in messages:
         table[_name(message)] = {field.name: [field.number, _type(field)] for field in message.fields}

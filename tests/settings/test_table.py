@@ -16,7 +16,9 @@ from .problems import problem
 
 
 def test_all_defaults_but_six_are_those_of_upstream() -> None:
-    """So an image can be replaced without new settings. The table has upstream's default where ours differs."""
+    """So an image can be replaced without new settings. The table has upstream's default where ours
+    differs.
+    """
     ours = {doc.name: doc.meaning for doc in documented()}
     differing = {name for name, meaning in ours.items() if "envoyproxy/ratelimit: " in meaning}
     assert {
@@ -123,7 +125,8 @@ def test_settings_are_immutable() -> None:
         (
             "CONFIG_TYPE",
             "file,etcd",
-            'CONFIG_TYPE="file,etcd" is not known here: give FILE or GRPC_XDS_SOTW, or both with a comma between them',
+            'CONFIG_TYPE="file,etcd" is not known here: give FILE or GRPC_XDS_SOTW, '
+            "or both with a comma between them",
         ),
         ("BACKEND_TYPE", "memcache", 'BACKEND_TYPE="memcache" is not supported: give redis or memory'),
         ("BACKEND_TYPE", "etcd", 'BACKEND_TYPE="etcd" is not known here: give memory or redis'),
@@ -140,7 +143,8 @@ def test_settings_are_immutable() -> None:
         (
             "PROMETHEUS_ADDR",
             "9090",
-            'PROMETHEUS_ADDR="9090" is not an address: give host:port, such as :9090, 127.0.0.1:9090 or [::1]:9090',
+            'PROMETHEUS_ADDR="9090" is not an address: give host:port, such as :9090, '
+            "127.0.0.1:9090 or [::1]:9090",
         ),
         (
             "PROMETHEUS_PATH",
@@ -203,7 +207,8 @@ def test_an_empty_text_is_a_value() -> None:
         ),
         (
             {"REDIS_PERSECOND_AUTH": "x", "REDIS_PERSECOND_AUTH_FILE": "/run/password"},
-            'REDIS_PERSECOND_AUTH_FILE="/run/password" is set together with REDIS_PERSECOND_AUTH: give only one of them',
+            'REDIS_PERSECOND_AUTH_FILE="/run/password" is set together with REDIS_PERSECOND_AUTH: give only '
+            "one of them",
         ),
         (
             {"REDIS_TLS_CLIENT_KEY": "/key.pem"},

@@ -58,7 +58,9 @@ def test_the_defaults_are_those_of_upstream() -> None:
 
 
 def test_pings_are_less_frequent_than_the_servers_of_the_gateways_tolerate() -> None:
-    """gRPC servers in Go close connections that ping more often than every five minutes, with too_many_pings."""
+    """gRPC servers in Go close connections that ping more often than every five minutes, with
+    too_many_pings.
+    """
     assert load_settings({}).xds_keepalive > 5 * 60
 
 
@@ -125,8 +127,8 @@ def test_invalid_headers_are_refused_without_being_shown(headers: str) -> None:
     """They may contain a secret."""
     text = refusal({"CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS": headers})
     assert (
-        "CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS (not shown) is not a list of headers: give name:value between commas, "
-        "such as x-token:secret"
+        "CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS (not shown) is not a list of headers: give name:value "
+        "between commas, such as x-token:secret"
     ) == text
 
 

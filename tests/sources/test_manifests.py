@@ -158,7 +158,8 @@ def test_nested_lists_are_read_without_recursion() -> None:
 # Arbitrary input
 
 names = [
-    "apiVersion kind metadata name spec raw descriptors key value rateLimit requestsPerUnit unit type rateLimits actions",
+    "apiVersion kind metadata name spec raw descriptors key value rateLimit requestsPerUnit unit type "
+    "rateLimits actions",
     "setDescriptors weight alwaysApply items data binaryData domain genericKey descriptorKey descriptorValue",
 ]
 keys = st.sampled_from(" ".join(names).split())

@@ -152,7 +152,10 @@ def test_the_deepest_document_can_be_written(opening: str, closing: str) -> None
     assert content(document.root) == content(read("again.yaml", native.write(document)).root)
 
 
-awkward = "yes,<<,=,a: b,- a,#,a #b, a,a ,\n,a\nb,---,...,%a,!a,&a,*a,?,? a,{},[,|,>,',\",\ufeff,\x85,\u2028,~,-,:,,1_0"
+awkward = (
+    "yes,<<,=,a: b,- a,#,a #b, a,a ,\n,a\n"
+    "b,---,...,%a,!a,&a,*a,?,? a,{},[,|,>,',\",\ufeff,\x85,\u2028,~,-,:,,1_0"
+)
 texts = (
     st.text()
     | st.sampled_from(awkward.split(","))

@@ -109,7 +109,8 @@ async def test_two_processes_do_not_share_a_file(kept: SnapshotStore) -> None:
     with pytest.raises(StartError) as error:
         await kept.start()
     assert (
-        f"MEMORY_SNAPSHOT_PATH: another process keeps its counters in {kept.path}: give each a file of its own"
+        f"MEMORY_SNAPSHOT_PATH: another process keeps its counters in {kept.path}: give each a file of its "
+        "own"
     ) == str(error.value)
     await store.close()
     assert {DBA: 1} == kept.on_disk

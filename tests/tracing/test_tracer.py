@@ -153,7 +153,9 @@ async def test_an_error_has_a_span_with_its_text() -> None:
 
 
 async def test_a_call_links_to_the_store_only_if_the_store_answers_it() -> None:
-    """A call that is answered at its deadline does not; neither does a call to the store within a callback."""
+    """A call that is answered at its deadline does not; neither does a call to the store within a
+    callback.
+    """
     traced = Traced(1.0, *[0.0] * 10)
     held: list[Callable[[], None]] = []
     service = traced.in_memory(held.append)

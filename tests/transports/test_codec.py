@@ -106,7 +106,9 @@ def test_requests_of_one_key_differ_in_their_hits_alone(one: bytes, two: bytes) 
 
 
 def test_a_check_and_charges_of_any_size_have_one_key() -> None:
-    """So they share the plan of their bucket. The hits_addend of the request does not change the key either."""
+    """So they share the plan of their bucket. The hits_addend of the request does not change the key
+    either.
+    """
     keys = set()
     for hits, addend in [
         (0, 0),

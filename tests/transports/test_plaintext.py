@@ -1,4 +1,6 @@
-"""A second port without TLS, for gateways that use plaintext, beside one that requires client certificates."""
+"""A second port without TLS, for gateways that use plaintext, beside one that requires client
+certificates.
+"""
 
 from __future__ import annotations
 

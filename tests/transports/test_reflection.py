@@ -293,7 +293,9 @@ async def test_messages_may_be_cut_anywhere(served: Served, peer: Peer, every: i
 async def test_a_broken_message_ends_the_stream(
     served: Served, peer: Peer, rest: bytes, status: int, before: int
 ) -> None:
-    """The stream ends with an error after the answers to the requests before it. The connection stays open."""
+    """The stream ends with an error after the answers to the requests before it. The connection stays
+    open.
+    """
     peer.send(opening(1) + data(1, h2.message(LIST) * before + rest, h2.END_STREAM))
     answer = await peer.answer(1)
     assert before == len(unframed(bytes(answer.body)))

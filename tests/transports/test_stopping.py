@@ -55,7 +55,9 @@ async def test_a_peer_that_does_not_introduce_itself_is_closed(
 
 
 async def test_grpcio_closes_connections_without_calls(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """grpcio closes them after five minutes, to free their places. Native closes them when places are needed."""
+    """grpcio closes them after five minutes, to free their places. Native closes them when places are
+    needed.
+    """
     monkeypatch.setattr(grpcio, "_MOST_IDLE", 0.2)
     served = await start(GrpcOptions())
     if served.server.TRANSPORT == "native":
@@ -107,7 +109,9 @@ async def until_served(address: str) -> None:
 
 
 async def test_health_follows_the_service(served: Served) -> None:
-    """ "ratelimit" is SERVING while every component is healthy; "" is the process; other names are unknown."""
+    """ "ratelimit" is SERVING while every component is healthy; "" is the process; other names are
+    unknown.
+    """
     stub = health_pb2_grpc.HealthStub(served.channel)
     status = health_pb2.HealthCheckResponse
     served.health.set("redis", False)

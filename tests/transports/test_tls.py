@@ -294,7 +294,9 @@ async def test_a_session_that_began_under_another_ca_is_not_resumed(
 async def test_repeated_changes_of_the_ca_during_handshakes_admit_no_other_client(
     start: Start, authority: Authority, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
-    """Clients of both CAs keep their sessions. After the file is replaced, only clients of its CA are served."""
+    """Clients of both CAs keep their sessions. After the file is replaced, only clients of its CA are
+    served.
+    """
     authorities = Authority(), Authority()
     served = await start(*authority.server().write(tmp_path), authorities[0].write(tmp_path, "clients"))
     contexts = [authority.context(version) for _ in authorities]

@@ -127,7 +127,9 @@ async def test_hostile_headers_are_no_trace_context_and_do_no_harm(
 
 @pytest.mark.parametrize("name", [b"x", b"traceparent", b"tracestate"])
 async def test_a_header_with_any_characters_costs_no_call(transport: str, name: bytes) -> None:
-    """Each call is answered and counted, and none stays in flight, where it would use up those of its peer."""
+    """Each call is answered and counted, and none stays in flight, where it would use up those of its
+    peer.
+    """
     async with connected(transport) as (_, server, peer):
         left = []
         for stream, body in ((1, CHARGE_40), (3, CHARGE_40), (5, CHECK)):

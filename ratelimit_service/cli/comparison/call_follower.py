@@ -1,7 +1,7 @@
 """Follows the calls of one connection in a copy of its bytes: no socket, no answer.
 
-A connection is read as its two ends read it: HPACK needs every block of headers from the first on. So a connection
-of which a byte is missing cannot be followed any further.
+A connection is read as its two ends read it: HPACK needs every block of headers from the first on. So a
+connection of which a byte is missing cannot be followed any further.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ _OF_HTTP = {
 
 
 class CallStarted(NamedTuple):
-    """A call has arrived in full. `data` is its message; None if it cannot be compared for the reason `why`."""
+    """A call has arrived in full. `data` is its message; None if it cannot be compared for the reason
+    `why`.
+    """
 
     stream: int
     data: bytes | None
@@ -85,7 +87,9 @@ class CallAnswered(NamedTuple):
 
 
 class CallAborted(NamedTuple):
-    """A call that has arrived in full has ended without an answer. `counted`: the first service may have counted it."""
+    """A call that has arrived in full has ended without an answer. `counted`: the first service may have
+    counted it.
+    """
 
     stream: int
     why: str

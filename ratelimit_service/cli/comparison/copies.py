@@ -1,7 +1,8 @@
-"""Copies of the bytes of callers and of the first service, on their way from the tee to the process that compares.
+"""Copies of the bytes of callers and of the first service, on their way from the tee to the process that
+compares.
 
-The process that answers never waits for the other. Copies that the other has not read wait in memory up to a bound;
-beyond it, connections are no longer followed.
+The process that answers never waits for the other. Copies that the other has not read wait in memory up to a
+bound; beyond it, connections are no longer followed.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ class Sender(asyncio.Protocol):
             self._missed.add(number)
 
     async def close(self, patience: float) -> bool:
-        """Pass on the remaining copies, and return whether they were sent within `patience` seconds; the rest is dropped.
+        """Pass on the remaining copies, and return whether they were sent within `patience` seconds; the rest
+        is dropped.
 
         The other process ends when it has read them.
         """

@@ -16,7 +16,9 @@ ACK = END_STREAM = 0x1
 END_HEADERS, PADDED, PRIORITY = 0x4, 0x8, 0x20
 
 MOST_BYTES = 1 << 20
-"""The largest frame that is read with its payload. Peers send at most 16 KiB unless the other side allows more."""
+"""The largest frame that is read with its payload. Peers send at most 16 KiB unless the other side allows
+more.
+"""
 
 
 class Unfollowable(Exception):
@@ -41,7 +43,9 @@ class Frame(NamedTuple):
 
 
 class Heads:
-    """Finds the heads of frames in one direction, whatever is in their payloads. The preface has `skipped` bytes."""
+    """Finds the heads of frames in one direction, whatever is in their payloads. The preface has `skipped`
+    bytes.
+    """
 
     __slots__ = ("_in_block", "_left", "_part", "begun")
 
@@ -124,6 +128,8 @@ def unpadded(frame: Frame) -> bytes:
 
 
 def goaway() -> bytes:
-    """Return a frame that asks a client to open no more streams, and lets those in flight finish (RFC 9113, 6.8)."""
+    """Return a frame that asks a client to open no more streams, and lets those in flight finish (RFC
+    9113, 6.8).
+    """
     payload = (0x7FFF_FFFF).to_bytes(4) + bytes(4)
     return len(payload).to_bytes(3) + bytes((GOAWAY, 0)) + bytes(4) + payload

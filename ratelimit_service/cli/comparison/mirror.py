@@ -1,8 +1,9 @@
-"""Compares live calls: follows the copies of a tee, and calls the second service as the callers called the first.
+"""Compares live calls: follows the copies of a tee, and calls the second service as the callers called the
+first.
 
-This is the process beside the tee (`copies.py`), so callers never wait for it. The second service is called after the
-first has answered, in the order of these answers. If it is slow, calls to it accumulate up to a bound; beyond it they are
-omitted, and counted.
+This is the process beside the tee (`copies.py`), so callers never wait for it. The second service is called
+after the first has answered, in the order of these answers. If it is slow, calls to it accumulate up to a
+bound; beyond it they are omitted, and counted.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ MOST_HELD = 256 << 20
 
 @dataclass(slots=True)
 class _MirroredCall:
-    """One call of a caller: its bytes, and the answer of the first service; None if there was none, for the reason `why`."""
+    """One call of a caller: its bytes, and the answer of the first service; None if there was none, for the
+    reason `why`.
+    """
 
     data: bytes
     request: RateLimitRequest
@@ -168,7 +171,8 @@ class Mirror:
                 self._overlaps.end(call.overlap)
                 self._report.not_compared[event.why] += 1
                 return
-        # Also without an answer: the first service may have counted the call, and then the second must count it as well.
+        # Also without an answer: the first service may have counted the call, and then the second must count
+        # it as well.
         self._begin(call)
 
     def _abandon(self, number: int, why: str) -> None:

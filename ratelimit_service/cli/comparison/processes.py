@@ -25,8 +25,8 @@ GRACE = 5.0
 """Seconds that calls in flight have at the end."""
 
 END = 10.0
-"""Seconds that the comparison has at the end to read the copies that wait, and as many to finish, in addition to the
-timeout of its calls.
+"""Seconds that the comparison has at the end to read the copies that wait, and as many to finish, in addition
+to the timeout of its calls.
 """
 
 _NICE = 5
@@ -58,7 +58,8 @@ def run(
     started: Callable[[str], None],
     exit_code: Callable[[], int],
 ) -> int:
-    """Answer callers until SIGTERM or SIGINT, and return `exit_code` of the process that compares; 1 if it failed.
+    """Answer callers until SIGTERM or SIGINT, and return `exit_code` of the process that compares; 1 if it
+    failed.
 
     `started` is called with the address of the port.
     """
@@ -115,7 +116,8 @@ def _join(process: BaseProcess, patience: float, notify: Callable[[str], None]) 
     process.join(patience)
     if process.exitcode is None:
         notify(
-            f"the comparison has not ended within {patience:g} s: it is killed, and its last report is missing"
+            f"the comparison has not ended within {patience:g} s: it is killed, and its last report is "
+            "missing"
         )
         process.kill()
         process.join()

@@ -277,7 +277,9 @@ def _at_an_edge(exchange: Exchange, place: int | None) -> bool:
 
 
 def _overlapping(exchange: Exchange, place: int | None) -> bool:
-    """Other calls for the bucket were in flight, and the services may have counted them in different orders."""
+    """Other calls for the bucket were in flight, and the services may have counted them in different
+    orders.
+    """
     if place is None or not exchange.overlapping or not exchange.overlapping[place]:
         return False
     known = exchange.known[place]
@@ -316,29 +318,54 @@ def _consistent(exchange: Exchange, place: int | None, gap: int) -> bool:
 
 
 REASONS = (
-    Reason("empty-request", "| empty domain, no descriptors |", "an empty request gets another status", ("grpc_status",), _nothing_to_decide),
-    Reason("too-many-entries", "| over 100 descriptors,", "a request with so many descriptors or entries is refused", ("grpc_status",), _too_many),
-    Reason("unknown-unit", "- **An override with an unknown unit**", "a limit in the request has a unit that does not exist", ("grpc_status",), _unknown_unit),
-    Reason("not-utf8", "- **Values that are not UTF-8**", "a value is not UTF-8: limited here, an error there", ("grpc_status",), _not_utf8),
-    Reason("large-hits", "- **Hits of 2^63 and more**", "hits beyond 2^63 saturate here, and are an error there", ("grpc_status",), _large_hits),
-    Reason("not-ready", "| no configuration yet |", "ours has no configuration yet, and answers with another status", ("grpc_status",), _not_ready),
-    Reason("slow-store", "| Redis is slow |", "ours answers before its Redis does, at the deadline", ("grpc_status",), _slow),
-    Reason("store-fails", "| Redis fails |", "the Redis of ours is away", ("grpc_status", "overall_code", *_LIMITS), _store_failed),
-    Reason("too-many-calls", "| too many calls at once |", "ours bounds the calls in flight", ("grpc_status",), _overloaded),
-    Reason("refund", "- **`is_negative_hits`**", "hits are given back here, and charged there", _COUNTS, _refund),
-    Reason("local-cache", "- **`LOCAL_CACHE_SIZE_IN_BYTES`**", "the other's local cache does not see a refund", _COUNTS, _refused_after_a_refund),
-    Reason("shared-counter", "- **Counters are never shared by accident.**", "the other counts this descriptor together with another one", _COUNTS, _shared),
-    Reason("stopped", "- † **`STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT`**", "a rule on trial keeps the other from counting", _COUNTS, _stopped),
-    Reason("hold-entries", "- **The entries `hold` and `phase=done`**", "entries for holds are part of the descriptor there, and not here", (*_LIMITS, "overall_code", "dynamic_metadata.descriptors"), _held),
-    Reason("bounded-charge", "- **A charge on a budget above 1,000,000,000**", "a charge on a budget is bounded here", _COUNTS, _bounded),
-    Reason("budget", "- **`BUDGET_DOMAINS`**", "the limit is a budget here", (*_WINDOWS, "raw_body"), _budget),
-    Reason("new-keys", "- **`unit_multiplier`**", "a rule, or a limit in the request, that the other does not know", (*_LIMITS, "overall_code"), _new_keys),
-    Reason("name", "- **`name`**", "what would break a header is taken out of the name", ("statuses.current_limit.name",), _cleaned),
-    Reason("cut-metadata", "- **Dynamic metadata**", "long keys and values are cut in the metadata here", ("dynamic_metadata.domain", "dynamic_metadata.descriptors"), _cut_metadata),
-    Reason("metadata", "- **Metadata**", "metadata of rules is kept here", ("dynamic_metadata.metadata",), _kept_metadata),
-    Reason("window-edge", "- **An edge of a window**", "a window has ended between the two answers", _WINDOWS, _at_an_edge),
-    Reason("overlapping", "- **Calls that overlap**", "each has taken calls at the same time in its own order", _COUNTS, _overlapping),
-    Reason("counted-before", "- **Counted before**", "one of them has counted earlier calls, and the other has not", _COUNTS, _counted_before),
+    Reason("empty-request", "| empty domain, no descriptors |", "an empty request gets another status",
+        ("grpc_status",), _nothing_to_decide),
+    Reason("too-many-entries", "| over 100 descriptors,",
+        "a request with so many descriptors or entries is refused", ("grpc_status",), _too_many),
+    Reason("unknown-unit", "- **An override with an unknown unit**",
+        "a limit in the request has a unit that does not exist", ("grpc_status",), _unknown_unit),
+    Reason("not-utf8", "- **Values that are not UTF-8**",
+        "a value is not UTF-8: limited here, an error there", ("grpc_status",), _not_utf8),
+    Reason("large-hits", "- **Hits of 2^63 and more**",
+        "hits beyond 2^63 saturate here, and are an error there", ("grpc_status",), _large_hits),
+    Reason("not-ready", "| no configuration yet |",
+        "ours has no configuration yet, and answers with another status", ("grpc_status",), _not_ready),
+    Reason("slow-store", "| Redis is slow |", "ours answers before its Redis does, at the deadline",
+        ("grpc_status",), _slow),
+    Reason("store-fails", "| Redis fails |", "the Redis of ours is away",
+        ("grpc_status", "overall_code", *_LIMITS), _store_failed),
+    Reason("too-many-calls", "| too many calls at once |", "ours bounds the calls in flight",
+        ("grpc_status",), _overloaded),
+    Reason("refund", "- **`is_negative_hits`**", "hits are given back here, and charged there", _COUNTS,
+        _refund),
+    Reason("local-cache", "- **`LOCAL_CACHE_SIZE_IN_BYTES`**",
+        "the other's local cache does not see a refund", _COUNTS, _refused_after_a_refund),
+    Reason("shared-counter", "- **Counters are never shared by accident.**",
+        "the other counts this descriptor together with another one", _COUNTS, _shared),
+    Reason("stopped", "- † **`STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT`**",
+        "a rule on trial keeps the other from counting", _COUNTS, _stopped),
+    Reason("hold-entries", "- **The entries `hold` and `phase=done`**",
+        "entries for holds are part of the descriptor there, and not here",
+        (*_LIMITS, "overall_code", "dynamic_metadata.descriptors"), _held),
+    Reason("bounded-charge", "- **A charge on a budget above 1,000,000,000**",
+        "a charge on a budget is bounded here", _COUNTS, _bounded),
+    Reason("budget", "- **`BUDGET_DOMAINS`**", "the limit is a budget here", (*_WINDOWS, "raw_body"),
+        _budget),
+    Reason("new-keys", "- **`unit_multiplier`**",
+        "a rule, or a limit in the request, that the other does not know", (*_LIMITS, "overall_code"),
+        _new_keys),
+    Reason("name", "- **`name`**", "what would break a header is taken out of the name",
+        ("statuses.current_limit.name",), _cleaned),
+    Reason("cut-metadata", "- **Dynamic metadata**", "long keys and values are cut in the metadata here",
+        ("dynamic_metadata.domain", "dynamic_metadata.descriptors"), _cut_metadata),
+    Reason("metadata", "- **Metadata**", "metadata of rules is kept here", ("dynamic_metadata.metadata",),
+        _kept_metadata),
+    Reason("window-edge", "- **An edge of a window**", "a window has ended between the two answers", _WINDOWS,
+        _at_an_edge),
+    Reason("overlapping", "- **Calls that overlap**",
+        "each has taken calls at the same time in its own order", _COUNTS, _overlapping),
+    Reason("counted-before", "- **Counted before**",
+        "one of them has counted earlier calls, and the other has not", _COUNTS, _counted_before),
 )  # fmt: skip
 
 REFUSAL = Reason(

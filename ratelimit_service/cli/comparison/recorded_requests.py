@@ -58,8 +58,8 @@ class Recording:
             self.skipped["parts of requests"] += len(started)
         if not self.requests:
             raise InvalidRequest(
-                f"{self._name}: no line is a request: give a decision log (DECISION_LOG=all), or an access log with "
-                "`ratelimit` in each line"
+                f"{self._name}: no line is a request: give a decision log (DECISION_LOG=all), "
+                "or an access log with `ratelimit` in each line"
             )
 
     def _joined(

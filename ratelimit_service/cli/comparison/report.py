@@ -64,7 +64,9 @@ class Report:
         ours: Answer,
         overlapping: Sequence[int] = (),
     ) -> None:
-        """Compare two answers, and add the outcome. A request whose answers cannot be compared is left out."""
+        """Compare two answers, and add the outcome. A request whose answers cannot be compared is left
+        out.
+        """
         try:
             compared = comparer.compare(request, theirs, ours, overlapping)
         except Exception:  # such as NaN in the metadata; the requests after it are compared

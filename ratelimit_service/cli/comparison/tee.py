@@ -1,9 +1,9 @@
 """A port in front of the first service: passes on the bytes of both sides as they come, and copies them.
 
-Callers reach the first service as if they were connected to it: its answers, errors, headers, flow control and limits
-pass through, and so do their deadlines, metadata and cancellations. Nothing is decoded on the way; TLS ends here on both
-sides. If the first service cannot be reached, the caller's connection is closed, and gRPC in the caller makes UNAVAILABLE of
-that, as it does without the tee.
+Callers reach the first service as if they were connected to it: its answers, errors, headers, flow control
+and limits pass through, and so do their deadlines, metadata and cancellations. Nothing is decoded on the way;
+TLS ends here on both sides. If the first service cannot be reached, the caller's connection is closed, and
+gRPC in the caller makes UNAVAILABLE of that, as it does without the tee.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ class Tee:
         )
 
     async def stop(self, grace: float) -> None:
-        """Accept no more callers, ask those that are there to open no more streams, and give calls in flight `grace`
-        seconds.
+        """Accept no more callers, ask those that are there to open no more streams, and give calls in flight
+        `grace` seconds.
         """
         if self._server is not None:
             self._server.close()
@@ -265,7 +265,9 @@ class Side(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._input_ended = self._output_ended = False
         self._early = b""
-        """Bytes that arrived before the connection was open: with TLS, the other side may have read them already."""
+        """Bytes that arrived before the connection was open: with TLS, the other side may have read them
+        already.
+        """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""

@@ -17,8 +17,8 @@ MOST = 2**53 - 1
 """The largest amount."""
 
 EXIT_CODES = (
-    "Exits with 0; 1 if the service does not answer or refuses the request, 2 for a wrong option, 4 if another change came first, "
-    "5 without a valid token"
+    "Exits with 0; 1 if the service does not answer or refuses the request, 2 for a wrong option, "
+    "4 if another change came first, 5 without a valid token"
 )
 
 
@@ -27,8 +27,9 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--server",
         metavar="URL",
-        help="the debug port of the service: host:port, or https://host:port (default: RATELIMIT_SERVER, or 127.0.0.1:6070). "
-        "The token is in RATELIMIT_TOKEN or RATELIMIT_TOKEN_FILE, or in the ADMIN_TOKEN or READ_TOKEN of the service",
+        help="the debug port of the service: host:port, or https://host:port (default: RATELIMIT_SERVER, "
+        "or 127.0.0.1:6070). The token is in RATELIMIT_TOKEN or RATELIMIT_TOKEN_FILE, or in the ADMIN_TOKEN "
+        "or READ_TOKEN of the service",
     )
     parser.add_argument("--ca", type=Path, metavar="FILE", help="trust certificates signed by this CA")
     add_answers(parser, "print JSON, as the API returns it")
@@ -51,8 +52,8 @@ def add_bucket(parser: argparse.ArgumentParser, pattern: str = "") -> None:
         "descriptor",
         metavar="DESCRIPTOR",
         type=text,
-        help=r"key=value,key=value; within a value, write \, for a comma, \\ for a backslash and \* for an asterisk"
-        + pattern,
+        help=r"key=value,key=value; within a value, write \, for a comma, \\ for a backslash "
+        r"and \* for an asterisk" + pattern,
     )
 
 

@@ -1,7 +1,8 @@
 """The commands that change: `top-up`, `override`, `unblock`, `remove`, and `reset` over the API.
 
-Each command previews its change, and makes it with the confirmation of the preview, so that it replaces just what the
-preview showed. A change that may affect several buckets is made only after a question, or with --yes.
+Each command previews its change, and makes it with the confirmation of the preview, so that it replaces just
+what the preview showed. A change that may affect several buckets is made only after a question, or with
+--yes.
 """
 
 from __future__ import annotations

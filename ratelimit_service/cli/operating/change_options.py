@@ -22,7 +22,8 @@ def _add_change(parser: argparse.ArgumentParser) -> None:
         type=text,
         default="",
         metavar="KEY",
-        help="the idempotency key: a change that is repeated with it has no further effect (default: a new one)",
+        help="the idempotency key: a change that is repeated with it has no further effect (default: a new "
+        "one)",
     )
     add_server(parser)
 
@@ -41,8 +42,8 @@ def _add_until(parser: argparse.ArgumentParser) -> None:
         "--until",
         type=moment,
         metavar="MOMENT",
-        help="2026-12-01T00:00:00Z, a time from now (90m, 8h, 3d), or a weekday, which is its next midnight in the local time zone "
-        "(default: until it is removed)",
+        help="2026-12-01T00:00:00Z, a time from now (90m, 8h, 3d), or a weekday, which is its next midnight "
+        "in the local time zone (default: until it is removed)",
     )
 
 

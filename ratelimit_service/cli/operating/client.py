@@ -23,13 +23,17 @@ SERVER = "RATELIMIT_SERVER"
 """The variable with the address of the service."""
 
 TOKENS = ("RATELIMIT_TOKEN", "ADMIN_TOKEN", "READ_TOKEN")
-"""The variables that may have a token, in this order. The last two are set in the container of the service."""
+"""The variables that may have a token, in this order. The last two are set in the container of the
+service.
+"""
 
 FAILED, NO, CONFLICT, FORBIDDEN = 1, 3, 4, 5
 """Exit codes: a failure; the answer is no; another change came first; a token is missing or not valid."""
 
 _TOO_MANY, _MOST_TRIES, _LONGEST_PAUSE = 429, 5, 10.0
-"""The status of a call above the rate limit, how many times it is retried, and the longest pause before a retry."""
+"""The status of a call above the rate limit, how many times it is retried, and the longest pause before a
+retry.
+"""
 
 _MOST_BYTES = 64 * 2**20
 _LONGEST = 2_000
@@ -37,7 +41,9 @@ _CODES = {401: FORBIDDEN, 403: FORBIDDEN, 409: CONFLICT}
 
 
 class RequestFailed(CommandFailed):
-    """A call that the service refuses or does not answer; `status` is that of HTTP, or 0 without an answer."""
+    """A call that the service refuses or does not answer; `status` is that of HTTP, or 0 without an
+    answer.
+    """
 
     def __init__(self, message: str, code: int = FAILED, status: int = 0) -> None:
         super().__init__(message, code)
@@ -74,7 +80,9 @@ def server_of(text: str) -> Server:
 
 
 def token_of(environ: Mapping[str, str]) -> str:
-    """Return the token of the environment; empty for none. Raises InvalidRequest for a file that cannot be read."""
+    """Return the token of the environment; empty for none. Raises InvalidRequest for a file that cannot be
+    read.
+    """
     for name in TOKENS:
         if environ.get(name):
             return environ[name]
@@ -105,7 +113,9 @@ class Client:
             print(f"note: the token is sent to {server} without TLS", file=sys.stderr)
 
     def get(self, path: str, **parameters: Any) -> dict[str, Any]:
-        """Return the answer to a GET; parameters that are None or empty are left out. Raises RequestFailed."""
+        """Return the answer to a GET; parameters that are None or empty are left out. Raises
+        RequestFailed.
+        """
         wanted = {name: value for name, value in parameters.items() if value not in (None, "")}
         query = f"?{urlencode(wanted, errors='surrogateescape')}" if wanted else ""
         return self._call("GET", f"{path}{query}")

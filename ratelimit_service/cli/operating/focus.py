@@ -1,8 +1,9 @@
-"""Usage as a FOCUS dataset: the columns of version 1.2 of the FinOps Open Cost and Usage Specification, as CSV.
+"""Usage as a FOCUS dataset: the columns of version 1.2 of the FinOps Open Cost and Usage Specification, as
+CSV.
 
-A row is for one bucket and one period at one price. The specification has no columns for tokens, so they are the consumed
-quantity, in the unit `Tokens`, and are priced by the million. Without a price, costs are 0 in the currency XXX, which
-ISO 4217 has for no currency, because the columns must not be empty.
+A row is for one bucket and one period at one price. The specification has no columns for tokens, so they are
+the consumed quantity, in the unit `Tokens`, and are priced by the million. Without a price, costs are 0 in
+the currency XXX, which ISO 4217 has for no currency, because the columns must not be empty.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ class _Of(NamedTuple):
 def write_focus(found: Iterable[BucketUsage], asked: UsageQuery, to: TextIO) -> int:
     """Write a dataset, and return how many rows it has.
 
-    Raises InvalidRequest for buckets with different keys: tools sum a dataset, and a request may be charged to several of them.
+    Raises InvalidRequest for buckets with different keys: tools sum a dataset, and a request may be charged
+    to several of them.
     """
     chosen = [ledgered for ledgered in found if selected(ledgered, asked) and ledgered.spent]
     kinds = sorted({",".join([key for key, _ in ledgered.entries]) for ledgered in chosen})

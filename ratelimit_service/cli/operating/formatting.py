@@ -160,7 +160,10 @@ def amendment(found: Json) -> str:
     elif found["windows"]:
         end = f"for {found['windows']} window{'s' if found['windows'] != 1 else ''}"
     said = f"{text(found['author'])}: {text(found['reason'])}"
-    return f"{text(found['id'])}  {what}{' ' if by else ''}{by}{window} for {text(found['descriptor'])} {end} ({said})"
+    return (
+        f"{text(found['id'])}  {what}{' ' if by else ''}{by}{window} for {text(found['descriptor'])} {end} "
+        f"({said})"
+    )
 
 
 def edit(found: Json) -> str:

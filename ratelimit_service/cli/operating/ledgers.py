@@ -26,7 +26,8 @@ _Entries = tuple[tuple[str, str], ...]
 class UsageQuery(NamedTuple):
     """The period, and what to add up. `by` are keys of descriptors, `since` and `until` seconds since 1970.
 
-    `keys` selects the buckets with exactly these keys, in this order; without it, all that have those of `by`.
+    `keys` selects the buckets with exactly these keys, in this order; without it, all that have those of
+    `by`.
     """
 
     domain: str
@@ -73,7 +74,8 @@ class BucketUsage(NamedTuple):
 def rows(ledgers: Iterable[BucketUsage], asked: UsageQuery) -> Iterator[Row]:
     """Yield what was spent, by the period and the values, in their order.
 
-    Buckets with different keys are never added up: a request that is charged to its team and to its user is in both.
+    Buckets with different keys are never added up: a request that is charged to its team and to its user is
+    in both.
     """
     sums: dict[tuple[int, int, tuple[str, ...], str, str], list[int]] = {}
     priced: dict[tuple[int, int, tuple[str, ...], str, str], dict[str, int]] = {}
@@ -145,7 +147,9 @@ def _second_of(text: str) -> int:
 
 
 def periods(asked: UsageQuery) -> Callable[[int], tuple[int, int]]:
-    """Return a function from the start of an entry to its period, which computes each once: many buckets have the same."""
+    """Return a function from the start of an entry to its period, which computes each once: many buckets have
+    the same.
+    """
     unit, calendar = PERIODS[asked.per], Calendar(asked.zone)
     return lru_cache(maxsize=10_000)(lambda start: calendars.bounds(unit, 1, calendar, start))
 

@@ -317,15 +317,16 @@ COMMANDS = (
     Command(
         "wait",
         "wait until all replicas enforce some rules and amendments",
-        "Without --generation, --hash or --amendments, it waits until all have the same rules and the latest amendments. "
-        f"{EXIT_CODES}, 3 if it does not happen in time.",
+        "Without --generation, --hash or --amendments, it waits until all have the same rules and the latest "
+        f"amendments. {EXIT_CODES}, 3 if it does not happen in time.",
         _wait_options,
         _wait,
     ),
     Command(
         "top",
         "show the budgets of a running service in the terminal, live",
-        f"Keys: q quits, s sorts, f filters by state, d by domain, / by value. Without a terminal it prints them once. {EXIT_CODES}.",
+        "Keys: q quits, s sorts, f filters by state, d by domain, / by value. Without a terminal it prints "
+        f"them once. {EXIT_CODES}.",
         _top_options,
         _top,
     ),

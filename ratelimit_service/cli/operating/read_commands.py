@@ -63,7 +63,8 @@ def budgets(client: Client, query: Mapping[str, Any], most: int, *, as_json: boo
 def listed(client: Client, query: Mapping[str, Any], most: int) -> tuple[list[Json], Json]:
     """Return budgets, and the last page of them. Waits a little while the service still reads its store.
 
-    The service sorts many budgets part by part. With a filter by use or state, all parts are read, and sorted together.
+    The service sorts many budgets part by part. With a filter by use or state, all parts are read, and sorted
+    together.
     """
     found: list[Json] = []
     cursor: str | None = None
@@ -214,7 +215,9 @@ def wait(
     timeout: float,
     as_json: bool,
 ) -> int:
-    """Wait until all replicas enforce the given rules or amendments, or else the same ones; return NO if the time is over."""
+    """Wait until all replicas enforce the given rules or amendments, or else the same ones; return NO if the
+    time is over.
+    """
     end = time.monotonic() + timeout
     late: list[str] = []
     found: Json = {"replicas": []}
@@ -242,7 +245,9 @@ def wait(
 def behind(
     found: Sequence[Json], generation: int, digest: str, amendments: int, replicas: int
 ) -> Iterator[str]:
-    """Yield a line for each replica that lags. Without a generation or a hash, all replicas need the latest rules."""
+    """Yield a line for each replica that lags. Without a generation or a hash, all replicas need the latest
+    rules.
+    """
     if len(found) < replicas:
         yield f"there are {len(found)} of {replicas} replicas"
     latest = max([each["generation"] or 0 for each in found], default=0)
@@ -267,7 +272,10 @@ def behind(
 
 def _standing(found: Json) -> str:
     digest = printable(str(found["hash"] or ""))[:12] or "none"
-    return f"rules of generation {found['generation'] or 'none'} ({digest}), amendments {found['amendments_version']}"
+    return (
+        f"rules of generation {found['generation'] or 'none'} ({digest}), "
+        f"amendments {found['amendments_version']}"
+    )
 
 
 def _count(number: int, noun: str) -> str:

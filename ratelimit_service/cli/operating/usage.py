@@ -38,7 +38,8 @@ def usage(client: Client, asked: UsageQuery, form: str) -> int:
         _say_none(asked)
     elif len({row.keys for row in found}) > 1:
         print(
-            "note: buckets with different keys have lines of their own, because one request may be charged to several of them",
+            "note: buckets with different keys have lines of their own, because one request may be charged "
+            "to several of them",
             file=sys.stderr,
         )
     return 0
@@ -46,7 +47,8 @@ def usage(client: Client, asked: UsageQuery, form: str) -> int:
 
 def _say_none(asked: UsageQuery) -> None:
     print(
-        f"no ledger has entries of {formatting.text(asked.domain)} in that time; a budget has a ledger if its rule says so: ledger: {{}}",
+        f"no ledger has entries of {formatting.text(asked.domain)} in that time; a budget has a ledger if "
+        "its rule says so: ledger: {}",
         file=sys.stderr,
     )
 
@@ -76,7 +78,9 @@ def as_json(found: Sequence[Row], asked: UsageQuery) -> dict[str, Any]:
 
 
 def write_csv(found: Sequence[Row], asked: UsageQuery, to: TextIO) -> None:
-    """Write the rows as CSV (RFC 4180). A value that a spreadsheet would take for a formula begins with an apostrophe."""
+    """Write the rows as CSV (RFC 4180). A value that a spreadsheet would take for a formula begins with an
+    apostrophe.
+    """
     writer = csv.writer(to)
     writer.writerow(["start", "end", *map(cell, asked.by), "keys", *KINDS, "amount", "currency"])
     for row in found:

@@ -139,7 +139,9 @@ class Amendments:
 
 
 def _precedence(amendment: Amendment) -> tuple[object, ...]:
-    """Sort by target, the most specific first; then amendments for one window first; then the latest first."""
+    """Sort by target, the most specific first; then amendments for one window first; then the latest
+    first.
+    """
     target = amendment.target
     return (not target.exact, target.specificity, not amendment.window, -amendment.since, amendment.id)
 
@@ -197,7 +199,9 @@ class Targets:
 
 
 class _Shape:
-    """The amendments of descriptors with the same keys, by the parts of their values that are not patterns."""
+    """The amendments of descriptors with the same keys, by the parts of their values that are not
+    patterns.
+    """
 
     __slots__ = ("signatures",)
 

@@ -25,9 +25,9 @@ MOST_EDITS = 100
 """The most edits of one change, which one script call writes."""
 
 MOST_BYTES = 65_536
-"""Bytes of the amendments and resets of one change as text, with the amendments that they replace, and with the author,
-reason and key of each: redis/amend.lua takes a millisecond for some 100,000. A change with one edit has no such bound,
-so that an amendment can always be replaced and removed.
+"""Bytes of the amendments and resets of one change as text, with the amendments that they replace, and with
+the author, reason and key of each: redis/amend.lua takes a millisecond for some 100,000. A change with one
+edit has no such bound, so that an amendment can always be replaced and removed.
 """
 
 LONGEST_NAME = 200
@@ -246,7 +246,8 @@ def known_window(name: str) -> bool:
 def _check_window(name: str) -> None:
     if name and not known_window(name):
         raise InvalidRequest(
-            f"no window is called {name[:40]!r}: give it as it stands in the counter's key, such as hour, day or 15minute"
+            f"no window is called {name[:40]!r}: give it as it stands in the counter's key, such as hour, "
+            "day or 15minute"
         )
 
 

@@ -83,7 +83,9 @@ def read_reset(text: str | bytes) -> Reset:
 
 
 def size(change: Change, edited: EditResult) -> int:
-    """Return the bytes of an edit: of its texts, and of the author, the reason and the key in its line of the audit."""
+    """Return the bytes of an edit: of its texts, and of the author, the reason and the key in its line of the
+    audit.
+    """
     texts = [write(each) for each in (edited.before, edited.after) if each is not None]
     if edited.reset is not None:
         texts.append(write_reset(edited.reset))

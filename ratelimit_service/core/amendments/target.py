@@ -1,9 +1,9 @@
 r"""The target of an amendment: one descriptor, a pattern of descriptors, or a whole domain.
 
-    team=dba                      the descriptor with this one entry
-    user=premium_*                every descriptor whose only key is `user` and whose value begins with `premium_`
-    team=dba,model=*              every descriptor with the keys `team` and `model`, in this order, of this team
-    *                             every descriptor of the domain
+    team=dba            the descriptor with this one entry
+    user=premium_*      every descriptor whose only key is `user` and whose value begins with `premium_`
+    team=dba,model=*    every descriptor with the keys `team` and `model`, in this order, of this team
+    *                   every descriptor of the domain
 
 A key is never a pattern, and a target has all keys of the descriptors that it matches. In a value, `*`
 matches any bytes, or none; `\*`, `\,` and `\\` stand for these characters, and `\xFF` for the byte FF.

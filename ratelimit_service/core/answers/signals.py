@@ -2,9 +2,9 @@
 
 signals_of(policy, plan, tallies) -> Signals     pure
 
-Each value is the worst among all windows of all descriptors whose rules signal to a target: the most urgent state, the
-largest share used, the fewest tokens remaining. So a caller that obeys each value by itself obeys every budget.
-Nothing of a signal is text of a request.
+Each value is the worst among all windows of all descriptors whose rules signal to a target: the most urgent
+state, the largest share used, the fewest tokens remaining. So a caller that obeys each value by itself obeys
+every budget. Nothing of a signal is text of a request.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ..model import TALLY_RULE, TALLY_USES, USE_AFTER, USE_LIMIT, USE_OVER, Tall
 from ..plan import Plan, Policy
 
 TARGETS: Final[Mapping[str, int]] = {"metadata": 1, "upstream": 2, "caller": 4}
-"""The bits of Rule.signal, by the words of the rule language: the dynamic metadata, a request header for the upstream, a
-response header for the caller."""
+"""The bits of Rule.signal, by the words of the rule language: the dynamic metadata, a request header for the
+upstream, a response header for the caller."""
 
 METADATA, UPSTREAM, CALLER = TARGETS.values()
 
@@ -37,7 +37,9 @@ class Signal(NamedTuple):
 
     state: State
     share: int
-    """The used share in ten-thousandths, rounded down, so that it never reaches a threshold before the use does."""
+    """The used share in ten-thousandths, rounded down, so that it never reaches a threshold before the use
+    does.
+    """
     remaining: int
 
 

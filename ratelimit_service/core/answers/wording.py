@@ -191,7 +191,9 @@ def _fault(rule: Rule, index: int, outlook: Outlook, name: str, zone: str, minim
 
 
 def fault_in_flight(rule: Rule, held: int, delay: int, *, minimal: bool) -> Fault:
-    """Return the content of a refusal because `held` tokens are held, of a request that may retry after `delay`."""
+    """Return the content of a refusal because `held` tokens are held, of a request that may retry after
+    `delay`.
+    """
     path = "" if minimal else shorten(printable(str(rule.path)), _LONGEST_PATH)
     name = rule.limits[0].name or printable(rule.name) or path
     what = f"token budget {name}" if name else f"the token budget of this {unit_text(rule.limits[0].window)}"

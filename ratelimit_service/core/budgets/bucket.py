@@ -19,7 +19,9 @@ from .state import URGENCY, State, state_of
 
 
 class WindowNow(NamedTuple):
-    """One window of a bucket at a moment: the limit of its rule, and the limit in force with its amendments."""
+    """One window of a bucket at a moment: the limit of its rule, and the limit in force with its
+    amendments.
+    """
 
     limit: Limit
     effect: Effect
@@ -29,7 +31,9 @@ class WindowNow(NamedTuple):
 
 
 class BucketNow(NamedTuple):
-    """What limits a descriptor: its rule, its bucket and each window. `amendments` includes those without an effect."""
+    """What limits a descriptor: its rule, its bucket and each window. `amendments` includes those without an
+    effect.
+    """
 
     rule: Rule
     bucket: str
@@ -38,7 +42,9 @@ class BucketNow(NamedTuple):
 
 
 def bucket_now(rule: Rule, bucket: str, stack: Stack, now: int, spans: Spans | None = None) -> BucketNow:
-    """Return the windows of a bucket at `now`, by its rule and amendments. `spans` caches windows for many buckets."""
+    """Return the windows of a bucket at `now`, by its rule and amendments. `spans` caches windows for many
+    buckets.
+    """
     windows = []
     for limit in rule.limits:
         span = spans.at(limit.window, now) if spans is not None else span_at(limit.window, now)
@@ -81,7 +87,9 @@ class BudgetWindow(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """One bucket of a domain with what it has used. `entries` are those of the bucket (matching/buckets.py)."""
+    """One bucket of a domain with what it has used. `entries` are those of the bucket
+    (matching/buckets.py).
+    """
 
     domain: str
     entries: tuple[Entry, ...]

@@ -1,29 +1,31 @@
 """How fast a window is used at present, and when it runs out at that rate.
 
-A meter keeps what was used at some thirty moments, at least a slice (about a 120th of the window) apart, and reads the use between two
-moments from the line between them. Looking back from now, it divides time into blocks, each with a rate. The burn is the mean of
-these rates, with those above a fence cut down to it: a burst in a part of that time is no rate of that time.
+A meter keeps what was used at some thirty moments, at least a slice (about a 120th of the window) apart, and
+reads the use between two moments from the line between them. Looking back from now, it divides time into
+blocks, each with a rate. The burn is the mean of these rates, with those above a fence cut down to it: a
+burst in a part of that time is no rate of that time.
 
 | window | looked back | blocks |
 |---|---|---|
 | less than 2 days | a fifth of the window | as it was noted |
 | 2 to 14 days | whole days, about a fifth of the window | as it was noted |
-| longer | whole weeks, about a fifth of the window, at least one | days; weeks where more than four are looked back |
+| longer | whole weeks, about a fifth of the window, at least one | days; weeks if more than four |
 
-Whole days have as much night as day, and whole weeks as many weekends as the weeks to come. Where so much time has not passed since the
-window began, it is whole blocks of what has passed, or all of it. Fewer than FEWEST_BLOCKS cannot tell a burst from a rate, so the use
-is taken as it was noted then.
+Whole days have as much night as day, and whole weeks as many weekends as the weeks to come. Where so much
+time has not passed since the window began, it is whole blocks of what has passed, or all of it. Fewer than
+FEWEST_BLOCKS cannot tell a burst from a rate, so the use is taken as it was noted then.
 
-The fence is Tukey's: an upper quantile and 1.5 times its distance from the first quartile. That is the third quartile, and for
-blocks 0.7: two of seven days may have a burst. In windows of some days, a few busy hours are not a burst, so the fence
-is FENCE_BY_MEAN times the mean at least. Where so much of the time used nothing that the quantile is 0, there is no rate to tell
-a burst from, and the mean is as it is. Before a meter, there is the mean since the window began.
+The fence is Tukey's: an upper quantile and 1.5 times its distance from the first quartile. That is the third
+quartile, and for blocks 0.7: two of seven days may have a burst. In windows of some days, a few busy hours
+are not a burst, so the fence is FENCE_BY_MEAN times the mean at least. Where so much of the time used nothing
+that the quantile is 0, there is no rate to tell a burst from, and the mean is as it is. Before a meter, there
+is the mean since the window began.
 
-With a profile of earlier weeks (profile.py), the meter also knows the level of the window: the use between two readings, by what
-the earlier weeks used in that time, over the same time before now. There the fence has two sides, because a pause of a
-busy hour would count for as much as a burst. AS_BEFORE of the window's usual use counts as a reading of level 1: without it, the
-few tokens of the first night would decide. It counts in the standard error as well: readings
-of no use differ from it, so they are not certain of its level.
+With a profile of earlier weeks (profile.py), the meter also knows the level of the window: the use between
+two readings, by what the earlier weeks used in that time, over the same time before now. There the fence has
+two sides, because a pause of a busy hour would count for as much as a burst. AS_BEFORE of the window's usual
+use counts as a reading of level 1: without it, the few tokens of the first night would decide. It counts in
+the standard error as well: readings of no use differ from it, so they are not certain of its level.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ from typing import Final, NamedTuple
 from .profile import Profile
 
 SLICES: Final = 120
-"""The slices of a window: two readings are at least one slice apart, or more where a meter looks further back."""
+"""The slices of a window: two readings are at least one slice apart, or more where a meter looks further
+back.
+"""
 
 LOOKED_BACK: Final = 24
 """The slices that the burn rate covers in windows without a rhythm: a fifth of the window."""
@@ -60,7 +64,9 @@ BYTES: Final = 4_200
 
 
 class Level(NamedTuple):
-    """How fast a window is used, by the profile of earlier weeks: 1 is as fast as they were. `error` is its standard error."""
+    """How fast a window is used, by the profile of earlier weeks: 1 is as fast as they were. `error` is its
+    standard error.
+    """
 
     level: float
     error: float
@@ -75,7 +81,8 @@ class Meter:
         self._start, self._end = start, end
         span = end - start
         self._back, self._block, self._floor = _rhythm(span)
-        # The readings kept have to reach as far back, so they are further apart where that is more of the window.
+        # The readings kept have to reach as far back, so they are further apart where that is more of the
+        # window.
         self.slice = max(span / SLICES, self._back / (MOST_POINTS - 4), 1e-3)
         """The seconds between two readings to keep."""
         self._points: list[tuple[float, int]] = [(start, 0)]
@@ -83,8 +90,8 @@ class Meter:
     def note(self, now: float, used: int) -> bool:
         """Note the use at `now`. Return whether this is a further reading to keep.
 
-        A counter that is 0 again, or below the reading before the last one, was reset or had a large refund, and
-        starts a new series. A smaller decrease is the refund of a charge that the last reading included.
+        A counter that is 0 again, or below the reading before the last one, was reset or had a large refund,
+        and starts a new series. A smaller decrease is the refund of a charge that the last reading included.
         """
         at, before = self._points[-1]
         if used < before:
@@ -152,7 +159,9 @@ class Meter:
 
 
 def runs_out(now: float, used: int, limit: int, end: float, burn: float | None) -> float:
-    """Return when nothing is left of a limit, in seconds since 1970; 0 if that is not before the window ends."""
+    """Return when nothing is left of a limit, in seconds since 1970; 0 if that is not before the window
+    ends.
+    """
     if not burn or used >= limit:
         return 0.0
     at = now + (limit - used) / burn
@@ -160,7 +169,9 @@ def runs_out(now: float, used: int, limit: int, end: float, burn: float | None) 
 
 
 def _rhythm(span: float) -> tuple[float, float, float]:
-    """Return how far to look back in a window of `span` seconds, the length of blocks, and the least fence in means."""
+    """Return how far to look back in a window of `span` seconds, the length of blocks, and the least fence in
+    means.
+    """
     back = span * LOOKED_BACK / SLICES
     if span < 2 * _DAY:
         return back, 0.0, 0.0
@@ -183,7 +194,9 @@ def _as_noted(points: Sequence[tuple[float, int]], horizon: float) -> list[tuple
 def _by_profile(
     points: Sequence[tuple[float, int]], horizon: float, profile: Profile
 ) -> list[tuple[float, float]]:
-    """Return the level between each two readings after the horizon, with the use of earlier weeks in that time."""
+    """Return the level between each two readings after the horizon, with the use of earlier weeks in that
+    time.
+    """
     found = []
     (first, before), *rest = points
     begin, horizon_use = profile.until(first), profile.until(horizon)
@@ -211,7 +224,9 @@ def _use_at(points: Sequence[tuple[float, int]], at: float) -> float:
 
 
 def _fenced_mean(rates: Sequence[tuple[float, float]], upper: float, least_fence: float) -> float:
-    """Return the mean of rates, the lowest first, each with its seconds; those above the fence count as the fence."""
+    """Return the mean of rates, the lowest first, each with its seconds; those above the fence count as the
+    fence.
+    """
     time = sum([seconds for _, seconds in rates])
     mean = sum([rate * seconds for rate, seconds in rates]) / time
     low, high = _quantile(rates, time * _LOW), _quantile(rates, time * upper)

@@ -1,7 +1,7 @@
 r"""Keys and values of descriptors as text that can be read back: in JSON, and on a terminal.
 
-A byte that is no UTF-8, and a character that cannot be printed, is `\xFF`; a backslash is `\\`. So the text is one line that
-does nothing to a terminal, and two different values never have the same.
+A byte that is no UTF-8, and a character that cannot be printed, is `\xFF`; a backslash is `\\`. So the text
+is one line that does nothing to a terminal, and two different values never have the same.
 """
 
 from __future__ import annotations

@@ -100,7 +100,9 @@ class _Known(NamedTuple):
 
 
 class Forecast:
-    """One window from `start` to `end`, in seconds since 1970. `profile` is called at each kept reading and outlook."""
+    """One window from `start` to `end`, in seconds since 1970. `profile` is called at each kept reading and
+    outlook.
+    """
 
     __slots__ = ("_end", "_in_a_row", "_known", "_said", "_start", "meter", "profile")
 

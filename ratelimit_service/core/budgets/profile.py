@@ -4,8 +4,9 @@ learn(spent, end) -> Profile | None        from the four weeks before `end`
 profile.use(first, last) -> float          what the earlier weeks used between two moments
 profile.moment(first, use) -> float        when so much is used, counted from `first`
 
-A profile is a clock that runs fast in busy hours and slowly at night. By this clock, traffic with a rhythm is steady, so the
-level of a window is a rate by it: 1 if the window is used as the earlier weeks were, 2 if twice as fast (burning.py).
+A profile is a clock that runs fast in busy hours and slowly at night. By this clock, traffic with a rhythm is
+steady, so the level of a window is a rate by it: 1 if the window is used as the earlier weeks were, 2 if
+twice as fast (burning.py).
 
 | whole days with a ledger | profile |
 |---|---|
@@ -49,7 +50,9 @@ class Profile:
     __slots__ = ("_sums", "weeks")
 
     def __init__(self, hours: Iterable[float], weeks: int = 0) -> None:
-        """`hours` are 168 uses that are not all 0. `weeks` is how many were learned from; 0 for a mere shape of the day."""
+        """`hours` are 168 uses that are not all 0. `weeks` is how many were learned from; 0 for a mere shape
+        of the day.
+        """
         found = [max(0.0, use) for use in hours]
         floor = FLOOR * sum(found) / _HOURS
         self._sums = array("d", accumulate([max(use, floor) for use in found], initial=0.0))
@@ -77,10 +80,12 @@ class Profile:
 
 
 def learn(spent: Iterable[tuple[int, int]], end: float, by: str = "hour") -> Profile | None:
-    """Return the profile of what was spent from the beginning of each hour (or day) on; None if there is too little.
+    """Return the profile of what was spent from the beginning of each hour (or day) on; None if there is too
+    little.
 
-    `end` is the end of the last complete hour (or day) of the ledger. In the time zone of the ledger, days and even hours may
-    begin at other moments than in UTC, so the weeks that count end there: each hour of the profile has as many of them.
+    `end` is the end of the last complete hour (or day) of the ledger. In the time zone of the ledger, days
+    and even hours may begin at other moments than in UTC, so the weeks that count end there: each hour of the
+    profile has as many of them.
     """
     end, length = int(end), HOUR if by == "hour" else DAY
     slack = length // 24  # a day of a time zone may have 23 or 25 hours

@@ -4,7 +4,8 @@
     possible(domain, entries) -> PossibleRules    which rules could apply, where only some entries are known
     why(stack, budget, now) -> each amendment with whether it holds, and why not
 
-It follows the tree as the lookup does (matching/tree.py) and takes the winner from there, so the two cannot differ.
+It follows the tree as the lookup does (matching/tree.py) and takes the winner from there, so the two cannot
+differ.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Candidate(NamedTuple):
 
 
 class RuleChoice(NamedTuple):
-    """The rule for a descriptor, and all that were considered; `left_out` counts those that are not listed."""
+    """The rule for a descriptor, and all that were considered; `left_out` counts those that are not
+    listed.
+    """
 
     winner: Rule | None
     candidates: tuple[Candidate, ...]
@@ -48,7 +51,9 @@ class RuleChoice(NamedTuple):
 
 
 class PossibleRule(NamedTuple):
-    """A rule that would apply to a descriptor with some more entries: the keys of these, in the rule's order."""
+    """A rule that would apply to a descriptor with some more entries: the keys of these, in the rule's
+    order.
+    """
 
     rule: Rule
     missing: tuple[bytes, ...]

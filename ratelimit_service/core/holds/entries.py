@@ -18,7 +18,9 @@ class HoldEntries(NamedTuple):
     done: Entry | None = None
 
     def take_off(self, entries: Sequence[tuple[bytes, bytes]]) -> tuple[list[int], bytes | None]:
-        """Return the places of such entries, and the value that they bring back: Request.returned of the descriptor."""
+        """Return the places of such entries, and the value that they bring back: Request.returned of the
+        descriptor.
+        """
         places: list[int] = []
         returned: bytes | None = None
         marked = False

@@ -108,12 +108,16 @@ MOST_HELD = 2**48
 
 
 def done(tokens: int, expired: int) -> int:
-    """Return the result of a hit that was applied: its tokens, and the number of holds that it found expired."""
+    """Return the result of a hit that was applied: its tokens, and the number of holds that it found
+    expired.
+    """
     return min(expired, _MOST_EXPIRED) * ABOVE + tokens
 
 
 def refused_by(held: int, delay: int) -> int:
-    """Return the result of a TAKE that found too many tokens held: their number, and the seconds until a retry."""
+    """Return the result of a TAKE that found too many tokens held: their number, and the seconds until a
+    retry.
+    """
     return -1 - (min(held, MOST_HELD) * _DELAYS + delay)
 
 

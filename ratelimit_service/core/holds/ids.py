@@ -1,8 +1,8 @@
 """The ids of holds: a check's answer carries one, and its gateway brings it back with the charge.
 
-An id contains all that is needed to end its holds: the domain, and for each bucket the entries, the tokens and the
-expiry. So no store keeps issued ids. It ends with a code that requires the secret (keyed BLAKE2b, 96 bits), so an id
-that a caller has invented or changed is invalid.
+An id contains all that is needed to end its holds: the domain, and for each bucket the entries, the tokens
+and the expiry. So no store keeps issued ids. It ends with a code that requires the secret (keyed BLAKE2b, 96
+bits), so an id that a caller has invented or changed is invalid.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class HoldIds:
     def __init__(self, nonce: Callable[[], bytes], secret: bytes = b"") -> None:
         self._nonce = nonce
         self._codes: tuple[blake2b, ...] = ()
-        """The initial state of the code for each secret, to be copied: the current secret, and the previous one."""
+        """The initial state of the code for each secret, to be copied: the current secret, and the previous
+        one.
+        """
         self._secret = b""
         if secret:
             self.use(secret)
@@ -78,7 +80,9 @@ class HoldIds:
             self._codes = (blake2b(key=secret, digest_size=_CODE), *self._codes[:1])
 
     def issue(self, now: int, holds: Sequence[tuple[int, int]], names: bytes) -> str:
-        """Return a new id of holds, each with its tokens and its expiry, of the buckets that `names_of` returned."""
+        """Return a new id of holds, each with its tokens and its expiry, of the buckets that `names_of`
+        returned.
+        """
         if len(holds) == 1:
             tokens, expiry = holds[0]
             data = _ONE.pack(_VERSION, now, self._nonce(), 1, tokens, expiry) + names

@@ -1,8 +1,8 @@
 """Plans the hits of a request on holds, beside those on its counters.
 
-A bucket far from its limit has no holds, so it costs the same as without them. It is near its limit once requests in
-flight could use the rest: a tenth of the limit, or a thousand requests of the usual cost. A budget of less than a
-thousand requests is always near.
+A bucket far from its limit has no holds, so it costs the same as without them. It is near its limit once
+requests in flight could use the rest: a tenth of the limit, or a thousand requests of the usual cost. A
+budget of less than a thousand requests is always near.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ _SAMPLED: Final = 15
 """Far from the limit, the mean is learned from one charge in 16; as a mask."""
 
 _SILENT: Final = 64
-"""After this many charges without an id, gateways are assumed to bring none back, and get none far from the limit."""
+"""After this many charges without an id, gateways are assumed to bring none back, and get none far from the
+limit.
+"""
 
 
 class MeanCharge:
@@ -118,10 +120,11 @@ class Holding:
     def part(self, now: int) -> float:
         """Return the part of a hold that a charge without an id ends.
 
-        Requests that are in flight when a bucket comes near its limit have set nothing aside. If their charges ended
-        the holds of other requests, too few tokens would be held. Of the charges after t seconds, about
-        1 - exp(-t / usual time in flight) are of requests with a hold. The usual time is not known without ids. If the
-        assumed time is too long, too many tokens are held, but for no longer than a hold lasts.
+        Requests that are in flight when a bucket comes near its limit have set nothing aside. If their
+        charges ended the holds of other requests, too few tokens would be held. Of the charges after t
+        seconds, about 1 - exp(-t / usual time in flight) are of requests with a hold. The usual time is not
+        known without ids. If the assumed time is too long, too many tokens are held, but for no longer than a
+        hold lasts.
         """
         seconds = now - self._began
         if seconds >= self.rule.life or self.learned.mean * _NEAR_REQUESTS >= self.amount:
@@ -178,8 +181,8 @@ def _ending(
 ) -> HoldHit:
     """Return the hit that ends a hold: the one that `issued` names, or the oldest of the bucket.
 
-    While Redis is away, charges wait in the journal, which leaves out hits that have outlived their ttl. By the hit of an id
-    its charge counts once, so it lasts as long as the id.
+    While Redis is away, charges wait in the journal, which leaves out hits that have outlived their ttl. By
+    the hit of an id its charge counts once, so it lasts as long as the id.
     """
     return HoldHit(
         key,
@@ -208,7 +211,9 @@ End = IssuedId | str | None
 
 
 class HoldRequest(NamedTuple):
-    """The input of planning: a request, its addends, and for each descriptor what it brings back, if anything."""
+    """The input of planning: a request, its addends, and for each descriptor what it brings back, if
+    anything.
+    """
 
     request: Request
     addends: Sequence[int]
@@ -274,8 +279,8 @@ def plan_holds(
 def _op_of(asked: HoldRequest, index: int, holding: Holding | None, end: End, addend: int) -> Op | None:
     """Return the operation on holds that a descriptor needs; None for none.
 
-    A charge and a refund with an id count once in every bucket, also of a rule without holds. Far from the limit, charges
-    without an id ended no hold, and some of them are learned from.
+    A charge and a refund with an id count once in every bucket, also of a rule without holds. Far from the
+    limit, charges without an id ended no hold, and some of them are learned from.
     """
     if end is UNKNOWN:
         return None
@@ -315,8 +320,9 @@ def _end(
 def with_ends(request: Request, ids: HoldIds | None, now: int) -> tuple[Request, list[End]]:
     """Return a request, and for each of its descriptors what it brings back.
 
-    A descriptor with nothing but an id is replaced by the descriptors of its check, except for those that the request
-    already has. Gateways send such a descriptor in addition, in case a route changes the headers that the others come from.
+    A descriptor with nothing but an id is replaced by the descriptors of its check, except for those that the
+    request already has. Gateways send such a descriptor in addition, in case a route changes the headers that
+    the others come from.
     """
     known: dict[bytes, End] = {b"": MARKED}
     ends: list[End] = []

@@ -14,9 +14,11 @@ _DELAY = 2
 
 
 def foresee(group: Sequence[Hit], counts: Sequence[Count], held: Mapping[str, int]) -> dict[int, int]:
-    """Return the results of the hits on holds in a group, by place. `held` has the held tokens by the keys of holds.
+    """Return the results of the hits on holds in a group, by place. `held` has the held tokens by the keys of
+    holds.
 
-    `counts` are those of its counters. A check is refused as in stores/holds.py and holds.lua, and holds nothing otherwise.
+    `counts` are those of its counters. A check is refused as in stores/holds.py and holds.lua, and holds
+    nothing otherwise.
     """
     found: dict[int, int] = {}
     for place, hit in enumerate(group):

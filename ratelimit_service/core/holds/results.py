@@ -1,4 +1,6 @@
-"""Evaluates the counts of a plan with holds: buckets near their limits, the id of a check, and holds to undo."""
+"""Evaluates the counts of a plan with holds: buckets near their limits, the id of a check, and holds to
+undo.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def for_all_second(plan: Plan) -> Plan:
 
 
 def results(plan: Plan, counts: Sequence[Count]) -> list[int]:
-    """Return Decision.held; a hit that failed held nothing. It is empty if the request has no hits on holds."""
+    """Return Decision.held; a hit that failed held nothing. It is empty if the request has no hits on
+    holds.
+    """
     if len(plan.holds) == 1:
         place = plan.holds[0].hit
         if place < 0:

@@ -1,12 +1,12 @@
 """The holds of one bucket, and the estimates from its charges. holds.lua is the twin of this module.
 
-Holds are kept in slots by the second at which they expire, as a sum and a number: what a bucket keeps does not
-grow with its requests in flight. A charge without an id ends the oldest hold, whose request is the likeliest to
-end next; the sum is right whichever hold it was.
+Holds are kept in slots by the second at which they expire, as a sum and a number: what a bucket keeps does
+not grow with its requests in flight. A charge without an id ends the oldest hold, whose request is the
+likeliest to end next; the sum is right whichever hold it was.
 
-Not every check is charged: gateways send nothing for an aborted request. With the full size for each check, such
-holds would pile up until they expire, and block the bucket. So a check sets aside its size times `share`, the
-share of holds that did not expire.
+Not every check is charged: gateways send nothing for an aborted request. With the full size for each check,
+such holds would pile up until they expire, and block the bucket. So a check sets aside its size times
+`share`, the share of holds that did not expire.
 """
 
 from __future__ import annotations
@@ -207,7 +207,8 @@ class Holds:
 
     def _remember(self, mark: str, now: int) -> None:
         ids = self.ids
-        # Never before the others: if the clock has gone back, the newest id would be the first to be forgotten.
+        # Never before the others: if the clock has gone back, the newest id would be the first to be
+        # forgotten.
         time = max(now, next(reversed(ids.values()), now))
         ids.pop(mark, None)
         ids[mark] = time

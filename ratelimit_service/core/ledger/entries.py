@@ -1,12 +1,12 @@
 """The entries of a ledger, and their keys.
 
-    {token-budgets|team=dba}:ledger:hour:2026-11-21      the book of a day
-        T01Z:charged   4211                                its entries: tokens, and how many requests were refused
+    {token-budgets|team=dba}:ledger:hour:2026-11-21    the book of a day
+        T01Z:charged   4211                            its entries: tokens, and the number of refused requests
         T01Z:refused   3
 
-A book is a hash in Redis: of the hours of a day, or the days of a month. It has so few entries that Redis keeps them
-in a listpack, which takes a tenth of the memory of a counter for each. In the memory store each entry is a counter
-of its own, whose key is the key of the book and the name of the entry.
+A book is a hash in Redis: of the hours of a day, or the days of a month. It has so few entries that Redis
+keeps them in a listpack, which takes a tenth of the memory of a counter for each. In the memory store each
+entry is a counter of its own, whose key is the key of the book and the name of the entry.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ _PART: Final = f"}}:{LEDGER}:"
 
 
 class Period(NamedTuple):
-    """An hour or a day: [start, end) in seconds since 1970, the end of the key of its book, and its name there."""
+    """An hour or a day: [start, end) in seconds since 1970, the end of the key of its book, and its name
+    there.
+    """
 
     start: int
     end: int
@@ -50,7 +52,9 @@ class Record(NamedTuple):
 
 
 class EntryKey(NamedTuple):
-    """The content of the key and the name of an entry. `domain` and `entries` are texts, escaped as in the key."""
+    """The content of the key and the name of an entry. `domain` and `entries` are texts, escaped as in the
+    key.
+    """
 
     domain: str
     entries: tuple[str, ...]
@@ -60,7 +64,9 @@ class EntryKey(NamedTuple):
 
 
 def period(by: str, start: int, end: int, label: str) -> Period:
-    """Return the period of a window of an hour or a day, by its label in counter keys: `hour:2026-11-21T01Z`."""
+    """Return the period of a window of an hour or a day, by its label in counter keys:
+    `hour:2026-11-21T01Z`.
+    """
     instant = label.partition(":")[2]
     date, t, clock = instant.partition("T")
     begin = date if by == "hour" else date[:-3]
@@ -79,7 +85,8 @@ def is_of_ledger(key: str) -> bool:
 
 
 def read_entry(prefix: str) -> Callable[[str], EntryKey | None]:
-    """Return a function that parses the key of a book with the name of an entry, and returns None for any other text.
+    """Return a function that parses the key of a book with the name of an entry, and returns None for any
+    other text.
 
     `prefix` is CACHE_KEY_PREFIX.
     """

@@ -1,7 +1,7 @@
 """What tokens cost: exact decimals, computed when a ledger is read and never stored.
 
-amount(200_000, "2.50")                                      Decimal("0.5")
-tariff_of(price, models, entries).per_million_at(start)      "2.50", the price of the hour that begins at `start`
+amount(200_000, "2.50")                                    Decimal("0.5")
+tariff_of(price, models, entries).per_million_at(start)    "2.50", the price of the hour from `start` on
 """
 
 from __future__ import annotations

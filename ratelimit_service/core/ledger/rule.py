@@ -21,7 +21,9 @@ class Price(NamedTuple):
 
 
 class LedgerRule(NamedTuple):
-    """The ledger of a rule: entries for each `hour` or `day` of a time zone, which are kept for `keep` seconds."""
+    """The ledger of a rule: entries for each `hour` or `day` of a time zone, which are kept for `keep`
+    seconds.
+    """
 
     keep: int = DEFAULT_KEEP
     by: str = "hour"
@@ -29,5 +31,7 @@ class LedgerRule(NamedTuple):
 
     @property
     def life(self) -> int:
-        """The time to live of a book, which begins with its first entry, so that the last one is kept as well."""
+        """The time to live of a book, which begins with its first entry, so that the last one is kept as
+        well.
+        """
         return self.keep + BOOKS[self.by]

@@ -1,11 +1,11 @@
 """From the key of a counter back to its bucket, and from a bucket to the rule that limits it.
 
-    read_key(prefix)(key) -> Counter                  the texts of the bucket, and the window
-    find(domain, counter.entries) -> Found | None     the entries of a descriptor that counts there, and its rule
+    read_key(prefix)(key) -> Counter                 the texts of the bucket, and the window
+    find(domain, counter.entries) -> Found | None    the entries of a descriptor counted there, and its rule
 
-The way back goes through the tree that made the key (tree.py), so a rule is found only if a request with these entries
-would count in this very bucket by it. Keys may come from anybody who can write to the store: what is no key of a counter
-is None, and never an error.
+The way back goes through the tree that made the key (tree.py), so a rule is found only if a request with
+these entries would count in this very bucket by it. Keys may come from anybody who can write to the store:
+what is no key of a counter is None, and never an error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Counter(NamedTuple):
 
 
 class BucketRule(NamedTuple):
-    """The rule that limits a bucket, and the entries of the bucket, as amendments see them (Domain.entries_of_bucket).
+    """The rule that limits a bucket, and the entries of the bucket, as amendments see them
+    (Domain.entries_of_bucket).
 
     With `hashed`, a value is known by its digest alone, and the text of the digest stands in its place.
     """
@@ -46,7 +47,8 @@ class BucketRule(NamedTuple):
 
 
 def read_key(prefix: str) -> Callable[[str], Counter | None]:
-    """Return a function from the key of a counter to what it says; None for any other key, such as that of a marker.
+    """Return a function from the key of a counter to what it says; None for any other key, such as that of a
+    marker.
 
     `prefix` is CACHE_KEY_PREFIX.
     """
@@ -73,7 +75,9 @@ def domain_name(text: str) -> str:
 
 
 def entries_of(texts: tuple[str, ...]) -> tuple[Entry, ...]:
-    """Return the entries of a bucket without a rule; texts that cannot be decoded stay as they are in the key."""
+    """Return the entries of a bucket without a rule; texts that cannot be decoded stay as they are in the
+    key.
+    """
     entries = []
     for text in texts:
         key, _, value = text.partition("=")
@@ -82,7 +86,9 @@ def entries_of(texts: tuple[str, ...]) -> tuple[Entry, ...]:
 
 
 def find(domain: Domain, texts: tuple[str, ...]) -> BucketRule | None:
-    """Return the rule by which a descriptor counts in the bucket with these texts; None if there is none, or it is unknown."""
+    """Return the rule by which a descriptor counts in the bucket with these texts; None if there is none, or
+    it is unknown.
+    """
     node = domain.root
     entries: list[Entry] = []
     hashed = False
@@ -123,7 +129,9 @@ def _plain(text: str) -> bytes:
 
 
 def _key(node: RuleNode, text: str) -> bytes | None:
-    """Return the key of an entry by its text; a key that is known by its digest alone has to be that of a rule."""
+    """Return the key of an entry by its text; a key that is known by its digest alone has to be that of a
+    rule.
+    """
     if text.startswith(_DIGEST):
         below = node.digests.get(text)
         return None if below is None else below.key

@@ -83,7 +83,9 @@ class RuleNode:
         self.value_to_metric = bool(source and source.value_to_metric)
         self.children: dict[bytes, RuleNode] = {}
         self.digests: dict[str, RuleNode] = _NO_DIGESTS
-        """The nodes below whose key or value is so long that a digest stands for it in counter keys, by the digest."""
+        """The nodes below whose key or value is so long that a digest stands for it in counter keys, by the
+        digest.
+        """
         self.wildcards: tuple[tuple[Pattern, RuleNode], ...] = ()
 
     def grow(self, below: Iterable[DescriptorRule]) -> Steps:

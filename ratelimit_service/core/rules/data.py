@@ -105,7 +105,10 @@ def _entries(document: Document, report: Report) -> Iterator[_Entry]:
 
 def _entry(file: str, row: Row, columns: Sequence[str], report: Report) -> _Entry | None:
     if len(row.fields) != len(columns):
-        message = f"has {len(row.fields)} fields, and there are {len(columns)} columns: put a field with a comma in double quotes"
+        message = (
+            f"has {len(row.fields)} fields, and there are {len(columns)} columns: put a field with a comma "
+            "in double quotes"
+        )
         report.error(Problem(file, row.line, "", message))
         return None
     values = dict.fromkeys(_COLUMNS, "") | dict(zip(columns, row.fields, strict=True))
@@ -254,7 +257,10 @@ def _amount(entry: _Entry, report: Report) -> int | None:
 def _is_window(entry: _Entry, report: Report) -> bool:
     if not entry.window or known_window(entry.window):
         return True
-    message = f"no window is called {quoted(entry.window)}: give it as in a counter's key, such as hour, day or 15minute; none for all"
+    message = (
+        f"no window is called {quoted(entry.window)}: give it as in a counter's key, such as hour, "
+        "day or 15minute; none for all"
+    )
     _error(report, entry, "window", message)
     return False
 

@@ -1,7 +1,7 @@
 """A hash of rules: the same for rules that mean the same, wherever they were read from.
 
-Files and lines are no part of it, so replicas that mount one configuration at different places agree. It is computed by
-the process that reads the rules.
+Files and lines are no part of it, so replicas that mount one configuration at different places agree. It is
+computed by the process that reads the rules.
 """
 
 from __future__ import annotations

@@ -19,7 +19,9 @@ _percent = re.compile(r"([0-9]{1,3})%")
 
 
 def read_hold(fields: Fields, limits: list[Limit], *, requests: bool, refuses: bool) -> HoldRule | None:
-    """Return the holds of a rule; None for none. `requests` is whether its limits are known to be no budget."""
+    """Return the holds of a rule; None for none. `requests` is whether its limits are known to be no
+    budget.
+    """
     fixed = _fixed(fields)
     strictness = fields.choice("hold_strictness", STRICTNESS)
     life, most = _life(fields), _most(fields)

@@ -16,7 +16,9 @@ _days = re.compile(r"([0-9]{1,4})d")
 
 
 def read_ledger(fields: Fields, limits: list[Limit], zone: str, *, requests: bool) -> LedgerRule | None:
-    """Return the ledger of a rule; None for none. `requests` is whether its limits are known to be no budget."""
+    """Return the ledger of a rule; None for none. `requests` is whether its limits are known to be no
+    budget.
+    """
     own = fields.mapping("ledger", Level.LEDGER)
     if own is None:
         return None

@@ -11,8 +11,8 @@ from ..model import DomainRules
 class Loaded(NamedTuple):
     """The rules of all domains, in the order of the documents, and the warnings about them.
 
-    `problems` is empty unless each domain is loaded by itself (per_domain.py). Then it has the problems of the
-    domains that are missing.
+    `problems` is empty unless each domain is loaded by itself (per_domain.py). Then it has the problems of
+    the domains that are missing.
     """
 
     domains: tuple[DomainRules, ...]

@@ -24,6 +24,7 @@ def read_notify(fields: Fields) -> tuple[str, ...] | None:
         if not _name.fullmatch(name):
             fields.error(
                 "notify",
-                f"has {quoted(name)}: the name of a receiver has 1 to 64 letters, digits, dots, dashes and underscores",
+                f"has {quoted(name)}: the name of a receiver has 1 to 64 letters, digits, dots, "
+                "dashes and underscores",
             )
     return names

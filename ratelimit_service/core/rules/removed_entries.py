@@ -1,7 +1,7 @@
 """Warn of rules that can match nothing, because their entry is removed from descriptors before matching.
 
-`hold` and `phase=done` are ordinary keys in files of upstream: with the default settings (HOLD_ENTRY, HOLD_DONE_ENTRY) such a
-rule would silently limit nothing any more.
+`hold` and `phase=done` are ordinary keys in files of upstream: with the default settings (HOLD_ENTRY,
+HOLD_DONE_ENTRY) such a rule would silently limit nothing any more.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ def warn_of_removed_entries(domains: Sequence[DomainRules], entries: HoldEntries
         if setting:
             removed = descriptor.key + (b"=" + descriptor.value if descriptor.value else b"")
             name = quoted(removed.decode("utf-8", "replace"))
-            message = f"the entry {name} is removed before rules are matched: set {setting} to another entry, or to nothing"
+            message = (
+                f"the entry {name} is removed before rules are matched: set {setting} to another entry, "
+                "or to nothing"
+            )
             found.append(Problem(descriptor.source, 0, "", message))
         else:
             pending += descriptor.children[::-1]

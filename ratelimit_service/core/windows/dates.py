@@ -10,7 +10,9 @@ from . import calendars
 
 
 def start_of(text: str, zone: str) -> int:
-    """Return the second at which a date begins in a time zone, or that of a moment in RFC 3339. Raises InvalidRequest."""
+    """Return the second at which a date begins in a time zone, or that of a moment in RFC 3339. Raises
+    InvalidRequest.
+    """
     wrong = InvalidRequest(f"{text!r} is not a date: give one such as 2026-11-01, or 2026-11-01T00:00:00Z")
     try:
         found = datetime.fromisoformat(text)

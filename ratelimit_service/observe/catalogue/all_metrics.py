@@ -104,14 +104,15 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         "ratelimit_service_rule_charge_size",
         Kind.HISTOGRAM,
         ("domain", "path", "window"),
-        "Charges by their hits, such as tokens, up to 1, 4, 16 … 67108864. For rules that have been charged, in the first "
-        "window.",
+        "Charges by their hits, such as tokens, up to 1, 4, 16 … 67108864. For rules that have been charged, "
+        "in the first window.",
     ),
     MetricInfo(
         "ratelimit_service_rule_charges_above_max",
         Kind.COUNTER,
         _RULE,
-        "Charges and refunds above max_charge, which were bounded by it or refused. Counted in the first window.",
+        "Charges and refunds above max_charge, which were bounded by it or refused. "
+        "Counted in the first window.",
     ),
     *HOLD_METRICS,
     # For `warn_at` and `track` of a rule. `rule` is the name of the limit, or the path of its rule.
@@ -361,7 +362,8 @@ CATALOGUE: tuple[MetricInfo, ...] = (
         "ratelimit_service_api_requests",
         Kind.COUNTER,
         ("endpoint", "status"),
-        "Requests to the API of the debug port, by its path (`other` for paths that do not exist) and the status of the answer.",
+        "Requests to the API of the debug port, by its path (`other` for paths that do not exist) and the "
+        "status of the answer.",
     ),
     MetricInfo(
         "ratelimit_service_healthy",

@@ -9,8 +9,8 @@ EVENT_METRICS: tuple[MetricInfo, ...] = (
         "ratelimit_service_event_deliveries",
         Kind.COUNTER,
         ("receiver", "outcome"),
-        "Deliveries of events by outcome: delivered, failed (and retried), dropped, overflowed (10,000 later events came "
-        "first). Only with a receiver.",
+        "Deliveries of events by outcome: delivered, failed (and retried), dropped, overflowed (10,000 later "
+        "events came first). Only with a receiver.",
     ),
     MetricInfo(
         "ratelimit_service_event_lost",

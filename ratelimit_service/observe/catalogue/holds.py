@@ -20,7 +20,8 @@ HOLD_METRICS: tuple[MetricInfo, ...] = (
         "ratelimit_service_rule_holds_expired",
         Kind.COUNTER,
         _RULE,
-        "Holds that expired because no charge and no release came, counted by the next request of the bucket.",
+        "Holds that expired because no charge and no release came, counted by the next request of the "
+        "bucket.",
     ),
     MetricInfo(
         "ratelimit_service_rule_refused_in_flight",
@@ -32,8 +33,8 @@ HOLD_METRICS: tuple[MetricInfo, ...] = (
         "ratelimit_service_rule_overshoot_ratio",
         Kind.HISTOGRAM,
         _RULE,
-        "Use beyond the limit as a share of the limit, in windows of rules with holds that ended with no budget left, "
-        "as last seen by this process.",
+        "Use beyond the limit as a share of the limit, in windows of rules with holds that ended with no "
+        "budget left, as last seen by this process.",
     ),
 )
 
@@ -41,6 +42,6 @@ HOLDS_REFUSED = MetricInfo(
     "ratelimit_service_store_holds_refused",
     Kind.COUNTER,
     (),
-    "Calls in which Redis refused to read or write holds, for example by an ACL; requests pass as without holds. Only with "
-    "BACKEND_TYPE=redis.",
+    "Calls in which Redis refused to read or write holds, for example by an ACL; requests pass as without "
+    "holds. Only with BACKEND_TYPE=redis.",
 )

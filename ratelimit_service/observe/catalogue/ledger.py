@@ -8,6 +8,6 @@ LEDGER_MISSED = MetricInfo(
     "ratelimit_service_ledger_missed",
     Kind.COUNTER,
     (),
-    "Entries of ledgers that were not written although their charges were counted: Redis refused them, such as by an ACL, or the "
-    "memory store was full.",
+    "Entries of ledgers that were not written although their charges were counted: Redis refused them, "
+    "such as by an ACL, or the memory store was full.",
 )

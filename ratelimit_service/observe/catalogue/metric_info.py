@@ -17,7 +17,8 @@ class Kind(StrEnum):
 class Join(StrEnum):
     """How the values that the workers have for a series become one (WORKERS; merging.py).
 
-    Counters that every worker counts for the same event, such as a load of the rules, are the largest of them.
+    Counters that every worker counts for the same event, such as a load of the rules, are the largest of
+    them.
     """
 
     SUM = "sum"

@@ -9,7 +9,7 @@ TRACING_METRICS: tuple[MetricInfo, ...] = (
         "ratelimit_service_spans",
         Kind.COUNTER,
         ("outcome",),
-        "Spans by outcome: exported; failed, because they could not be made or the collector did not take them; "
-        "dropped, because too many were waiting. Only with TRACING_ENABLED.",
+        "Spans by outcome: exported; failed, because they could not be made or the collector did not take "
+        "them; dropped, because too many were waiting. Only with TRACING_ENABLED.",
     ),
 )

@@ -21,7 +21,8 @@ TRACKED_METRICS: tuple[MetricInfo, ...] = (
         "ratelimit_service_budget_held",
         Kind.GAUGE,
         _TRACKED,
-        "The tokens that requests in flight hold of that bucket, read every five seconds. Only of rules with holds.",
+        "The tokens that requests in flight hold of that bucket, read every five seconds. "
+        "Only of rules with holds.",
         join=Join.MOST,
     ),
     MetricInfo(
@@ -42,14 +43,16 @@ TRACKED_METRICS: tuple[MetricInfo, ...] = (
         "ratelimit_service_budget_burn_per_second",
         Kind.GAUGE,
         _TRACKED,
-        "The current rate of its use per second (docs/forecasts.md). For windows of ten minutes or longer; not for `other`.",
+        "The current rate of its use per second (docs/forecasts.md). For windows of ten minutes or longer; "
+        "not for `other`.",
         join=Join.MOST,
     ),
     MetricInfo(
         "ratelimit_service_budget_seconds_to_exhaustion",
         Kind.GAUGE,
         _TRACKED,
-        "Seconds until nothing will be left (docs/forecasts.md); absent if that is not before the window ends.",
+        "Seconds until nothing will be left (docs/forecasts.md); absent if that is not before the window "
+        "ends.",
         join=Join.LEAST,
     ),
 )

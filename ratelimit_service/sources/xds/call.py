@@ -238,7 +238,8 @@ class StreamingCall:
         elif length > self._largest:
             self._ends(
                 "RESOURCE_EXHAUSTED",
-                f"its message has {length} bytes, more than {self._largest}: raise XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES",
+                f"its message has {length} bytes, more than {self._largest}: raise "
+                "XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES",
             )
         else:
             self._spool, self._missing = Spool(), length

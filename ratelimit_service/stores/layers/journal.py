@@ -80,7 +80,9 @@ class Journal:
         return self._queues[place][0]
 
     def take(self, place: Place) -> Batch:
-        """Take out the next batch of a place, merged with those behind it if none of them was ever applied."""
+        """Take out the next batch of a place, merged with those behind it if none of them was ever
+        applied.
+        """
         queue = self._queues[place]
         batch = queue.popleft()
         self._count_out(batch)

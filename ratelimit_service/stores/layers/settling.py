@@ -296,7 +296,8 @@ class SettlingStore(Layer):
                 except StoreError:
                     closed = False
                     continue
-                except Exception as error:  # a bug here or in the driver: only this task writes the journal, so it must continue
+                except Exception as error:
+                    # A bug here or in the driver. Only this task writes the journal, so it continues.
                     self._background.failed(_TASK, "the journal could not be written", error)
                     closed, pause = False, _AFTER_A_MISTAKE
                     continue

@@ -1,4 +1,6 @@
-"""Reads the counters of a bucket, whose windows are not known, by scanning all keys; deletes counters by their keys."""
+"""Reads the counters of a bucket, whose windows are not known, by scanning all keys; deletes counters by
+their keys.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ async def delete_counters(run: Run, prefix: str, keys: Sequence[str]) -> dict[st
 async def counters_on(
     client: aioredis.Redis, bucket: str, get: Callable[[str], Awaitable[bytes | str | None]]
 ) -> dict[str, int | None]:
-    """Return the counters of a bucket on one server of a Cluster, by key. `get` reads one. Raises StoreError."""
+    """Return the counters of a bucket on one server of a Cluster, by key. `get` reads one. Raises
+    StoreError.
+    """
     try:
         found = [key.decode() async for key in client.scan_iter(match=pattern_of(bucket), count=1000)]
         return {key: number(await get(key)) for key in sorted(filter(_is_counter, found))}

@@ -2,8 +2,8 @@
 
 {events}:stream         the events, in the field `event`
 {events}:seen:<id>      a mark that this one was emitted, until its window has ended
-{events}:receivers      for each receiver, the second in which a replica last used it or nothing waited for it; once it is
-                        forgotten, the id of the last event that it got
+{events}:receivers      for each receiver, the second in which a replica last used it or nothing waited for
+                        it; once it is forgotten, the id of the last event that it got
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ end
 """
 """Makes a table of a list of names and values, as XINFO replies. An error has no fields."""
 
-# Returns whether the event is new, then the name of a group and the text of an event for each event that XADD drops before the group
-# has read it. An ACL may forbid these reads: then the event is stored all the same.
+# Returns whether the event is new, then the name of a group and the text of an event for each event that XADD
+# drops before the group has read it. An ACL may forbid these reads: then the event is stored all the same.
 EMIT = script(
     _FIELDS
     + b"""
@@ -39,10 +39,13 @@ local length = fields(redis.pcall('XINFO', 'STREAM', stream))['length'] or 0
 local excess = length + 1 - most
 if excess > 0 then
     local oldest = {}
-    for _, entry in ipairs(redis.pcall('XRANGE', stream, '-', '+', 'COUNT', excess)) do oldest[entry[1]] = true end
+    for _, entry in ipairs(redis.pcall('XRANGE', stream, '-', '+', 'COUNT', excess)) do
+        oldest[entry[1]] = true
+    end
     for _, group in ipairs(redis.pcall('XINFO', 'GROUPS', stream)) do
         local own = fields(group)
-        for _, entry in ipairs(redis.pcall('XRANGE', stream, '(' .. own['last-delivered-id'], '+', 'COUNT', excess)) do
+        local unread = '(' .. own['last-delivered-id']
+        for _, entry in ipairs(redis.pcall('XRANGE', stream, unread, '+', 'COUNT', excess)) do
             if oldest[entry[1]] then
                 found[#found + 1] = own['name']
                 found[#found + 1] = entry[2][2]
@@ -60,8 +63,10 @@ local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '$', 'MKSTREAM')
 if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
 """)
 
-# OPEN has created the group. If it is missing, Redis has lost its data, and the stream has only later events; or FORGET_UNUSED has
-# deleted it while this replica could not reach Redis, and noted its place. An ACL may forbid the notes: then there are none.
+# OPEN has created the group. If it is missing, Redis has lost its data, and the stream has only later events;
+# or FORGET_UNUSED has deleted it while this replica could not reach Redis, and noted its place. An ACL may
+# forbid the notes: then
+# there are none.
 TAKE = script(b"""
 local stream, notes, group, consumer = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local made = redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
@@ -113,10 +118,13 @@ return 0
 """
 )
 
-# A group without a note is of a version without notes, or new: its time begins now. Replicas of such a version may read a group, and
-# would create it again at the oldest event. Before Redis 7.2, the idle time of their consumers shows only when they last got
-# something. But nothing waits for a receiver that is read, so a week counts from the last time at which nothing waited.
-# A replica has another name after a restart, so consumers without events are deleted after a day.
+# A group without a note is of a version without notes, or new: its time begins now. Replicas of such a
+# version may read a group, and would create it again at the oldest event. Before Redis 7.2, the idle time of
+# their consumers shows only when they last got something. But nothing waits for a receiver that is read, so a
+# week counts from the last time at which nothing waited. A replica has another name after a restart, so
+# consumers without events are
+# deleted after a
+# day.
 FORGET_UNUSED = script(
     _FIELDS
     + b"""
@@ -161,7 +169,8 @@ for at = 1, #noted, 2 do
     if not groups[name] then
         local needed
         if string.find(note, '^%d+%-%d+$') then
-            needed = #redis.call('XRANGE', stream, '-', note, 'COUNT', 1) > 0  -- or it is older than all events
+            -- Otherwise it is older than all events.
+            needed = #redis.call('XRANGE', stream, '-', note, 'COUNT', 1) > 0
         else
             needed = now - (tonumber(note) or 0) <= after
         end

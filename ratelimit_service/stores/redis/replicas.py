@@ -5,7 +5,8 @@
         generation <digest>     <number> <seconds since 1970 when it began>
         generation              the number of the last one
 
-One script writes the line of a replica, finds the generation of its rules, drops old lines, and returns the others.
+One script writes the line of a replica, finds the generation of its rules, drops old lines, and returns the
+others.
 """
 
 from __future__ import annotations

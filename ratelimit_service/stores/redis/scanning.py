@@ -1,7 +1,7 @@
 """Walks through the keys of a server, and reads counters, in commands that never occupy Redis for long.
 
-They use the connection for counters, so each must be short: SCAN examines two hundred keys, MGET reads a hundred
-counters, and either takes some tens of microseconds.
+They use the connection for counters, so each must be short: SCAN examines two hundred keys, MGET reads a
+hundred counters, and either takes some tens of microseconds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ HIGHEST_CURSOR = 2**64 - 1
 
 
 async def walk(wire: Wire, begin: str, part: str, cursor: str) -> WalkStep:
-    """Return the keys of one step of SCAN, and the cursor of the next one. Raises StoreError or InvalidRequest."""
+    """Return the keys of one step of SCAN, and the cursor of the next one. Raises StoreError or
+    InvalidRequest.
+    """
     read_number(cursor, HIGHEST_CURSOR + 1)
     pattern = f"{_glob(begin)}*{_glob(part)}*" if part else f"{_glob(begin)}*"
     try:
@@ -57,7 +59,9 @@ async def read_together(wire: Wire, keys: Sequence[str]) -> dict[str, int | None
 
 
 async def read_each(wire: Wire, keys: Sequence[str], command: str = "GET") -> dict[str, Any]:
-    """Return the reply to a command for each key, or the error in its place: the keys may be in several slots."""
+    """Return the reply to a command for each key, or the error in its place: the keys may be in several
+    slots.
+    """
     found: dict[str, Any] = {}
     for first in range(0, len(keys), READ_AT_ONCE):
         some = keys[first : first + READ_AT_ONCE]
@@ -72,7 +76,9 @@ async def read_each(wire: Wire, keys: Sequence[str], command: str = "GET") -> di
 
 
 def counters_in(replies: dict[str, Any]) -> dict[str, int | None]:
-    """Return the existing counters from replies to GET; None for a key of another type. Raises other errors."""
+    """Return the existing counters from replies to GET; None for a key of another type. Raises other
+    errors.
+    """
     found: dict[str, int | None] = {}
     for key, reply in replies.items():
         if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
@@ -99,7 +105,9 @@ def entries_in(replies: Mapping[str, Any]) -> dict[str, dict[str, int]]:
 
 
 def _hashes(replies: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[bytes, bytes]]]]:
-    """Yield the fields of each hash from replies to HGETALL, without keys of another type. Raises the other errors."""
+    """Yield the fields of each hash from replies to HGETALL, without keys of another type. Raises the other
+    errors.
+    """
     for key, reply in replies.items():
         if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
             continue
@@ -114,7 +122,8 @@ def _hashes(replies: Mapping[str, Any]) -> Iterator[tuple[str, list[tuple[bytes,
 
 
 def holds_in(replies: Mapping[str, Any], now: int) -> dict[str, int]:
-    """Return the tokens held at `now` from replies to HGETALL (stores/redis/holds.lua), without keys of another type.
+    """Return the tokens held at `now` from replies to HGETALL (stores/redis/holds.lua), without keys of
+    another type.
 
     Raises the other errors among them.
     """

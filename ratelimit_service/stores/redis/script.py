@@ -52,8 +52,8 @@ class ScriptCall:
     first plus the amounts before it. If a counter gets a refund, or is in a group that may be held back, each
     of its hits is sent separately, because its effect depends on the value of the counter.
 
-    Checks of one counter alone are a GET: it has the same reply, and costs Redis a fraction of a script. Charges of
-    one counter alone are a call with two keys and one argument.
+    Checks of one counter alone are a GET: it has the same reply, and costs Redis a fraction of a script.
+    Charges of one counter alone are a call with two keys and one argument.
 
     A batch without groups consists of the register, which is written if the batch has a lane.
     """
@@ -186,8 +186,9 @@ class ScriptCall:
     def _entries(self, amounts: Sequence[int]) -> tuple[list[str], list[Argument]]:
         """Return the books and the arguments for the entries. `amounts` are those of the script's hits.
 
-        Entries of one counter and one period are added up, as its charges are. Nearly all entries of a batch have the
-        amount of their counter's hit, one name and one time to live, so that each costs a key and its place.
+        Entries of one counter and one period are added up, as its charges are. Nearly all entries of a batch
+        have the amount of their counter's hit, one name and one time to live, so that each costs a key and
+        its place.
         """
         if not self._records:
             return [], [0]
@@ -356,7 +357,9 @@ def evaluate(wire: Wire, command: Command, on_reply: OnReply, *, asking: bool = 
 
 
 def evaluate_whole(wire: Wire, command: Command, on_reply: OnReply, *, asking: bool = False) -> None:
-    """Send a command that got NOSCRIPT with the script: nothing was applied, the server is new or got SCRIPT FLUSH."""
+    """Send a command that got NOSCRIPT with the script: nothing was applied, the server is new or got SCRIPT
+    FLUSH.
+    """
     _send(wire, ("EVAL", SCRIPT, *command[2:]), on_reply, asking)
 
 

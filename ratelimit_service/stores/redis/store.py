@@ -89,7 +89,9 @@ class ScriptStore:
         self._evaluate(batch.place, call.command, on_reply)
 
     def _counts(self, call: ScriptCall, reply: Any) -> Counts | Exception:
-        """Return the counts in the reply to a call; count and log what it could not read or write beside the counters."""
+        """Return the counts in the reply to a call; count and log what it could not read or write beside the
+        counters.
+        """
         counts = call.counts(reply)
         if call.missed:
             self.unrecorded += call.missed

@@ -64,7 +64,8 @@ class Wire:
     next command opens a new connection.
 
     With `gathers`, all commands of a turn of the event loop are written together: a batch for a Cluster is a
-    command for each slot, and each write costs more than a command. Otherwise the first one is written at once.
+    command for each slot, and each write costs more than a command. Otherwise the first one is written at
+    once.
     """
 
     def __init__(

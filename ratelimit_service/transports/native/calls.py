@@ -120,7 +120,9 @@ class Calls:
         return calls
 
     def _write(self) -> int:
-        """Answer the calls that are decided, and write all output; return how many connections may have some."""
+        """Answer the calls that are decided, and write all output; return how many connections may have
+        some.
+        """
         if answered := self.turn.take_answered():
             self._answer(answered)
         owners = self.turn.take_owners()

@@ -31,9 +31,9 @@ _ROOM_FOR_ONE = 262_144
 GRPC_MAX_CONNECTION_BYTES is smaller."""
 
 _LINGER, _LINGER_READS = 1.0, 256
-"""Seconds between the end of a session and closing the socket, in which the peer may read to the end and close
-its side, and the reads that are discarded in that time. Input that comes to a closed socket resets the connection, and a
-peer whose write fails by that may discard answers that it has not read: it would repeat charges that were counted."""
+"""Seconds between the end of a session and closing the socket, in which the peer may read to the end and
+close its side, and the reads that are discarded then. Input to a closed socket resets the connection;
+a peer whose write fails by that may discard answers that it has not read, and repeat counted charges."""
 
 _WHY_ENDED = dict.fromkeys((1, 6), "the peer broke HTTP/2") | {11: "the peer has spent its abuse budget"}
 """What the log says of errors of HTTP/2 that end a session."""
@@ -151,7 +151,7 @@ class Connection(asyncio.BufferedProtocol):
             self._host.peers.shake_hands(self)
 
     def pause_writing(self) -> None:
-        """See asyncio.Protocol. Back-pressure: stop reading from the peer; its answers wait in the session."""
+        """See asyncio.Protocol. Back-pressure: stop reading from the peer; answers wait in the session."""
         self._paused = True
         self._stuck_since = self._loop.time()
         self._transport.pause_reading()
@@ -268,8 +268,8 @@ class Connection(asyncio.BufferedProtocol):
     def abort(self, why: str = "") -> None:
         """Close at once, and free the memory for the peer.
 
-        `why` is given if the peer is the reason, and is logged. Calls that have arrived are still decided; for those that
-        wait for a turn, some memory is kept until then.
+        `why` is given if the peer is the reason, and is logged. Calls that have arrived are still decided;
+        for those that wait for a turn, some memory is kept until then.
         """
         if self.left:
             return
@@ -284,7 +284,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def check(self, now: float) -> None:
-        """Close if the server has waited for its peer for too long. Called once a second, with the loop's time."""
+        """Close if the server waits for its peer for too long. Called once a second, with the loop's time."""
         session, options = self.session, self._host.options
         waited = now - self._stuck_since
         if self.left:

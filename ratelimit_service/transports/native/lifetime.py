@@ -1,7 +1,7 @@
 """The life of a connection of the native transport: its age, its idle time, and its graceful end.
 
-In a graceful end no call is lost: the peer is asked to open no more streams, those that it opens meanwhile are
-served, and then a GOAWAY names the last one.
+In a graceful end no call is lost: the peer is asked to open no more streams, those that it opens meanwhile
+are served, and then a GOAWAY names the last one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ _MOST_IDLE = 3_600.0
 """Seconds without a stream after which a connection ends; the peer may reconnect."""
 
 SILENT, IDLE = 2.0, 10.0
-"""Seconds without a call after which a connection may make room for others: if it never had a stream, and if it had."""
+"""Seconds without a call after which a connection may make room for others: if it never had a stream, and if
+it had.
+"""
 
 LAST_CALLS = 10.0
 """Seconds for the calls in flight of a connection that makes room."""
@@ -54,7 +56,9 @@ class Lifetime:
         self._timer: asyncio.TimerHandle | None = None
         self._last_stream = 0
         self.began_at = self.busy_at = self.called_at = self._loop.time()
-        """When it was opened, when it was last seen to serve a stream, and when a call; a health watch is none."""
+        """When it was opened, when it was last seen to serve a stream, and when a call; a health watch is
+        none.
+        """
         self.ends = False
         """Whether it ends gracefully."""
 
@@ -69,7 +73,9 @@ class Lifetime:
             self._timer.cancel()
 
     def check(self, session: Session, now: float) -> None:
-        """Note whether it has served streams since the last time, and retire it if it has been idle for too long."""
+        """Note whether it has served streams since the last time, and retire it if it has been idle for too
+        long.
+        """
         last = session.last_stream
         if session.busy or last != self._last_stream:
             self._last_stream = last

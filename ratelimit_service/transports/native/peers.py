@@ -49,7 +49,9 @@ _BURIED_AT_ONCE = 32
 """Connections that are freed in one turn of the event loop after their peers have closed them."""
 
 _RESERVE = 16
-"""One of so many connections is kept for networks that have fewer than their share, and for the time in which idle ones end."""
+"""One of so many connections is kept for networks that have fewer than their share, and for the time in which
+idle ones end.
+"""
 
 _SILENT, _OTHERS = 0, 1
 """Ranks of idle connections: those that never had a stream, and the others."""
@@ -69,8 +71,8 @@ class Peers:
         """Connections that were closed because of their peer."""
         self._most = options.max_connections
         self._crowd: Crowd[Connection] = Crowd()
-        """Knows which connections are idle while more than half of all are in use: first those that never had a stream,
-        then the others."""
+        """Knows which connections are idle while more than half of all are in use: first those that never had
+        a stream, then the others."""
         self._budget = budget
         self._groups: list[set[Connection]] = [set() for _ in range(_GROUPS)]
         self._group_of: dict[Connection, int] = {}
@@ -90,7 +92,9 @@ class Peers:
         self._retiring: set[Connection] = set()
         """Connections that got a GOAWAY because others need their places."""
         self._aborted: dict[Connection, int] = {}
-        """Connections that `relieve` has closed, and the bytes that they kept, which are about to be freed."""
+        """Connections that `relieve` has closed, and the bytes that they kept, which are about to be
+        freed.
+        """
         self._shaking: dict[Connection, None] = {}
         """Connections that wait for their turn to continue the handshake."""
         self._scheduled = False
@@ -162,7 +166,8 @@ class Peers:
         return True
 
     def _retire_one(self) -> None:
-        """Ask the connection to leave that has been idle for longest: it takes a moment, in which no call is lost.
+        """Ask the connection to leave that has been idle for longest: it takes a moment, in which no call is
+        lost.
 
         Connections that never had a stream are closed at once when their places are needed.
         """
@@ -176,7 +181,9 @@ class Peers:
             each([connection], _make_room)
 
     def _next_idle(self, rank: int) -> Connection | None:
-        """Return the connection that should make room first, which keeps its place; forget those that have become busy."""
+        """Return the connection that should make room first, which keeps its place; forget those that have
+        become busy.
+        """
         now = asyncio.get_running_loop().time()
         while (connection := self._crowd.peek(rank)) is not None:
             if connection.may_make_room(now) and _rank(connection) == rank:
@@ -262,11 +269,15 @@ class Peers:
 
     @property
     def share(self) -> int:
-        """The bytes that each connection may keep. While too many wait, some connection keeps more than this."""
+        """The bytes that each connection may keep. While too many wait, some connection keeps more than
+        this.
+        """
         return self._budget.most_waiting // 2 // max(1, len(self._group_of))
 
     def bury(self, connection: Connection) -> None:
-        """Free the memory for a connection whose peer has gone, when there is time: thousands may go at once."""
+        """Free the memory for a connection whose peer has gone, when there is time: thousands may go at
+        once.
+        """
         if not self._dead:
             asyncio.get_running_loop().call_soon(self._bury)
         self._dead.append(connection)
@@ -287,8 +298,8 @@ class Peers:
             self.remove(connection)
 
     def _relieve_more(self) -> None:
-        # Connections that keep less than their share are not closed: since the list was sorted, connections at its end
-        # may have sent or read their bytes, and new ones may have come.
+        # Connections that keep less than their share are not closed: since the list was sorted, connections
+        # at its end may have sent or read their bytes, and new ones may have come.
         goal, share = self._budget.most_waiting // 2, self.share
         loop = asyncio.get_running_loop()
         began = perf_counter()
@@ -336,7 +347,9 @@ class Peers:
 
 
 def each(connections: Iterable[Connection], act: Callable[[Connection], None]) -> None:
-    """Call `act` with each connection. One that fails is reported and closed, and the others have their turn."""
+    """Call `act` with each connection. One that fails is reported and closed, and the others have their
+    turn.
+    """
     for connection in connections:
         try:
             act(connection)

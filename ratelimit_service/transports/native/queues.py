@@ -1,9 +1,10 @@
 """The order in which connections are served whose input exceeded a turn.
 
-This is start-time fair queueing, as in network schedulers: the turn of a connection comes the later, the more work
-it has already caused. It has two levels, groups and the connections of a group. A group is one network (networks.py)
-and one kind of connection, by what its last postponed input was: a call, or anything else. So a caller waits neither
-for the thousand connections of another address, nor for those of its own address that send no calls.
+This is start-time fair queueing, as in network schedulers: the turn of a connection comes the later, the more
+work it has already caused. It has two levels, groups and the connections of a group. A group is one network
+(networks.py) and one kind of connection, by what its last postponed input was: a call, or anything else. So a
+caller waits neither for the thousand connections of another address, nor for those of its own address that
+send no calls.
 
 New connections begin one unit late. So the clock advances, and connections that already wait are served, even
 if new ones keep arriving.
@@ -33,7 +34,8 @@ class _Place(NamedTuple):
 class Group:
     """Connections that together have one share of a turn.
 
-    `clock` is the virtual time of the connection that was served last, and `used` that of the group's next turn.
+    `clock` is the virtual time of the connection that was served last, and `used` that of the group's next
+    turn.
     """
 
     __slots__ = ("clock", "used", "waiting")
@@ -101,7 +103,9 @@ class Queue:
         heappush(self._waiting, _GroupPlace(max(group.used, self._clock), next(self._places), group))
 
     def _prune(self) -> None:
-        """Drop the groups without waiting input and arrears: an attacker may use a thousand networks a second."""
+        """Drop the groups without waiting input and arrears: an attacker may use a thousand networks a
+        second.
+        """
         clock = self._clock
         self._groups = {key: each for key, each in self._groups.items() if each.waiting or each.used > clock}
         self._prune_at = max(_WORTH_PRUNING, 2 * len(self._groups))

@@ -111,7 +111,9 @@ class Talk:
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 7, 10, 64])
 def test_calls_and_answers_are_found_however_the_bytes_are_cut(cut: int) -> None:
-    """Several calls run at the same time, between calls of other methods, with headers from the HPACK table."""
+    """Several calls run at the same time, between calls of other methods, with headers from the HPACK
+    table.
+    """
     talk = Talk(cut)
     first = talk.ask(traceparent="00-1-2-01")
     talk.ask(path="/grpc.health.v1.Health/Check")
@@ -251,13 +253,16 @@ def test_headers_may_be_padded_and_in_several_frames() -> None:
     [
         (b"GET / HTTP/1.1\r\n", "it is not HTTP/2"),
         (PREFACE + b"\xff" * HEAD, "a frame has 16,777,215 bytes"),
-        (PREFACE + frame(HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff\xff"), "its headers cannot be decoded: "),
+        (PREFACE + frame(HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff\xff"),
+            "its headers cannot be decoded: "),
         (PREFACE + frame(HEADERS, PADDED | END_HEADERS, 1, b"\x09a"), "a frame is broken"),
         (PREFACE + frame(HEADERS, PADDED | END_HEADERS, 1, b""), "a frame is broken"),
         (PREFACE + frame(HEADERS, 0, 1, b"") + frame(0, 0, 1, b""), "a block of headers is broken"),
-        (PREFACE + frame(HEADERS, 0, 1, b"") + 2 * frame(CONTINUATION, 0, 1, bytes(1 << 19)) + frame(CONTINUATION, 0, 1, b"x"),
+        (PREFACE + frame(HEADERS, 0, 1, b"") + 2 * frame(CONTINUATION, 0, 1, bytes(1 << 19))
+            + frame(CONTINUATION, 0, 1, b"x"),
          "its headers are too large"),
-        (PREFACE + frame(HEADERS, 0, 1, b"") + 7_500 * frame(CONTINUATION, 0, 1, b""), "its headers are too large"),
+        (PREFACE + frame(HEADERS, 0, 1, b"") + 7_500 * frame(CONTINUATION, 0, 1, b""),
+            "its headers are too large"),
         (PREFACE + frame(5, END_HEADERS, 1, b""), "it has a server push"),
     ],
 )  # fmt: skip
@@ -286,7 +291,9 @@ def test_calls_in_flight_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_connections_share_a_budget() -> None:
-    """A message has its part until its call has ended. A connection that is followed no further frees its own."""
+    """A message has its part until its call has ended. A connection that is followed no further frees its
+    own.
+    """
     shared = Budget(20)
     one, other = CallFollower(shared), CallFollower(shared)
     opened = PREFACE + frame(HEADERS, END_HEADERS, 1, block())

@@ -70,46 +70,74 @@ CASES = {
     "the same": Case(request("a"), answer(status(9)), answer(status(9)), []),
     "clocks that differ": Case(request("a"), answer(status(9, reset=70)), answer(status(9, reset=72)), []),
     "windows that differ": Case(request("a"), answer(status(9, reset=70)), answer(status(9, reset=73)), [""]),
-    "no descriptors": Case(RateLimitRequest(domain="llm"), Answer("UNKNOWN"), Answer("INVALID_ARGUMENT"), ["empty-request"]),
-    "no domain": Case(request("a", domain=""), Answer("UNKNOWN"), Answer("INVALID_ARGUMENT"), ["empty-request"]),
-    "a request that only ours refuses": Case(request("a"), Answer("UNKNOWN"), Answer("INVALID_ARGUMENT"), [""]),
-    "too many": Case(request(*"ab"), answer(status(1), status(1)), Answer("INVALID_ARGUMENT", "not 2 (REQUEST_MAX_DESCRIPTORS)"), ["too-many-entries"]),
-    "an unknown unit": Case(unknown_unit(), Answer("UNAVAILABLE"), Answer("INVALID_ARGUMENT", "unit"), ["unknown-unit"]),
+    "no descriptors": Case(RateLimitRequest(domain="llm"), Answer("UNKNOWN"), Answer("INVALID_ARGUMENT"),
+        ["empty-request"]),
+    "no domain": Case(request("a", domain=""), Answer("UNKNOWN"), Answer("INVALID_ARGUMENT"),
+        ["empty-request"]),
+    "a request that only ours refuses": Case(request("a"), Answer("UNKNOWN"), Answer("INVALID_ARGUMENT"),
+        [""]),
+    "too many": Case(request(*"ab"), answer(status(1), status(1)),
+        Answer("INVALID_ARGUMENT", "not 2 (REQUEST_MAX_DESCRIPTORS)"), ["too-many-entries"]),
+    "an unknown unit": Case(unknown_unit(), Answer("UNAVAILABLE"), Answer("INVALID_ARGUMENT", "unit"),
+        ["unknown-unit"]),
     "no UTF-8": Case(request(b"te\xff"), Answer("INTERNAL"), answer(status(9)), ["not-utf8"]),
     "an error about text": Case(request("te"), Answer("INTERNAL"), answer(status(9)), [""]),
-    "hits that are too large": Case(request("a", hits=2**63), Answer("UNKNOWN"), answer(over()), ["large-hits"]),
-    "not ready": Case(request("a"), Answer("UNKNOWN"), Answer("UNAVAILABLE", "no configuration has been loaded yet"), ["not-ready"]),
-    "a slow store": Case(request("a"), answer(status(9)), Answer("UNAVAILABLE", "the store did not answer within 90 ms"), ["slow-store"]),
-    "a store that fails": Case(request("a"), Answer("UNKNOWN"), Answer("UNAVAILABLE", "Redis is away"), ["store-fails"]),
-    "a store that fails, and an answer": Case(request("a"), answer(status(9)), answer({"code": "OK"}, rules=[{"unreachable": True}]), ["store-fails"]),
-    "a network that fails": Case(request("a"), answer(status(9)), Answer("UNAVAILABLE", "connection refused"), [""]),
+    "hits that are too large": Case(request("a", hits=2**63), Answer("UNKNOWN"), answer(over()),
+        ["large-hits"]),
+    "not ready": Case(request("a"), Answer("UNKNOWN"),
+        Answer("UNAVAILABLE", "no configuration has been loaded yet"), ["not-ready"]),
+    "a slow store": Case(request("a"), answer(status(9)),
+        Answer("UNAVAILABLE", "the store did not answer within 90 ms"), ["slow-store"]),
+    "a store that fails": Case(request("a"), Answer("UNKNOWN"), Answer("UNAVAILABLE", "Redis is away"),
+        ["store-fails"]),
+    "a store that fails, and an answer": Case(request("a"), answer(status(9)),
+        answer({"code": "OK"}, rules=[{"unreachable": True}]), ["store-fails"]),
+    "a network that fails": Case(request("a"), answer(status(9)), Answer("UNAVAILABLE", "connection refused"),
+        [""]),
     "too many calls": Case(request("a"), answer(status(9)), Answer("RESOURCE_EXHAUSTED"), ["too-many-calls"]),
     "a refund": Case(request("a", hits=-5), answer(status(90)), answer(status(100)), ["refund"]),
-    "a trial": Case(request("a", ("b", 5)), answer(status(0), status(50)), answer(status(0), status(45), rules=[TRIAL, PLAIN]), ["stopped"]),
-    "the id of a hold": Case(held(b"hold", b"1a2b"), answer({"code": "OK"}), answer(status(98), rules=[BUDGET]), ["hold-entries"]),
-    "the end of a hold": Case(held(b"phase", b"done"), answer({"code": "OK"}), answer(over(), rules=[BUDGET]), ["hold-entries"]),
-    "another phase": Case(held(b"phase", b"two"), answer(status(9)), answer(status(19), rules=[PLAIN]), ["counted-before"]),
-    "an absurd charge": Case(request("a", hits=5 * 10**9), answer(over()), answer(status(50), rules=[BUDGET]), ["bounded-charge"]),
-    "an absurd charge on a limit": Case(request("a", hits=5 * 10**9), answer(status(5)), answer(status(50), rules=[PLAIN]), ["counted-before"]),
-    "a check with nothing left": Case(request("a"), answer(status(0)), answer(over(), rules=[BUDGET]), ["budget"]),
-    "the charge that crosses the line": Case(request("a", hits=50), answer(over()), answer(status(0), rules=[BUDGET]), ["budget"]),
-    "a call without a cost": Case(request("a", hits=None), answer(status(98)), answer(status(99), rules=[BUDGET]), ["budget"]),
-    "a month": Case(request("a"), answer(status(98)), answer(status(97, reset=90_000), rules=[MONTHLY]), ["budget"]),
-    "several windows": Case(request("a"), answer(status(98)), answer(status(98, limit=500), rules=[TWO_WINDOWS]), ["new-keys"]),
-    "a multiple of an hour": Case(request("a"), answer(status(98)), answer(status(98, unitMultiplier=6, reset=9_000), rules=[SIX_HOURS]), ["new-keys"]),
-    "a multiple in the request": Case(multiplied(), answer(status(98)), answer(status(98, reset=9_000)), ["new-keys"]),
-    "a descriptor that no rule is for": Case(request("a"), answer({"code": "OK"}), answer({"code": "OVER_LIMIT"}, rules=[{"unmatched": True}]), ["new-keys"]),
+    "a trial": Case(request("a", ("b", 5)), answer(status(0), status(50)),
+        answer(status(0), status(45), rules=[TRIAL, PLAIN]), ["stopped"]),
+    "the id of a hold": Case(held(b"hold", b"1a2b"), answer({"code": "OK"}),
+        answer(status(98), rules=[BUDGET]), ["hold-entries"]),
+    "the end of a hold": Case(held(b"phase", b"done"), answer({"code": "OK"}), answer(over(), rules=[BUDGET]),
+        ["hold-entries"]),
+    "another phase": Case(held(b"phase", b"two"), answer(status(9)), answer(status(19), rules=[PLAIN]),
+        ["counted-before"]),
+    "an absurd charge": Case(request("a", hits=5 * 10**9), answer(over()), answer(status(50), rules=[BUDGET]),
+        ["bounded-charge"]),
+    "an absurd charge on a limit": Case(request("a", hits=5 * 10**9), answer(status(5)),
+        answer(status(50), rules=[PLAIN]), ["counted-before"]),
+    "a check with nothing left": Case(request("a"), answer(status(0)), answer(over(), rules=[BUDGET]),
+        ["budget"]),
+    "the charge that crosses the line": Case(request("a", hits=50), answer(over()),
+        answer(status(0), rules=[BUDGET]), ["budget"]),
+    "a call without a cost": Case(request("a", hits=None), answer(status(98)),
+        answer(status(99), rules=[BUDGET]), ["budget"]),
+    "a month": Case(request("a"), answer(status(98)), answer(status(97, reset=90_000), rules=[MONTHLY]),
+        ["budget"]),
+    "several windows": Case(request("a"), answer(status(98)),
+        answer(status(98, limit=500), rules=[TWO_WINDOWS]), ["new-keys"]),
+    "a multiple of an hour": Case(request("a"), answer(status(98)),
+        answer(status(98, unitMultiplier=6, reset=9_000), rules=[SIX_HOURS]), ["new-keys"]),
+    "a multiple in the request": Case(multiplied(), answer(status(98)), answer(status(98, reset=9_000)),
+        ["new-keys"]),
+    "a descriptor that no rule is for": Case(request("a"), answer({"code": "OK"}),
+        answer({"code": "OVER_LIMIT"}, rules=[{"unmatched": True}]), ["new-keys"]),
     "a name": Case(request("a"), answer(status(9, name='a"b')), answer(status(9, name="a_b")), ["name"]),
     "another name": Case(request("a"), answer(status(9, name="a")), answer(status(9, name="b")), [""]),
-    "metadata": Case(request("a"), answer(status(9), dynamicMetadata={"domain": "x"}), answer(status(9), dynamicMetadata={"domain": "x", "metadata": {}}), ["metadata"]),
+    "metadata": Case(request("a"), answer(status(9), dynamicMetadata={"domain": "x"}),
+        answer(status(9), dynamicMetadata={"domain": "x", "metadata": {}}), ["metadata"]),
     "metadata of a long value": Case(
         request("a" * 5_000),
         answer(status(9), dynamicMetadata={"descriptors": ["a" * 5_000]}),
         answer(status(9), dynamicMetadata={"descriptors": ["a" * 4_096]}),
         ["cut-metadata"],
     ),
-    "other metadata": Case(request("a"), answer(status(9), dynamicMetadata={"domain": "x"}), answer(status(9), dynamicMetadata={"domain": "y"}), [""]),
-    "an edge": Case(request("a"), answer(status(3, reset=1)), answer(status(100, reset=3_600), rules=[PLAIN]), ["window-edge"]),
+    "other metadata": Case(request("a"), answer(status(9), dynamicMetadata={"domain": "x"}),
+        answer(status(9), dynamicMetadata={"domain": "y"}), [""]),
+    "an edge": Case(request("a"), answer(status(3, reset=1)), answer(status(100, reset=3_600), rules=[PLAIN]),
+        ["window-edge"]),
     "counted before": Case(request("a"), answer(over()), answer(status(60)), ["counted-before"]),
     "more left, and refused": Case(request("a"), answer(over(70)), answer(status(60)), [""]),
     "another limit": Case(request("a"), answer(status(9)), answer(status(19, limit=110)), [""]),
@@ -117,7 +145,8 @@ CASES = {
     "a refusal": Case(request("a"), answer(over()), answer(over(), **REFUSED), ["refusal"]),
     "a header on what passes": Case(request("a"), answer(status(9)), answer(status(9), **REFUSED), [""]),
     "a header that is missing": Case(request("a"), answer(over(), **REFUSED), answer(over()), [""]),
-    "another overall code": Case(request("a"), answer(status(9)), answer(status(9), overallCode="OVER_LIMIT"), [""]),
+    "another overall code": Case(request("a"), answer(status(9)), answer(status(9), overallCode="OVER_LIMIT"),
+        [""]),
     "a status too few": Case(request(*"ab"), answer(status(9), status(9)), answer(status(9)), [""]),
 }  # fmt: skip
 
@@ -173,7 +202,9 @@ def test_another_bucket_has_its_own_gap() -> None:
 
 
 def test_counters_that_are_joined_are_found_by_their_text() -> None:
-    """`team=a_team_b` and `team=a, team=b` share a counter. The third answer is compared when both are known."""
+    """`team=a_team_b` and `team=a, team=b` share a counter. The third answer is compared when both are
+    known.
+    """
     one, other = request("a_team_b"), RateLimitRequest(domain="llm")
     descriptor = other.descriptors.add()
     for value in (b"a", b"b"):
@@ -223,7 +254,9 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_every_reason_stands_on_the_page() -> None:
-    """It is in the paragraph or the row that it names, once, and in the table of reasons, in the same order."""
+    """It is in the paragraph or the row that it names, once, and in the table of reasons, in the same
+    order.
+    """
     text = PAGE.read_text("utf-8")
     every = [*REASONS, REFUSAL]
     assert [] == [reason.name for reason in every if text.count(f"\n{reason.place}") != 1]

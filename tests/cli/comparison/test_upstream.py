@@ -1,4 +1,6 @@
-"""The 3,200 answers recorded from envoyproxy/ratelimit are compared with ours: each difference has a reason."""
+"""The 3,200 answers recorded from envoyproxy/ratelimit are compared with ours: each difference has a
+reason.
+"""
 
 from __future__ import annotations
 

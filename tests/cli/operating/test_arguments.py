@@ -1,4 +1,6 @@
-"""The options of the commands for operators: amounts, moments, servers and tokens, and their completion in a shell."""
+"""The options of the commands for operators: amounts, moments, servers and tokens, and their completion in a
+shell.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,10 @@ def test_a_shell_completes_commands_and_options(operate: Operate) -> None:
         (["ratelimit-service", "budgets", "--state", "b"], ["blocked"]),
     ):
         quoted = " ".join(f"'{word}'" for word in words)
-        probe = f"{script}\nCOMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _ratelimit_service; echo ${{COMPREPLY[@]}}"
+        probe = (
+            f"{script}\nCOMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _ratelimit_service; "
+            "echo ${COMPREPLY[@]}"
+        )
         done = subprocess.run(["bash", "-c", probe], capture_output=True, text=True, check=True)
         assert (expected, "") == (done.stdout.split(), done.stderr)
     assert "bashcompinit" in operate("completion", "zsh").out

@@ -219,7 +219,9 @@ def test_all_replicas_are_waited_for(operate: Operate) -> None:
 
 
 class Pages:
-    """A service that sorts its budgets in two parts, and is still reading the first one at the first request."""
+    """A service that sorts its budgets in two parts, and is still reading the first one at the first
+    request.
+    """
 
     def __init__(self) -> None:
         self.asked: list[object] = []

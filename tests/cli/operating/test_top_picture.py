@@ -1,4 +1,5 @@
-"""The picture of `top` in docs/operating.md: what the command shows in a terminal, with the clocks at a given moment.
+"""The picture of `top` in docs/operating.md: what the command shows in a terminal, with the clocks at a given
+moment.
 
 With SCREENSHOTS=DIRECTORY, the picture is written there (`make screenshots`).
 """

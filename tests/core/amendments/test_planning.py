@@ -24,7 +24,10 @@ descriptors:
   - {key: quota, quota_mode: true, rate_limit: {unit: hour, requests_per_unit: 100}}
   - {key: other, quota_mode: true, rate_limit: {unit: hour, requests_per_unit: 100}}
   - {key: unlimited, rate_limit: {unlimited: true}}
-  - {key: shared counter, value: "a*", share_threshold: true, rate_limit: {unit: hour, requests_per_unit: 100}}
+  - key: shared counter
+    value: "a*"
+    share_threshold: true
+    rate_limit: {unit: hour, requests_per_unit: 100}
   - {key: first, rate_limit: {name: one, unit: hour, requests_per_unit: 100}}
   - {key: second, rate_limit: {unit: hour, requests_per_unit: 100, replaces: [{name: one}]}}
 """

@@ -284,9 +284,13 @@ domain: d
 error_details: minimal
 descriptors:
   - key: animal
-    rate_limits: [{name: stable, unit: hour, tokens_per_unit: 5555}, {name: pasture, unit: day, tokens_per_unit: 15555}]
+    rate_limits:
+      - {name: stable, unit: hour, tokens_per_unit: 5555}
+      - {name: pasture, unit: day, tokens_per_unit: 15555}
   - {key: animal, value: zebra, rate_limit: {unit: hour, tokens_per_unit: 5555}}
-  - {key: words, rate_limit: {name: words, unit: hour, tokens_per_unit: 5555}, denial_message: "{rule} till {resets_at}"}
+  - key: words
+    rate_limit: {name: words, unit: hour, tokens_per_unit: 5555}
+    denial_message: "{rule} till {resets_at}"
 """
 
 

@@ -11,8 +11,10 @@ from tests.limiter import descriptor
 @pytest.mark.parametrize(
     "entries, hits, policy, left",
     [
-        ("team=dba", 40, '"hourly";q=100;w=3600, "daily";q=250;w=86400', '"hourly";r=60;t=3600, "daily";r=210;t=86400'),
-        ("team=dba", 120, '"hourly";q=100;w=3600, "daily";q=250;w=86400', '"hourly";r=0;t=3600, "daily";r=130;t=86400'),
+        ("team=dba", 40, '"hourly";q=100;w=3600, "daily";q=250;w=86400',
+            '"hourly";r=60;t=3600, "daily";r=210;t=86400'),
+        ("team=dba", 120, '"hourly";q=100;w=3600, "daily";q=250;w=86400',
+            '"hourly";r=0;t=3600, "daily";r=130;t=86400'),
         ("unnamed=x", 1, '"15day";q=1;w=1296000', '"15day";r=0;t=1036800'),
         ("stranger=x", 1, None, None),
     ],
@@ -39,7 +41,9 @@ def test_the_fields_are_valid_structured_fields() -> None:
 domain: d
 descriptors:
   - key: team
-    rate_limits: [{name: größe, unit: hour, tokens_per_unit: 9007199254740991}, {name: gr__e, unit: day, tokens_per_unit: 5}]
+    rate_limits:
+      - {name: größe, unit: hour, tokens_per_unit: 9007199254740991}
+      - {name: gr__e, unit: day, tokens_per_unit: 5}
 """
     decision = limiter(rules, ietf_fields=True).ask(descriptor("team=x", 0))
     assert {

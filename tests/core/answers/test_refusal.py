@@ -38,7 +38,8 @@ def test_a_limit_that_resets_soon_asks_for_a_retry() -> None:
         ("x-envoy-ratelimited", "true"),
     ) == decision.headers
     assert {
-        "message": "Token budget hourly is used up. It resets at 2026-11-21T01:00:00Z. Try again in 28 seconds.",
+        "message": "Token budget hourly is used up. It resets at 2026-11-21T01:00:00Z. "
+        "Try again in 28 seconds.",
         "type": "tokens",
         "param": None,
         "code": "rate_limit_exceeded",
@@ -65,7 +66,8 @@ def test_a_limit_that_resets_later_stops_clients() -> None:
         "content-type": "application/json",
     } == headers(decision)
     assert {
-        "message": "Token budget daily is used up. It resets at 2026-11-22T00:00:00Z. Retrying before then does not help.",
+        "message": "Token budget daily is used up. It resets at 2026-11-22T00:00:00Z. "
+        "Retrying before then does not help.",
         "type": "insufficient_quota",
         "param": None,
         "code": "insufficient_quota",
@@ -232,8 +234,8 @@ descriptors: [{key: team, rate_limit: {name: daily, unit: day, tokens_per_unit: 
 """
     shown = error(refused(limiter(rules), "team=dba"))
     assert (
-        "Token budget daily is used up. It resets at 2026-11-21T23:00:00Z (2026-11-22T00:00:00+01:00 in Europe/Berlin)."
-        " Retrying before then does not help."
+        "Token budget daily is used up. It resets at 2026-11-21T23:00:00Z (2026-11-22T00:00:00+01:00 in "
+        "Europe/Berlin). Retrying before then does not help."
     ) == shown["message"]
     wanted = {"resets_at": "2026-11-21T23:00:00Z", "resets_at_local": "2026-11-22T00:00:00+01:00"}
     assert {**wanted, "time_zone": "Europe/Berlin"} == {

@@ -19,12 +19,18 @@ descriptors:
   - {{key: team, rate_limit: {{unit: hour, tokens_per_unit: 1000}}, signal: [metadata, upstream, caller]}}
   - {{key: strict, rate_limit: {{unit: hour, tokens_per_unit: 100}}, signal: [caller], low_at: 0.5}}
   - {{key: inside, rate_limit: {{unit: hour, tokens_per_unit: 10}}, signal: [metadata]}}
-  - {{key: secret, rate_limit: {{unit: hour, tokens_per_unit: 10}}, signal: [metadata, caller], error_details: minimal}}
+  - key: secret
+    rate_limit: {{unit: hour, tokens_per_unit: 10}}
+    signal: [metadata, caller]
+    error_details: minimal
   - {{key: shadow, rate_limit: {{unit: hour, tokens_per_unit: 10}}, signal: [caller], shadow_mode: true}}
   - {{key: quota, rate_limit: {{unit: hour, tokens_per_unit: 10}}, signal: [caller], quota_mode: true}}
   - {{key: other, rate_limit: {{unit: hour, tokens_per_unit: 10}}, quota_mode: true}}
   - {{key: none, rate_limit: {{unit: hour, tokens_per_unit: 0}}, signal: [caller], shadow_mode: true}}
-  - {{key: huge, rate_limit: {{unit: hour, tokens_per_unit: {COUNTER_MAX}}}, max_charge: {COUNTER_MAX}, signal: [metadata]}}
+  - key: huge
+    rate_limit: {{unit: hour, tokens_per_unit: {COUNTER_MAX}}}
+    max_charge: {COUNTER_MAX}
+    signal: [metadata]
   - {{key: silent, rate_limit: {{unit: hour, tokens_per_unit: 10}}}}
   - {{key: free, rate_limit: {{unlimited: true}}}}
   - key: several
@@ -106,7 +112,9 @@ def test_a_refusal_has_no_signal() -> None:
 
 
 def test_each_value_is_the_worst_of_all_windows() -> None:
-    """The hour has the fewest tokens, the day the largest share: a caller that obeys each value keeps to both."""
+    """The hour has the fewest tokens, the day the largest share: a caller that obeys each value keeps to
+    both.
+    """
     limiter = Limiter(RULES)
     for _ in range(10):
         limiter.ask(descriptor("several=x", 90))

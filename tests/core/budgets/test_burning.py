@@ -134,8 +134,8 @@ def test_refunds_of_estimates_do_not_restart_the_meter(seed: int) -> None:
 @pytest.mark.parametrize(
     "days, back",
     [
-        (1, 0.2), (2, 1), (3, 1), (4, 1), (5, 1), (7, 1), (13, 3), (14, 7), (21, 7), (28, 7), (30, 7), (31, 7),
-        (90, 21), (365, 70),
+        (1, 0.2), (2, 1), (3, 1), (4, 1), (5, 1), (7, 1), (13, 3), (14, 7), (21, 7), (28, 7), (30, 7),
+        (31, 7), (90, 21), (365, 70),
     ],
 )  # fmt: skip
 def test_a_meter_looks_back_as_far_as_its_window_needs(days: int, back: float) -> None:

@@ -143,7 +143,9 @@ def test_a_budget_that_lasts_has_no_forecast(rhythm: Rhythm, span: float, use: f
 )
 @pytest.mark.parametrize("span", [HOUR, DAY, MONTH])
 def test_a_burst_causes_no_forecast(bursts: tuple[tuple[float, float], ...], span: float) -> None:
-    """A burst uses a third of the budget, or two use a fifth each. The rest lasts, so there is no forecast."""
+    """A burst uses a third of the budget, or two use a fifth each. The rest lasts, so there is no
+    forecast.
+    """
     for seed in SEEDS:
         traffic = Traffic(
             steady,
@@ -248,7 +250,9 @@ def foreseen_with_profile(scene: Scene, span: float, use: float, seed: int) -> t
 def test_with_a_ledger_busy_hours_of_a_budget_that_lasts_lead_to_no_event(
     name: str, use: float, span: float
 ) -> None:
-    """Without one, most such days have a false event: half of the budget is used before a third of the day."""
+    """Without one, most such days have a false event: half of the budget is used before a third of the
+    day.
+    """
     for seed in SEEDS:
         assert ([], 1.0) == foreseen_with_profile(NAMED[name], span, use, seed)
 

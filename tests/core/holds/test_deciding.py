@@ -20,7 +20,11 @@ domain: d
 descriptors:
   - {key: team, rate_limit: {name: hourly, unit: hour, tokens_per_unit: 100}, hold: 60, hold_max: 100%}
   - {key: learned, rate_limit: {unit: hour, tokens_per_unit: 1000}, hold: auto, hold_max: 100%}
-  - {key: strict, rate_limit: {unit: hour, tokens_per_unit: 1000}, hold: auto, hold_strictness: p90, hold_max: 100%}
+  - key: strict
+    rate_limit: {unit: hour, tokens_per_unit: 1000}
+    hold: auto
+    hold_strictness: p90
+    hold_max: 100%
   - {key: large, rate_limit: {unit: hour, tokens_per_unit: 1_000_000}, hold: auto}
   - {key: brief, rate_limit: {unit: hour, tokens_per_unit: 100}, hold: 60, hold_ttl: 12s, hold_max: 100%}
   - {key: capped, rate_limit: {unit: hour, tokens_per_unit: 100}, hold: 60, hold_max: 20%}
@@ -181,7 +185,9 @@ def test_a_charge_without_an_id_ends_the_oldest_hold() -> None:
 
 
 def test_the_marker_of_an_end_releases_a_hold() -> None:
-    """This includes an aborted request, which has no charge. The end of a refused request releases nothing."""
+    """This includes an aborted request, which has no charge. The end of a refused request releases
+    nothing.
+    """
     one = limiter()
     assert 2 == len(passed(one, 2))
     charge(one, 0, brings="")  # the first: from now on refusals are expected to end as well

@@ -109,13 +109,15 @@ def test_any_bytes_can_be_named() -> None:
 
 HEAD = "domain,group,descriptor,window,limit\n"
 MISTAKES = [
-    ("", "1: the file is empty: its first line must name the columns, such as domain,descriptor,window,limit"),
+    ("",
+        "1: the file is empty: its first line must name the columns, such as domain,descriptor,window,limit"),
     ("domain,limit\n", "1: the first line has no column 'descriptor': it names the columns"),
     ("domain,descriptor,limit,user\n", "1: the first line has an unknown or repeated column 'user'"),
     ("domain,descriptor,limit,limit\n", "1: the first line has an unknown or repeated column"),
     (HEAD + "d,user=a,hour,5\n", "2: has 4 fields, and there are 5 columns"),
     (HEAD + ",,user=a,,5\n", "2: domain: is missing"),
-    (HEAD + "d,,,,5\n", "2: descriptor: is missing: such as user=alice, user=premium_*, or * for the whole domain"),
+    (HEAD + "d,,,,5\n",
+        "2: descriptor: is missing: such as user=alice, user=premium_*, or * for the whole domain"),
     (HEAD + "d,,user=a,,\n", "2: limit: is missing: it must be a whole number; 0 blocks"),
     (HEAD + "d,gold,,hour,\n", "2: limit: is missing"),
     (HEAD + "d,gold,,,5\nd,gold,user=a,hour,\n", "3: window: has no effect without a limit"),
@@ -124,14 +126,19 @@ MISTAKES = [
     (HEAD + "d,,user=a,hours,5\n", "2: window: no window is called 'hours': give it as in a counter's key"),
     (HEAD + "d,,user=a,,-1\n", "2: limit: must be a whole number from 0 to 9007199254740991, not '-1'"),
     (HEAD + "d,,user=a,,9007199254740992\n", "2: limit: must be a whole number"),
-    (HEAD + "d,,user=a,,5k\n", "2: limit: must be a whole number from 0 to 9007199254740991, not '5k': write 5000"),
-    (HEAD + "d,,user=a,,\"1,000\"\n", "2: limit: must be a whole number from 0 to 9007199254740991, not '1,000': write 1000"),
+    (HEAD + "d,,user=a,,5k\n",
+        "2: limit: must be a whole number from 0 to 9007199254740991, not '5k': write 5000"),
+    (HEAD + "d,,user=a,,\"1,000\"\n",
+        "2: limit: must be a whole number from 0 to 9007199254740991, not '1,000': write 1000"),
     (HEAD + "d,,user=a,,1.5\n", "2: limit: must be a whole number"),
     (HEAD + "d,,user=a,,٣\n", "2: limit: must be a whole number"),
-    (HEAD + "d,,user=a,hour,5\nd,,user=a,hour,6\n", "3: descriptor: this window has a limit at limits.csv:2 already"),
+    (HEAD + "d,,user=a,hour,5\nd,,user=a,hour,6\n",
+        "3: descriptor: this window has a limit at limits.csv:2 already"),
     (HEAD + "d,gold,,hour,5\nd,gold,,hour,6\n", "3: group: this window has a limit at limits.csv:2 already"),
-    (HEAD + "d,gold,user=a,,\n", "2: group: the group 'gold' has no limits: give it some in a row without a descriptor"),
-    (HEAD + "d,a,,,5\nd,b,,,6\nd,a,user=x,,\nd,b,user=x,,\n", "5: group: is in the group 'a' as well, at limits.csv:4"),
+    (HEAD + "d,gold,user=a,,\n",
+        "2: group: the group 'gold' has no limits: give it some in a row without a descriptor"),
+    (HEAD + "d,a,,,5\nd,b,,,6\nd,a,user=x,,\nd,b,user=x,,\n",
+        "5: group: is in the group 'a' as well, at limits.csv:4"),
 ]  # fmt: skip
 
 

@@ -152,7 +152,8 @@ def test_the_value_of_a_misspelt_key_is_checked() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "  - {key: team, rate_limit: &a {unit: hour, tokens_per_unit: 5}}\n  - {key: team, vallue: dba, rate_limit: *a}\n",
+        "  - {key: team, rate_limit: &a {unit: hour, tokens_per_unit: 5}}\n"
+        "  - {key: team, vallue: dba, rate_limit: *a}\n",
         "  - key: team\n    rate_limits:\n"
         "      - {unit: hour, tokens_per_unit: 5}\n"
         "      - {unit: hour, unit_mulitplier: 6, tokens_per_unit: 5}\n",

@@ -192,7 +192,10 @@ def test_merged_domains_have_the_descriptors_of_all_files_in_order() -> None:
 
 def test_merged_files_cannot_have_the_same_descriptor() -> None:
     """The error names the file with the first one."""
-    expected = "2.yaml:2: descriptors[0]: 'a_b' (key, or key_value) is already defined at 1.yaml:2: siblings must differ in it"
+    expected = (
+        "2.yaml:2: descriptors[0]: 'a_b' (key, or key_value) is already defined at 1.yaml:2: siblings must "
+        "differ in it"
+    )
     assert [expected] == errors(
         document("domain: d\ndescriptors: [{key: a, value: b}]", "1.yaml"),
         document("domain: d\ndescriptors: [{key: a_b}]", "2.yaml"),
@@ -203,7 +206,8 @@ def test_merged_files_cannot_have_the_same_descriptor() -> None:
 def test_a_name_in_another_file_of_the_domain_can_be_replaced() -> None:
     """`replaces` finds names in merged files, but not in another domain."""
     replacing = document(
-        "domain: d\ndescriptors: [{key: a, rate_limit: {unit: day, requests_per_unit: 1, replaces: [{name: n}]}}]",
+        "domain: d\ndescriptors: [{key: a, rate_limit: {unit: day, requests_per_unit: 1, "
+        "replaces: [{name: n}]}}]",
         "1.yaml",
     )
     named = "descriptors: [{key: b, rate_limit: {unlimited: true, name: n}}]"

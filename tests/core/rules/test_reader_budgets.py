@@ -89,7 +89,8 @@ def test_requests_per_unit_has_the_meaning_of_upstream() -> None:
         ("unit: week, tokens_per_unit: 1", "", UTC),
         ("unit: week, tokens_per_unit: 1, starts_on: mon", "", UTC),
         ("unit: week, tokens_per_unit: 1, starts_on: Thursday", "", Calendar(weekday=3)),
-        ("unit: week, tokens_per_unit: 1, starts_on: SUN", "time_zone: Europe/Berlin", BERLIN._replace(weekday=6)),
+        ("unit: week, tokens_per_unit: 1, starts_on: SUN", "time_zone: Europe/Berlin",
+            BERLIN._replace(weekday=6)),
         # months
         ("unit: month, tokens_per_unit: 1, starts_on: 1", "", UTC),
         ("unit: month, tokens_per_unit: 1, starts_on: 31", "", Calendar(day=31)),
@@ -112,8 +113,8 @@ def test_a_window_has_the_calendar_that_the_file_asks_for(
 def test_a_list_has_its_limits_in_the_order_of_the_file() -> None:
     """Each has its own name. The name of the rule is the first of them."""
     found = rule(
-        "rate_limits: [{unit: hour, unit_multiplier: 5, tokens_per_unit: 5}, {unit: day, tokens_per_unit: 50, name: 'a \"b\"'},"
-        " {unit: week, tokens_per_unit: 100, name: c}]"
+        "rate_limits: [{unit: hour, unit_multiplier: 5, tokens_per_unit: 5}, {unit: day, "
+        "tokens_per_unit: 50, name: 'a \"b\"'}, {unit: week, tokens_per_unit: 100, name: c}]"
     )
     assert (
         Limit(5, Window(Unit.HOUR, 5, UTC)),
@@ -257,7 +258,10 @@ def test_a_rule_with_several_limits_can_be_replaced_by_its_first_name() -> None:
     text = """
         domain: d
         descriptors:
-          - {key: a, rate_limits: [{name: x, unit: day, tokens_per_unit: 1}, {name: y, unit: hour, tokens_per_unit: 1}]}
+          - key: a
+            rate_limits:
+              - {name: x, unit: day, tokens_per_unit: 1}
+              - {name: y, unit: hour, tokens_per_unit: 1}
           - {key: b, rate_limit: {unlimited: true, replaces: [{name: x}, {name: y}]}}
     """
     assert ["no rate_limit of domain 'd' has the name 'y'"] == [

@@ -60,13 +60,16 @@ def test_low_is_where_the_rule_or_its_domain_says() -> None:
 @pytest.mark.parametrize(
     "text, limit, message",
     [
-        ("signal: all", TOKENS, "must be a list, such as [metadata, upstream, caller], or off, not the text 'all'"),
+        ("signal: all", TOKENS,
+            "must be a list, such as [metadata, upstream, caller], or off, not the text 'all'"),
         ("signal: []", TOKENS, "must have 1 to 3 items, not 0"),
         ("signal: [header]", TOKENS, "has 'header': each item must be metadata, upstream or caller"),
         ("signal: [caller, caller]", TOKENS, "'caller' is in the list already"),
-        ("signal: {to: caller}", TOKENS, "must be a list, such as [metadata, upstream, caller], or off, not a mapping"),
+        ("signal: {to: caller}", TOKENS,
+            "must be a list, such as [metadata, upstream, caller], or off, not a mapping"),
         ("signal: [caller]", REQUESTS, "is for budgets: give the limit tokens_per_unit, or remove signal"),
-        ("low_at: 80%", TOKENS, "must be a number above 0 and at most 1, such as 0.8 for 80 %, not the text '80%'"),
+        ("low_at: 80%", TOKENS,
+            "must be a number above 0 and at most 1, such as 0.8 for 80 %, not the text '80%'"),
         ("low_at: 80", TOKENS, "must be a number above 0 and at most 1, such as 0.8 for 80 %, not 80"),
         ("low_at: 0", TOKENS, "must be a number above 0 and at most 1, such as 0.8 for 80 %, not 0"),
         ("low_at: [0.8]", TOKENS, "must be a number above 0 and at most 1, such as 0.8 for 80 %, not a list"),
@@ -88,6 +91,7 @@ def test_files_of_one_domain_agree(key: str, one: str, other: str) -> None:
     ]
     with pytest.raises(InvalidRules) as caught:
         load([read(f"{place}.yaml", text) for place, text in enumerate(files)], merge_domains=True)
-    assert [f"1.yaml:2: {key}: differs from 0.yaml:2: set it once, or to the same value in every file of the domain"] == [
+    said = "set it once, or to the same value in every file of the domain"
+    assert [f"1.yaml:2: {key}: differs from 0.yaml:2: {said}"] == [
         str(problem) for problem in caught.value.problems
     ]  # fmt: skip

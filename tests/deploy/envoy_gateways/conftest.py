@@ -1,4 +1,6 @@
-"""Fixtures of the tests of both gateways: their control plane, a service, and an Envoy as they configure it."""
+"""Fixtures of the tests of both gateways: their control plane, a service, and an Envoy as they configure
+it.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +112,9 @@ def counters(redis_server: RedisServer) -> Counters:
 def quotas(
     redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Service]]:
-    """The service of ratelimit.yaml, over a control plane that sends the quota; with the overlay on request."""
+    """The service of ratelimit.yaml, over a control plane that sends the quota; with the overlay on
+    request.
+    """
     deployed = Objects(objects(AIG / "ratelimit.yaml"))
     (pod,) = deployed.pods
     (only,) = pod["spec"]["containers"]

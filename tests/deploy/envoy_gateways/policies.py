@@ -1,4 +1,6 @@
-"""The policies of deploy/envoy-gateway and deploy/envoy-ai-gateway, and calls to the service that has their rules."""
+"""The policies of deploy/envoy-gateway and deploy/envoy-ai-gateway, and calls to the service that has their
+rules.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,8 @@ def environment(certificates: Path, plane: ThreadedControlPlane, redis: str, **m
     return {
         **mounted,
         "CONFIG_GRPC_XDS_SERVER_URL": plane.address,
-        "CONFIG_GRPC_XDS_SERVER_TLS_SAN": "envoy-gateway",  # its name in the cluster, which cannot be resolved here
+        # Its name in the cluster, which cannot be resolved here.
+        "CONFIG_GRPC_XDS_SERVER_TLS_SAN": "envoy-gateway",
         "REDIS_URL": redis,
         "PROMETHEUS_ADDR": "127.0.0.1:0",
         **more,

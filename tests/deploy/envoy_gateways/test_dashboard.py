@@ -1,7 +1,9 @@
-"""Envoy Gateway's dashboard of its rate-limit service: a real Prometheus evaluates its queries over the metrics of this service.
+"""Envoy Gateway's dashboard of its rate-limit service: a real Prometheus evaluates its queries over the
+metrics of this service.
 
-Prometheus scrapes the pod as that of Envoy Gateway's add-ons does: it takes the port from an annotation, and every label of the pod
-becomes a label of its series. The service discovery of Kubernetes is replaced by one target with the labels that it would have.
+Prometheus scrapes the pod as that of Envoy Gateway's add-ons does: it takes the port from an annotation, and
+every label of the pod becomes a label of its series. The service discovery of Kubernetes is replaced by one
+target with the labels that it would have.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ COUNTS = {
 
 
 def scrape(port: int) -> dict[str, Any]:
-    """Return the configuration of Prometheus. The pod has the labels and annotations that Envoy Gateway gives it."""
+    """Return the configuration of Prometheus. The pod has the labels and annotations that Envoy Gateway gives
+    it.
+    """
     meta = "__meta_kubernetes_pod_"
     pod = {
         "ip": "127.0.0.1",

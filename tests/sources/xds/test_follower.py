@@ -94,7 +94,10 @@ async def test_an_invalid_domain_does_not_affect_the_others(plane: ControlPlane,
     plane.send(A2, BAD, C)
     await following.answered(3)
     assert {"a": [6], "b": [5], "c": [5]} == following.book.amounts()
-    problem = "b: descriptors[0].rate_limit.unit: unknown unit '9': use one of second, minute, hour, day, week, month, year"
+    problem = (
+        "b: descriptors[0].rate_limit.unit: unknown unit '9': use one of second, minute, hour, day, week, "
+        "month, year"
+    )
     rejected = plane.requests[-1]
     assert (("1", "2"), (3, problem)) == (
         versions(plane)[-1],
@@ -118,14 +121,17 @@ async def test_one_rejection_names_every_invalid_resource(plane: ControlPlane, f
     await following.answered(2)
     assert [
         f"a: is a type.googleapis.com/x.Y: only {TYPE_URL} was asked for",
-        "b: descriptors[0].rate_limit.unit: unknown unit '9': use one of second, minute, hour, day, week, month, year",
+        "b: descriptors[0].rate_limit.unit: unknown unit '9': use one of second, minute, hour, day, week, "
+        "month, year",
         "x: is damaged: its bytes are not a RateLimitConfig",
     ] == sorted(plane.rejections[0].split("\n"))
     assert {"c": [5]} == following.book.amounts()
 
 
 async def test_strict_mode_rejects_a_set_as_a_whole(plane: ControlPlane, follow: Follow) -> None:
-    """envoyproxy/ratelimit does the same. A domain that is absent from such a set does not count as missing."""
+    """envoyproxy/ratelimit does the same. A domain that is absent from such a set does not count as
+    missing.
+    """
     plane.send(A, B)
     following = await follow(strict=True)
     await following.answered(2)

@@ -125,7 +125,8 @@ async def test_a_set_that_is_too_large_ends_the_call_with_its_size(plane: Contro
         (await peer_of(plane)).send(b"x" * (LARGEST + 1))
         assert (
             "RESOURCE_EXHAUSTED",
-            f"its message has {LARGEST + 1} bytes, more than {LARGEST}: raise XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES",
+            f"its message has {LARGEST + 1} bytes, more than {LARGEST}: raise "
+            "XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES",
         ) == await ended(link)
 
 

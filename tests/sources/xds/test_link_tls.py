@@ -86,7 +86,9 @@ async def test_a_certificate_from_another_ca_is_refused(files: Files) -> None:
 
 
 async def test_a_refused_client_certificate_is_a_failed_attempt(files: Files) -> None:
-    """TLS 1.3 reports the refusal after the handshake. With a renewed certificate, the next attempt succeeds."""
+    """TLS 1.3 reports the refusal after the handshake. With a renewed certificate, the next attempt
+    succeeds.
+    """
     plane = ControlPlane(files.context())
     await plane.start()
     good = files.authority

@@ -58,19 +58,25 @@ ROUTE = "{key: route, value: route, descriptors: [%s]}"
         ),
         (
             "descriptors: [{key: other, rate_limit: {unit: month, starts_on: 15}, count_refused: false}]",
-            "{key: other, rate_limit: {unit: month, starts_on: 15, requests_per_unit: 3}, count_refused: false}",
+            "{key: other, rate_limit: {unit: month, starts_on: 15, requests_per_unit: 3}, "
+            "count_refused: false}",
         ),
         (
-            "descriptors: [{key: other, rate_limits: [{unit: hour, tokens_per_unit: 5}, {unit: day, tokens_per_unit: 9}]}]",
+            "descriptors: [{key: other, rate_limits: [{unit: hour, tokens_per_unit: 5}, {unit: day, "
+            "tokens_per_unit: 9}]}]",
             "{key: other, rate_limits: [{unit: hour, tokens_per_unit: 5}, {unit: day, tokens_per_unit: 9}]}",
         ),
         (
-            "descriptors: [{key: other, rate_limit: {tokens_per_unit: 5}, ledger: {by: day}, price: {per_million: 2.50, currency: USD}}]",
-            "{key: other, rate_limit: {unit: day, tokens_per_unit: 5}, ledger: {by: day}, price: {per_million: 2.50, currency: USD}}",
+            "descriptors: [{key: other, rate_limit: {tokens_per_unit: 5}, ledger: {by: day}, "
+            "price: {per_million: 2.50, currency: USD}}]",
+            "{key: other, rate_limit: {unit: day, tokens_per_unit: 5}, ledger: {by: day}, "
+            "price: {per_million: 2.50, currency: USD}}",
         ),
         (
-            "descriptors: [{key: other, rate_limit: {tokens_per_unit: 5}, signal: [caller], low_at: 0.5, notify: [finance]}]",
-            "{key: other, rate_limit: {unit: day, tokens_per_unit: 5}, signal: [caller], low_at: 0.5, notify: [finance]}",
+            "descriptors: [{key: other, rate_limit: {tokens_per_unit: 5}, signal: [caller], low_at: 0.5, "
+            "notify: [finance]}]",
+            "{key: other, rate_limit: {unit: day, tokens_per_unit: 5}, signal: [caller], low_at: 0.5, "
+            "notify: [finance]}",
         ),
         (
             "descriptors: [{key: other, rate_limit: {unlimited: true}}]",
@@ -83,7 +89,8 @@ def test_an_overlay_adds_keys_that_the_protocol_lacks(over: str, means: str) -> 
     """Its keys replace those of the resource, and the other keys stay."""
     rest = ROUTE % (
         "{key: rule-0-match-0, rate_limit: {unit: hour, requests_per_unit: 100}},"
-        " {key: rule-1-match-0, value: rule-1-match-0, shadow_mode: true, rate_limit: {unit: minute, requests_per_unit: 7}}"
+        " {key: rule-1-match-0, value: rule-1-match-0, shadow_mode: true, rate_limit: {unit: minute, "
+        "requests_per_unit: 7}}"
     )
     loaded = laid(f"{{domain: shop/gw/http, {over}}}").rules()
     assert ((), ()) == (loaded.problems, loaded.warnings)
@@ -95,6 +102,9 @@ def test_an_overlay_applies_to_nested_descriptors_and_to_the_domain() -> None:
     """Descriptors are found by key and value, as in the resource. The same key with another value is another
     descriptor.
     """
+    more = (
+        "{key: rule-1-match-0, value: rule-1-match-0, shadow_mode: false, rate_limit: {tokens_per_unit: 9}}"
+    )
     text = f"""
 domain: shop/gw/http
 time_zone: Europe/Berlin
@@ -102,7 +112,7 @@ unmatched: deny
 signal: [metadata]
 notify: [finance]
 descriptors:
-  - {ROUTE % "{key: rule-1-match-0, value: rule-1-match-0, shadow_mode: false, rate_limit: {tokens_per_unit: 9}}"}
+  - {ROUTE % more}
 """
     (domain,) = laid(text).rules().domains
     assert ("Europe/Berlin", True) == (domain.zone, domain.deny_unmatched)
@@ -125,7 +135,8 @@ descriptors:
 """
     loaded = laid(text).rules()
     assert [
-        "over.yaml:4: descriptors[0].descriptors[0]: has no effect: the control plane sends no such descriptor",
+        "over.yaml:4: descriptors[0].descriptors[0]: has no effect: the control plane sends no such "
+        "descriptor",
         "over.yaml:5: descriptors[1]: has no effect: the control plane sends no such descriptor",
     ] == list(map(str, loaded.warnings))
     assert (1, ()) == (len(loaded.domains), loaded.problems)
@@ -150,7 +161,10 @@ descriptors:
 def test_an_overlay_applies_to_all_resources_of_its_domain() -> None:
     """With MERGE_DOMAIN_CONFIG, a descriptor of the overlay may belong to any of the resources."""
     sent = (resource("d", limit("a", 1), name="1"), resource("d", limit("b", 2), name="2"))
-    text = "{domain: d, descriptors: [{key: a, rate_limit: {tokens_per_unit: 5}}, {key: b, track: true}, {key: c}]}"
+    text = (
+        "{domain: d, descriptors: [{key: a, rate_limit: {tokens_per_unit: 5}}, {key: b, "
+        "track: true}, {key: c}]}"
+    )
     task = laid(text, merge_domains=True, sent=sent)
     for _ in range(2):  # in this process, the next read gets the overlay again
         loaded = task.rules()

@@ -154,7 +154,9 @@ def test_a_set_without_its_invalid_domain_is_accepted(plane: Plane) -> None:
 
 
 def test_the_same_rejection_is_delayed_longer_each_time(plane: Plane) -> None:
-    """Control planes send a rejected set again at once. It is not read again, and the delay is at most 10 s."""
+    """Control planes send a rejected set again at once. It is not read again, and the delay is at most 10
+    s.
+    """
     plane.is_bad(B2)
     pauses = [plane.sends(A, B2, version="7").pause for _ in range(7)]
     assert ([*PAUSES, 10.0, 10.0], []) == (pauses, plane.read)

@@ -26,7 +26,9 @@ def rules(config: RateLimitConfig) -> tuple[DomainRules | None, list[str], list[
 
 
 def placeless(domain: DomainRules | None) -> dict[str, Any]:
-    """Return the same as plain data, without places and without the digest, which is computed after `load`."""
+    """Return the same as plain data, without places and without the digest, which is computed after
+    `load`.
+    """
     assert domain is not None
     plain: dict[str, Any] = _placeless(asdict(domain))
     return plain
@@ -65,8 +67,8 @@ TWINS: list[tuple[dict[str, Any], str]] = [
                 {"key": "small", "rate_limit": {"unit": "day", "name": "small", "requests_per_unit": 1}},
             ],
         },
-        "{key: team, rate_limit: {unit: day, requests_per_unit: 3, name: big, replaces: [{name: small}, {name: tiny}]},"
-        " descriptors: [{key: model, rate_limit: {unit: minute, requests_per_unit: 1}},"
+        "{key: team, rate_limit: {unit: day, requests_per_unit: 3, name: big, replaces: [{name: small}, "
+        "{name: tiny}]}, descriptors: [{key: model, rate_limit: {unit: minute, requests_per_unit: 1}},"
         " {key: small, rate_limit: {unit: day, name: small, requests_per_unit: 1}}]}",
     ),
     (
@@ -99,7 +101,8 @@ TWINS: list[tuple[dict[str, Any], str]] = [
                 "ratelimit-service": {"rate_limit": {"tokens_per_unit": 2**53 - 1}, "track": True},
             },
         ),
-        "{key: team, rate_limit: {unit: hour, tokens_per_unit: 9007199254740991}, track: true, metadata: {tier: gold}}",
+        "{key: team, rate_limit: {unit: hour, tokens_per_unit: 9007199254740991}, track: true, "
+        "metadata: {tier: gold}}",
     ),
     (
         limit(
@@ -117,7 +120,8 @@ TWINS: list[tuple[dict[str, Any], str]] = [
             },
         ),
         "{key: team, warn_at: [0.5, 1], denial_message: 'no', rate_limits: ["
-        "{unit: hour, tokens_per_unit: 5, time_zone: Europe/Berlin}, {unit: month, tokens_per_unit: 50, starts_on: 15}]}",
+        "{unit: hour, tokens_per_unit: 5, time_zone: Europe/Berlin}, {unit: month, tokens_per_unit: 50, "
+        "starts_on: 15}]}",
     ),
     (
         limit("team", 5, metadata={"ratelimit-service": {"rate_limit": {"unlimited": True}}}),
@@ -149,7 +153,8 @@ def test_the_place_in_a_resource_is_a_path() -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     (
         {"key": "team", "rate_limit": {"unit": 9, "requests_per_unit": 5}},
-        "descriptors[0].rate_limit.unit: unknown unit '9': use one of second, minute, hour, day, week, month, year",
+        "descriptors[0].rate_limit.unit: unknown unit '9': use one of second, minute, hour, day, week, "
+        "month, year",
     ),
     (
         {"key": "team", "rate_limit": {"requests_per_unit": 5}},
@@ -161,11 +166,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"key": ""},
-        "descriptors[0].key: is missing or empty: every descriptor needs the key of an entry, such as 'key: team'",
+        "descriptors[0].key: is missing or empty: every descriptor needs the key of an entry, "
+        "such as 'key: team'",
     ),
     (
         limit("team", 5, metadata={"ratelimit-service": "tokens"}),
-        "descriptors[0].metadata.ratelimit-service: must be a mapping of rule keys, such as {rate_limit: {tokens_per_unit: 5000}}",
+        "descriptors[0].metadata.ratelimit-service: must be a mapping of rule keys, such as {rate_limit: "
+        "{tokens_per_unit: 5000}}",
     ),
     (
         limit("team", 5, metadata={"ratelimit-service": {"value": "x"}}),
@@ -173,11 +180,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         limit("team", 5, metadata={"ratelimit-service": {"rate_limit": {"tokens_per_unit": 0.5}}}),
-        "descriptors[0].rate_limit.tokens_per_unit: must be a whole number from 0 to 9007199254740991, not 0.5",
+        "descriptors[0].rate_limit.tokens_per_unit: must be a whole number from 0 to 9007199254740991, "
+        "not 0.5",
     ),
     (
         limit("team", 5, metadata={"ratelimit-service": {"rate_limit": {"tokens_per_unit": 1e300}}}),
-        "descriptors[0].rate_limit.tokens_per_unit: must be a whole number from 0 to 9007199254740991, not 1e+300",
+        "descriptors[0].rate_limit.tokens_per_unit: must be a whole number from 0 to 9007199254740991, "
+        "not 1e+300",
     ),
 ]
 
@@ -194,8 +203,9 @@ def test_equal_siblings_are_reported_with_both_paths() -> None:
     cidr = limit("masked_remote_address", 5, value="10.0.0.0/8")
     _, problems, _ = rules(resource("d", {"key": "route", "descriptors": [cidr, cidr]}))
     assert [
-        "xds cp: d: descriptors[0].descriptors[1]: 'masked_remote_address_10.0.0.0/8' (key, or key_value) is already defined at "
-        "xds cp: d: descriptors[0].descriptors[0]: siblings must differ in it"
+        "xds cp: d: descriptors[0].descriptors[1]: 'masked_remote_address_10.0.0.0/8' (key, "
+        "or key_value) is already defined at xds cp: d: descriptors[0].descriptors[0]: siblings must differ "
+        "in it"
     ] == problems
 
 
@@ -213,7 +223,8 @@ def test_a_resource_without_a_domain_is_reported() -> None:
     """The message is the same as for a file."""
     _, problems, _ = rules(RateLimitConfig(name=b"x"))
     assert [
-        "xds cp: x: domain: is missing or empty: it must be the domain that the gateway sends, such as 'domain: token-budgets'"
+        "xds cp: x: domain: is missing or empty: it must be the domain that the gateway sends, "
+        "such as 'domain: token-budgets'"
     ] == problems
 
 

@@ -133,7 +133,9 @@ def test_a_callback_may_send_the_next_request() -> None:
 
 
 def test_callers_that_need_the_real_outcome_get_a_store_without_shortcuts() -> None:
-    """It is the same store with group commit, but without the cache; a store without a cache returns itself."""
+    """It is the same store with group commit, but without the cache; a store without a cache returns
+    itself.
+    """
     slow = SlowStore()
     grouped = CoalescingStore(slow)
     store = without_early_answers(LocalCache(grouped, 1_000, lambda: 0.0))

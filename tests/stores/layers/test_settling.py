@@ -288,7 +288,9 @@ async def test_an_unreachable_server_does_not_delay_the_others() -> None:
 
 
 async def test_an_unreachable_server_leaves_room_in_the_journal() -> None:
-    """Its charges may fill an eighth, so that room is left when another server does not answer for a moment."""
+    """Its charges may fill an eighth, so that room is left when another server does not answer for a
+    moment.
+    """
     backend = TwoSlots()
     store = SettlingStore(backend, 80, random_share=lambda: 0.0)
     backend.down, backend.known = {0}, {0}

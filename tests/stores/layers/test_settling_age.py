@@ -1,4 +1,6 @@
-"""The age of a batch with an unknown outcome: by the clock of Redis, or else by every clock of this machine."""
+"""The age of a batch with an unknown outcome: by the clock of Redis, or else by every clock of this
+machine.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
 
 
 async def unsettled(backend: Backend) -> SettlingStore:
-    """A charge on `a` that was applied, whose answer was lost, and whose register has expired in Redis since."""
+    """A charge on `a` that was applied, whose answer was lost, and whose register has expired in Redis
+    since.
+    """
     store = SettlingStore(backend, random_share=lambda: 1.0)
     await store.ping()
     await charge(store, "a", amount=40)

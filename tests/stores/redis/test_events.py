@@ -74,7 +74,8 @@ async def test_a_group_whose_consumer_was_here_lately_stays(client: redis.Redis,
 
 
 async def test_a_group_that_is_read_without_events_stays(client: redis.Redis, events: RedisEvents) -> None:
-    """A replica of a version without notes reads it. Before Redis 7.2, its consumer is as idle as if it had ended.
+    """A replica of a version without notes reads it. Before Redis 7.2, its consumer is as idle as if it had
+    ended.
 
     A week after the first event that nobody took, the group is deleted.
     """

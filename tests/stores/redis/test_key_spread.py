@@ -62,7 +62,9 @@ class Servers:
 
 @pytest.mark.parametrize("name", HASHES)
 async def test_several_servers_are_detected_for_any_hash_function(name: str) -> None:
-    """In every attempt: the probed keys are random, and miss the smallest server of these once in a million."""
+    """In every attempt: the probed keys are random, and miss the smallest server of these once in a
+    million.
+    """
     assert {Spread.TAGS} == {await find_out(Servers(HASHES[name]).ask, "rl:") for _ in range(20)}
 
 

@@ -252,7 +252,9 @@ async def test_dropping_a_connection_spares_one_to_the_right_server(
 
 
 async def test_closing_waits_for_the_replies(redis_url: str, redis_server: RedisServer) -> None:
-    """It waits for commands that wait for the connection and for those in flight; then no connection is left."""
+    """It waits for commands that wait for the connection and for those in flight; then no connection is
+    left.
+    """
     for connected in (False, True):
         wire = Wire(connect(redis_url))
         if connected:

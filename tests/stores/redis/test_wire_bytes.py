@@ -103,7 +103,9 @@ async def test_commands_of_one_turn_are_sent_in_one_write() -> None:
 
 @pytest.mark.parametrize("stream", [b"?what\r\n", b":1\r\n:2\r\n"])
 async def test_an_unexpected_reply_ends_the_connection(stream: bytes) -> None:
-    """Bytes outside the protocol, and a reply that no call waits for: later replies could not be attributed."""
+    """Bytes outside the protocol, and a reply that no call waits for: later replies could not be
+    attributed.
+    """
     bench = Bench()
     bench.send()
     bench.connection.data_received(stream)

@@ -63,7 +63,9 @@ async def test_the_memory_of_many_that_hang_up_is_freed_a_few_at_a_time(limiter:
 async def test_a_peer_that_sends_little_is_served_before_those_that_send_much(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others send short input without end. Its first call waits with theirs, and each later one for a turn."""
+    """The others send short input without end. Its first call waits with theirs, and each later one for a
+    turn.
+    """
     *greedy, modest = await limiter.connections(60)
     short_turns(limiter, monkeypatch)
     turn, took = limiter.server.turn, []

@@ -1,4 +1,6 @@
-"""An exception in what a server does with all its connections closes one of them, with a report, and no other."""
+"""An exception in what a server does with all its connections closes one of them, with a report, and no
+other.
+"""
 
 from __future__ import annotations
 
@@ -135,7 +137,9 @@ async def test_a_new_connection_is_accepted_although_the_one_that_makes_room_rai
 
 
 def test_a_closed_connection_frees_the_place_of_an_accepted_one() -> None:
-    """Peers alone decides whether there is room: a bound of its own here once counted fewer than it gave back."""
+    """Peers alone decides whether there is room: a bound of its own here once counted fewer than it gave
+    back.
+    """
     budget = Budget(COST)
     budget.connect(COST)
     budget.disconnect(COST)

@@ -139,7 +139,9 @@ async def test_an_idle_connection_leaves_before_room_is_short_and_loses_no_call(
 
 
 async def test_connections_that_became_idle_when_all_places_were_taken_make_room(begin: Begin) -> None:
-    """The first newcomer is refused, and finds a place a moment later. Each refusal ends no more than a sixteenth."""
+    """The first newcomer is refused, and finds a place a moment later. Each refusal ends no more than a
+    sixteenth.
+    """
     limiter = await begin(GrpcOptions(max_connections=3))
     idle = await connections(limiter, 3)
     for peer, _ in idle:
@@ -249,7 +251,9 @@ async def test_a_handshake_that_does_not_begin_makes_room_as_well(
 
 
 async def test_connections_beyond_half_of_all_are_not_looked_for(begin: Begin) -> None:
-    """The search starts only near the limit. It finds a group of connections in each tick, or all at once here."""
+    """The search starts only near the limit. It finds a group of connections in each tick, or all at once
+    here.
+    """
     limiter = await begin(GrpcOptions(max_connections=30))
     silent = await connections(limiter, 15)
     pass_time(limiter, lifetime.SILENT + 1, [end for _, end in silent])

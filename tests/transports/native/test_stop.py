@@ -84,7 +84,9 @@ async def test_a_connection_that_comes_when_the_port_is_closed_is_not_waited_for
 
 
 def test_no_call_is_accepted_after_the_last_one_in_the_goaway() -> None:
-    """A peer sends later calls again to another server, so a charge that was accepted here would count twice."""
+    """A peer sends later calls again to another server, so a charge that was accepted here would count
+    twice.
+    """
     turn = Turn(lambda: None, Budget(2**24))
     session = Session(turn, None, PATHS, 4_096, 2**20)
     session.feed(h2.MAGIC + h2.settings() + h2.call(1, b""))
