@@ -132,16 +132,11 @@ class Delivery:
             self._overflow_logged_at, self._unlogged = now, 0
 
     def _client(self) -> httpx.AsyncClient:
-        """Return a client. Takes some 60 ms of CPU for certificates, and twice that for the first import:
-        call it in a thread.
-        """
-        import httpx  # imports a hundred modules, which only a service with receivers needs
+        """Return a client. Takes some 200 ms of CPU with the first import: call it in a thread."""
+        # It imports a hundred modules, which only a service with receivers needs.
+        from .posting import make_client
 
-        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
-        verify: ssl.SSLContext | bool = self._verify if self._verify is not None else True
-        return httpx.AsyncClient(
-            timeout=TIMEOUT, limits=limits, follow_redirects=False, verify=verify, trust_env=False
-        )
+        return make_client(TIMEOUT, self._verify)
 
     async def _deliver(self, client: httpx.AsyncClient, taken: PendingEvent) -> None:
         event = _parsed(taken.text)
@@ -180,19 +175,16 @@ class Delivery:
         self, client: httpx.AsyncClient, receiver: Receiver, event_id: str, body: bytes
     ) -> tuple[str, bool]:
         """Send an event once. Return the error (empty for none), and whether a retry is pointless."""
-        import httpx
+        from .posting import ERRORS, post
 
         kind = "application/json" if receiver.template is not None else "application/cloudevents+json"
         headers = {"content-type": kind, "user-agent": "ratelimit-service"}
         try:
             if receiver.secret_file:
                 headers |= signed(await self._read_secret(receiver), event_id, int(self._clock()), body)
-            async with (
-                asyncio.timeout(TIMEOUT),
-                client.stream("POST", receiver.url, content=body, headers=headers) as answer,
-            ):
-                status = answer.status_code  # its body is not read: it may be of any size
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            async with asyncio.timeout(TIMEOUT):
+                status = await post(client, receiver.url, body, headers)
+        except ERRORS as error:
             return str(error) or type(error).__name__, False
         if 200 <= status < 300:
             return "", False

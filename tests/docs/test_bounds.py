@@ -31,7 +31,7 @@ from ratelimit_service.core.rules import domain as rules_domain
 from ratelimit_service.core.rules import notify, reader, report
 from ratelimit_service.core.rules import refusals as denial_messages
 from ratelimit_service.core.windows import blocks
-from ratelimit_service.events import delivery, emitting, receivers
+from ratelimit_service.events import delivery, emitting, posting, receivers
 from ratelimit_service.events import events as event_tasks
 from ratelimit_service.events import model as events
 from ratelimit_service.http import connection as http_connection
@@ -196,6 +196,7 @@ BOUNDS = {
     "edits that a replica reads one by one": f"{redis_amendments._MOST_BEHIND}",
     "characters of a text in an event": f"{events.LONGEST}",
     "events of a receiver in flight": f"{delivery._AT_ONCE}",
+    "bytes of the head of a receiver's response": f"{posting.LONGEST_HEAD}",
     "seconds for which the delivery of an event is retried": f"{delivery.LONGEST}",
     "changes of limits that become events in one check": f"{event_tasks._MOST_LINES}",
     "keys that a list of budgets examines": f"{sweep.MOST_KEYS}",
