@@ -254,6 +254,15 @@ def test_marked_blocks_are_replaced_and_nothing_else() -> None:
             blocks.fill(page, given)
 
 
+def test_prose_of_a_block_is_wrapped_and_its_tables_are_not() -> None:
+    """At the length that .editorconfig declares for pages (tests/docs/test_line_length.py)."""
+    words, row = " ".join(["word"] * 50), f"| {'cell ' * 60}|"
+    filled = blocks.fill("<!-- bench: x -->\n<!-- end -->\n", {"x": f"{words}\n{row}\n- {words}"})
+    first, second, table, item, more = filled.splitlines()[2:-2]
+    assert (words, f"- {words}") == (f"{first} {second}", f"{item} {more.removeprefix('  ')}")
+    assert (row, True) == (table, max(map(len, (first, second, item, more))) <= blocks.WIDTH)
+
+
 COST = capacity.Cost(10.0, 2.0, 0.05)
 CONSTANTS = capacity.Constants(
     idle=capacity.Cost(100.0, 40.0, 1.0),
