@@ -281,12 +281,14 @@ class Rulebook:
         return {each.name: tree.domains[each.name] for each in combined.domains if id(each) in same}
 
     def _warn(self, warnings: Sequence[Problem]) -> Generator[None, None, None]:
-        for warning in warnings:
+        for warning in warnings[:_MOST_LOGGED]:
             self._log.warning("configuration", problem=str(warning))
             yield
+        if len(warnings) > _MOST_LOGGED:
+            self._log.warning("the configuration has more warnings", warnings=len(warnings) - _MOST_LOGGED)
 
     def _refuse(self, problems: Sequence[Problem], in_force: str) -> Generator[None, None, None]:
-        for problem in problems:
+        for problem in problems[:_MOST_LOGGED]:
             self._log.error("configuration refused", problem=str(problem))
             yield
         self._log.error(
@@ -295,6 +297,11 @@ class Rulebook:
             in_force=in_force if self._tree else "none",
         )
 
+
+_MOST_LOGGED = 100
+"""The most problems of one load, and the most warnings, that have a line in the log: a template may repeat a
+mistake ten thousand times. `check-config` and /rlconfig have all problems.
+"""
 
 _NO_RULES = RuleTree()
 

@@ -54,6 +54,8 @@ from ratelimit_service.runtime import descriptors, watched_file
 from ratelimit_service.settings import types, xds
 from ratelimit_service.settings.table import documented
 from ratelimit_service.sources import manifests, yaml_text
+from ratelimit_service.sources.xds import call as xds_call
+from ratelimit_service.sources.xds import follower as xds_follower
 from ratelimit_service.sources.xds import link, subscription
 from ratelimit_service.stores import amendments as stored_amendments
 from ratelimit_service.stores import events as stored_events
@@ -177,7 +179,9 @@ BOUNDS = {
     "bytes of a name in the decision log": f"{decision_log._LONGEST}",
     "bytes of a level of a statistic's path": f"{statkeys._LONGEST}",
     "bytes of a set, XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES": f"{control_planes._LARGEST}",
-    "bytes of a set that are read in one turn": f"{link._SLICE}",
+    "milliseconds in which a set is read in one turn": f"{1_000 * link._SLICE:g}",
+    "sets that are sent without waiting for an answer": f"{xds_call._MOST_UNANSWERED}",
+    "sets that are read at once": f"{xds_follower._SETS_AT_ONCE}",
     "bytes of a rejection": f"{subscription._LONGEST_REJECTION}",
     "control planes, in CONFIG_GRPC_XDS_SERVER_URL": f"{xds._MOST_SERVERS}",
     "seconds until a rejected set is rejected again": f"{subscription.PAUSES[-1]:g}",

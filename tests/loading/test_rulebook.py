@@ -297,6 +297,15 @@ async def test_a_change_that_cannot_be_loaded_changes_nothing(
     assert ((), [6, 9]) == (book.book.problems, amounts(book.tree))
 
 
+async def test_the_log_has_the_first_hundred_problems_of_a_load(book: Book, logged: list[Any]) -> None:
+    """A template repeats a mistake thousands of times. The last line has their number."""
+    wrong = "".join(f"  - {{key: k{place}, rate_limit: {{unit: fortnight}}}}\n" for place in range(150))
+    assert not await book.load(f"domain: d\ndescriptors:\n{wrong}")
+    problems = len(book.book.problems)
+    refused = [line for line in logged if line["event"] == "configuration refused"]
+    assert (True, 100, problems) == (problems >= 150, len(refused), logged[-1]["problems"])
+
+
 async def test_a_killed_reader_changes_nothing_and_the_next_load_succeeds(book: Book) -> None:
     """As if killed by the kernel for lack of memory."""
     held, others = HeldFile(book.path), children(os.getpid())

@@ -1,4 +1,4 @@
-"""The pauses between attempts to connect."""
+"""The pauses between attempts to connect, and between sets."""
 
 from __future__ import annotations
 
@@ -34,3 +34,22 @@ class Backoff:
     def soon(self, most: float) -> float:
         """Return the pause after a call that lasted long: at most `most` seconds."""
         return min(most, self._initial) * self._random()
+
+
+class Allowance:
+    """Allows `most` events at once, and another one every `every` seconds. Times are those of a monotonic
+    clock.
+    """
+
+    def __init__(self, most: int, every: float) -> None:
+        self._every = every
+        self._burst = (most - 1) * every
+        self._used_until = 0.0
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until the next event is allowed."""
+        return max(0.0, self._used_until - now - self._burst)
+
+    def use(self, now: float) -> None:
+        """Record an event."""
+        self._used_until = max(self._used_until, now) + self._every

@@ -10,14 +10,14 @@ import structlog
 
 from ...core.errors import Problem
 from ...core.text import fit, printable
-from ...ports import RuleChange, Rules
-from .backoff import Backoff
+from ...ports import ChangeOutcome, RuleChange, Rules
+from .backoff import Allowance, Backoff
 from .cache import Cache
 from .call import End
 from .clock import Clock
 from .link import DiscoveryCall, DiscoveryEnded, Unreachable
 from .overlays import Overlays
-from .reading import reading, stored_resources
+from .reading import StoredResource, reading, stored_resources
 from .response import TYPE_URL, Group, Malformed, OpenedResponse, open_response
 from .server import Server
 from .spool import Spool
@@ -34,6 +34,11 @@ _WENT_WELL = 30.0
 
 _SPEAKS_WITHIN = 15.0
 """Seconds until a silent control plane is logged: it never answers a node id that it does not know."""
+
+_SETS_AT_ONCE, _BETWEEN_SETS = 20, 1.0
+"""Sets that are read without a pause, and the seconds between further ones. A control plane whose sets are
+different each time gets no pause between its rejections, and would keep both sides busy for ever.
+"""
 
 _LONGEST_VERSION = 100
 """Characters of a version that are shown."""
@@ -83,6 +88,7 @@ class Follower:
         """Whether the last answer is a rejection."""
         self._retry: OpenedResponse | None = None
         self._retry_at = self._pause = 0.0
+        self._allowance = Allowance(_SETS_AT_ONCE, _BETWEEN_SETS)
         self._saving = asyncio.Lock()
         self._saved = b""
         self._silent_at: float | None = None
@@ -99,7 +105,7 @@ class Follower:
                 return
             self._saved = self._subscription.digest
             self.standing.accepted_at = self.standing.stale_since = kept.taken_at
-            self._show()
+            await self._show()
         self._log.warning(
             "the rules of a file are in force until the control plane sends a set",
             file=str(self._cache.path if self._cache else ""),
@@ -141,7 +147,7 @@ class Follower:
             if self._rejects and self._last is not None:
                 self._subscription.reconsider()
                 self._retry, self._retry_at = self._last, self._clock.monotonic()
-            self._show()
+            await self._show()
         await self._save()
         self._news.set()
         return True
@@ -153,13 +159,14 @@ class Follower:
         try:
             while True:
                 await self._wait(receiving)
-                if receiving.done():
+                now = self._clock.monotonic()
+                if receiving.done() and (receiving.exception() or not self._allowance.wait(now)):
                     message = receiving.result()
                     receiving = asyncio.create_task(call.receive())
                     await self._received(message)
-                elif self._retry is not None and self._clock.monotonic() >= self._retry_at:
+                elif self._retry is not None and now >= self._retry_at:
                     await self._take(self._retry)
-                elif gone := self._subscription.gone(self._clock.monotonic()):
+                elif gone := self._subscription.gone(now):
                     await self._drop(gone)
                 if self._silent_at is not None and self._clock.monotonic() >= self._silent_at:
                     self._silent_at = None
@@ -183,10 +190,15 @@ class Follower:
             self._subscription.next_end(),
             self._silent_at,
         ]
+        waiting: set[asyncio.Future[Any]] = {asyncio.ensure_future(self._news.wait())}
+        now = self._clock.monotonic()
+        if receiving.done() and not receiving.exception() and (wait := self._allowance.wait(now)):
+            moments.append(now + wait)
+        else:
+            waiting.add(receiving)
         next_moment = min([moment for moment in moments if moment is not None], default=None)
-        waiting: set[asyncio.Future[Any]] = {receiving, asyncio.ensure_future(self._news.wait())}
         if next_moment is not None:
-            pause = max(0.0, next_moment - self._clock.monotonic())
+            pause = max(0.0, next_moment - now)
             waiting.add(asyncio.ensure_future(self._clock.sleep(pause)))
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -198,6 +210,7 @@ class Follower:
     async def _received(self, message: Spool) -> None:
         self._due = self._retry = self._silent_at = None
         self._pause = 0.0
+        self._allowance.use(self._clock.monotonic())
         self.standing.response_bytes = message.size
         self.standing.answered_at = self._clock.wall()
         try:
@@ -223,11 +236,8 @@ class Follower:
         self._retry = None
         async with self._taking:
             subscription, now = self._subscription, self._clock.monotonic()
-            if not self._strict:
-                self._miss(received, now)
-            groups = [] if self._strict and subscription.repeats(received) else subscription.wanted(received)
-            gone = subscription.gone(now)
             before = subscription.digest
+            groups, gone = await asyncio.to_thread(self._compare, received, now)
             # An empty first set is a configuration, too.
             first = not (self.standing.generation or subscription.refused)
             if (groups or gone or first) and not await self._read(groups, gone):
@@ -235,9 +245,7 @@ class Follower:
                 self._pause = min(max(2 * self._pause, _FIRST_RETRY), _LAST_RETRY)
                 self._retry_at = self._clock.monotonic() + self._pause
                 return
-            if self._strict and not subscription.problems:
-                self._miss(received, now)
-            answer = subscription.settle(received, self._hidden(received))
+            answer = await asyncio.to_thread(self._settle, received, now)
             if not answer.rejects:
                 self.standing.version = fit(received.version, _LONGEST_VERSION)
             changed = before != subscription.digest
@@ -246,67 +254,85 @@ class Follower:
             self.standing.stale_since = 0.0
             self._backoff.reset()
             self._answer(answer)
-            self._show()
-
-    def _miss(self, received: OpenedResponse, now: float) -> None:
-        missed = self._subscription.miss(received, now)
-        lasting = [domain for domain in missed if domain not in self._subscription.gone(now)]
-        if lasting:
-            self._warn("domains are missing from the set: their rules end after the grace period", lasting)
+            await self._show()
 
     async def _drop(self, gone: frozenset[str]) -> None:
         async with self._taking:
             await self._read([], gone)
-            self._show()
+            await self._show()
 
     async def _read(self, groups: Sequence[Group], gone: frozenset[str]) -> bool:
         """Read groups, and put the correct ones in force. Return False if this should be tried again."""
         overlays = self._overlays()
-        resources = stored_resources(self._server.name, groups)
-        taken = await self._rules.change(
-            RuleChange(
-                reading(resources, overlays) if resources else None,
-                tuple({resource.fd for resource in resources}),
-                frozenset([group.domain for group in groups]),
-                gone,
-                self._strict,
-            )
-        )
+        resources, change = await asyncio.to_thread(self._change, groups, gone, overlays)
+        taken = await self._rules.change(change)
         if taken.again:
             return False
         refused = bool(taken.problems) and self._strict
         if gone and not refused:
-            self._warn("the rules of missing domains have ended", sorted(gone))
-            self._subscription.drop(gone)
-        owners = {resource.name: resource.domain for resource in resources}
-        owners |= {document.file: domain for domain, document in overlays.items()}
-        problems: dict[str, tuple[Problem, ...]] = {}
-        for problem in taken.problems:
-            domain = owners.get(problem.file, "")
-            problems[domain] = (*problems.get(domain, ()), problem)
-        for resource in resources:
-            if not (refused or resource.domain in taken.accepted or resource.domain in problems):
-                problems[resource.domain] = (
-                    Problem(resource.name, 0, "domain", "occurs twice, or behind other fields"),
-                )
-        changed = self._subscription.take(groups, taken.accepted, problems) or bool(gone)
+            self._warn("the rules of missing domains have ended", await asyncio.to_thread(sorted, gone))
+            await asyncio.to_thread(self._subscription.drop, gone)
+        problems = await asyncio.to_thread(by_domain, taken, resources, overlays)
+        if not refused:
+            for resource in resources:
+                if resource.domain not in taken.accepted and resource.domain not in problems:
+                    problems[resource.domain] = (
+                        Problem(resource.name, 0, "domain", "occurs twice, or behind other fields"),
+                    )
+        record = self._subscription.take
+        changed = await asyncio.to_thread(record, groups, taken.accepted, problems) or bool(gone)
         if changed or not (self.standing.generation or taken.problems):
             self.standing.generation += 1
             self.standing.accepted_at = self._clock.wall()
         return True
 
+    # What follows takes a while for thousands of domains, and runs in a thread, with the lock.
+
+    def _compare(self, received: OpenedResponse, now: float) -> tuple[list[Group], frozenset[str]]:
+        """Return the groups of a set that must be read, and the domains that end now."""
+        subscription = self._subscription
+        if not self._strict:
+            self._miss(received, now)
+        repeats = self._strict and subscription.repeats(received)
+        return [] if repeats else subscription.wanted(received), subscription.gone(now)
+
+    def _miss(self, received: OpenedResponse, now: float) -> None:
+        missed, gone = self._subscription.miss(received, now), self._subscription.gone(now)
+        if lasting := [domain for domain in missed if domain not in gone]:
+            self._warn("domains are missing from the set: their rules end after the grace period", lasting)
+
+    def _change(
+        self, groups: Sequence[Group], gone: frozenset[str], overlays: Overlays
+    ) -> tuple[Sequence[StoredResource], RuleChange]:
+        """Return the resources of groups, and the change that reads them."""
+        resources = stored_resources(self._server.name, groups)
+        files = tuple({resource.fd for resource in resources})
+        domains = frozenset([group.domain for group in groups])
+        read = reading(resources, overlays) if resources else None
+        return resources, RuleChange(read, files, domains, gone, self._strict)
+
+    def _settle(self, received: OpenedResponse, now: float) -> Answer:
+        """Return the answer to a set whose groups have been read."""
+        if self._strict and not self._subscription.problems:
+            self._miss(received, now)
+        return self._subscription.settle(received, self._hidden(received))
+
     def _hidden(self, received: OpenedResponse) -> list[Problem]:
         return [problem for domain, problem in self._rules.hidden().items() if domain in received.groups]
+
+    def _shown(self) -> list[Problem]:
+        """Update the status, and return all problems."""
+        hidden = self._hidden(self._last) if self._last is not None else []
+        problems = [*self._subscription.problems, *hidden]
+        self.standing.show(self._subscription, problems)
+        return problems
+
+    async def _show(self) -> None:
+        self._rules.blame(await asyncio.to_thread(self._shown))
 
     def _answer(self, answer: Answer) -> None:
         self._rejects = answer.rejects
         self._due, self._due_at = answer, self._clock.monotonic() + answer.pause
-
-    def _show(self) -> None:
-        hidden = self._hidden(self._last) if self._last is not None else []
-        problems = [*self._subscription.problems, *hidden]
-        self.standing.show(self._subscription, problems)
-        self._rules.blame(problems)
 
     async def _save(self) -> None:
         async with self._saving:
@@ -332,3 +358,15 @@ class Follower:
         named_ones = ", ".join(map(printable, domains[:_MOST_NAMED]))
         more = f" and {len(domains) - _MOST_NAMED} more" if len(domains) > _MOST_NAMED else ""
         self._log.warning(event, domains=named_ones + more)
+
+
+def by_domain(
+    taken: ChangeOutcome, resources: Sequence[StoredResource], overlays: Overlays
+) -> dict[str, tuple[Problem, ...]]:
+    """Return the problems of a change by the domain of their resource or overlay."""
+    owners = {resource.name: resource.domain for resource in resources}
+    owners |= {document.file: domain for domain, document in overlays.items()}
+    problems: dict[str, list[Problem]] = {}
+    for problem in taken.problems:
+        problems.setdefault(owners.get(problem.file, ""), []).append(problem)
+    return {domain: tuple(found) for domain, found in problems.items()}

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from time import perf_counter
 from typing import Protocol, cast
 
 from .call import End, StreamingCall
@@ -28,8 +29,13 @@ _PONGS_WITHIN = 20.0
 """Seconds until an unanswered ping ends the call: the kernel of a stuck process still answers probes."""
 
 
-_SLICE, _BREATH = 131_072, 0.001
-"""Bytes that are processed in one turn (half a millisecond), and the seconds until the next turn."""
+_SLICE, _BREATH = 0.0005, 0.001
+"""Seconds that bytes are processed in one turn of the event loop, and the seconds until the next turn."""
+
+_PIECE = 4_096
+"""Bytes that are processed at least: a third of a slice in frames of 16 kB, three milliseconds in empty
+frames.
+"""
 
 
 class Unreachable(Exception):
@@ -74,7 +80,12 @@ class Link(asyncio.Protocol):
         self._unanswered_since: float | None = None
         """The time of the unanswered ping, if any."""
         self._pongs = 0
-        self._room = _SLICE
+        self._backlog = bytearray()
+        """Bytes that the next turns process."""
+        self._spent = 0.0
+        """Seconds spent since the last pause."""
+        self._full = False
+        """Whether the peer does not read. Reading from it goes on once it reads again."""
         self._resuming: asyncio.TimerHandle | None = None
 
     def send(self, message: bytes) -> None:
@@ -126,20 +137,52 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        try:
-            self._call.feed(data)
-        except OSError as error:  # no descriptor or memory for a message
-            self._lose("RESOURCE_EXHAUSTED", f"there is no room for its message: {error.strerror or error}")
+        self._backlog += data
+        if self._resuming is None:
+            self._process()
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol. A peer that does not read answers to its pings would fill the memory."""
+        self._full = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._full = False
+        if self._resuming is None and not self._transport.is_closing():
+            self._process()
+            self._read_on()
+
+    def _process(self) -> None:
+        """Process the backlog until it is empty or the slice is over, and then pause.
+
+        uvloop would read without a pause as long as there is input, and there are thousands of small frames
+        in one read.
+        """
+        while self._backlog and self._spent < _SLICE and self._call.end is None:
+            began = perf_counter()
+            piece = bytes(self._backlog[:_PIECE])
+            del self._backlog[:_PIECE]
+            try:
+                self._call.feed(piece)
+            except OSError as error:  # no descriptor or memory for a message
+                self._lose(
+                    "RESOURCE_EXHAUSTED", f"there is no room for its message: {error.strerror or error}"
+                )
+            self._spent += perf_counter() - began
         self._flush()
-        self._room -= len(data)
-        if self._room <= 0 and self._resuming is None and not self._transport.is_closing():
-            # uvloop would read without a pause as long as there is input.
+        if self._spent >= _SLICE and self._call.end is None and not self._transport.is_closing():
             self._transport.pause_reading()
             self._resuming = self._loop.call_later(_BREATH, self._resume)
 
     def _resume(self) -> None:
-        self._room, self._resuming = _SLICE, None
-        if not self._transport.is_closing():
+        self._spent, self._resuming = 0.0, None
+        if not self._full:
+            self._process()
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if self._resuming is None and not (self._full or self._transport.is_closing()):
             self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -5,6 +5,7 @@ This runs in the process that reads rules (loading/), which inherits the open fi
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -37,8 +38,9 @@ def stored_resources(server: str, groups: Sequence[Group]) -> list[StoredResourc
         for each in group.resources:
             name = named(server, each.name)
             used[name] += 1
-            if used[name] > 1:
+            while used[name] > 1:  # the new name may be that of another resource
                 name = f"{name} ({used[name]})"
+                used[name] += 1
             resources.append(
                 StoredResource(name, group.domain, each.spool.fd, each.start, each.length, each.wrong)
             )
@@ -51,13 +53,20 @@ def named(server: str, resource: str) -> str:
 
 
 def reading(resources: Sequence[StoredResource], overlays: Overlays) -> partial[Contents]:
-    """Return the function that loading/ calls in its process. It can be pickled."""
+    """Return the function that loading/ calls in its process. It can be pickled.
+
+    Its argument is pickled here, in a thread, because loading/ pickles the function on the event loop.
+    """
     domains = {resource.domain for resource in resources}
-    return partial(read, tuple(resources), {name: each for name, each in overlays.items() if name in domains})
+    used = {name: each for name, each in overlays.items() if name in domains}
+    return partial(read, pickle.dumps((tuple(resources), used)))
 
 
-def read(resources: Sequence[StoredResource], overlays: Overlays) -> Contents:
+def read(pickled: bytes) -> Contents:
     """Parse all resources, and apply the overlays to them."""
+    resources: Sequence[StoredResource]
+    overlays: Overlays
+    resources, overlays = pickle.loads(pickled)  # noqa: S301  # by `reading`
     documents: list[Document] = []
     problems: list[Problem] = []
     unused: dict[str, Counter[Problem]] = {domain: Counter() for domain in overlays}

@@ -16,12 +16,16 @@ from typing import NamedTuple
 from ...core.errors import Problem
 from ...core.text import printable
 from ...proto.xds_pb2 import DiscoveryRequest, Node, Status
-from .response import TYPE_URL, Group, OpenedResponse, digest_of
+from .response import TYPE_URL, Group, OpenedResponse
 from .server import Server
 
 PAUSES = (0.0, 1.0, 2.0, 5.0, 10.0)
 """The delay of the first rejection of a content, of the second, and so on, in seconds."""
 
+_DIGEST = 32
+"""The bytes of a hash."""
+
+_SUMS = 1 << 8 * _DIGEST
 _INVALID_ARGUMENT = 3
 _LONGEST_REJECTION = 4_096
 
@@ -49,7 +53,8 @@ class Subscription:
         self._user_agent = version
         self._grace = grace
         self.held: dict[str, Group] = {}
-        """The groups in force, by domain."""
+        """The groups in force, by domain. Only `_hold` and `drop` change its content."""
+        self._sum = 0
         self.refused: dict[str, Refusal] = {}
         self.missing: dict[str, float] = {}
         """Domains in force that are missing from the last set, and since when."""
@@ -60,8 +65,12 @@ class Subscription:
 
     @property
     def digest(self) -> bytes:
-        """Return the hash of the content in force."""
-        return digest_of(self.held)
+        """Return the hash of the content in force.
+
+        It is the sum of the hashes of the groups: it is compared after every step, and there may be thousands
+        of groups.
+        """
+        return self._sum.to_bytes(_DIGEST, "big") if self.held else b""
 
     @property
     def problems(self) -> list[Problem]:
@@ -107,7 +116,8 @@ class Subscription:
     def drop(self, domains: Iterable[str]) -> None:
         """Record that the rules of these domains are no longer in force."""
         for domain in domains:
-            self.held.pop(domain, None)
+            if (held := self.held.pop(domain, None)) is not None:
+                self._sum = (self._sum - _number(held)) % _SUMS
             self.missing.pop(domain, None)
 
     def take(
@@ -118,7 +128,7 @@ class Subscription:
         for group in groups:
             self.refused.pop(group.domain, None)
             if group.domain in accepted:
-                self.held[group.domain] = group
+                self._hold(group)
             elif group.domain in problems:
                 self.refused[group.domain] = Refusal(group, problems[group.domain])
         return before != self.digest
@@ -165,6 +175,11 @@ class Subscription:
             return True
         return False
 
+    def _hold(self, group: Group) -> None:
+        before = self.held.get(group.domain)
+        self._sum = (self._sum + _number(group) - (_number(before) if before is not None else 0)) % _SUMS
+        self.held[group.domain] = group
+
     def _reject(self, digest: bytes, nonce: str, why: str) -> Answer:
         self._rejections = self._rejections + 1 if digest == self._rejected else 0
         self._rejected = digest
@@ -183,6 +198,10 @@ class Subscription:
             request.error_detail.CopyFrom(Status(code=_INVALID_ARGUMENT, message=error))
         message: bytes = request.SerializeToString()
         return message
+
+
+def _number(group: Group) -> int:
+    return int.from_bytes(group.digest, "big")
 
 
 def rejection(problems: Sequence[Problem], server: str) -> str:

@@ -7,6 +7,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from time import thread_time
 
 import pytest
 import uvloop
@@ -278,3 +279,89 @@ async def test_a_unix_socket_can_be_used(tmp_path: Path) -> None:
     assert ("7", "localhost") == ((await received(link)).version_info, plane.headers[0][":authority"])
     link.close()
     server.close()
+
+
+async def test_sets_that_are_not_read_yet_are_replaced(plane: ControlPlane) -> None:
+    """Some control planes send a set with every change, whether the last one was answered or not. Each set
+    may have 64 MiB, and reading one takes seconds.
+    """
+    async with linked(plane) as link:
+        peer = await peer_of(plane)
+        before = len(spools())
+        for version in range(50):
+            peer.send(DiscoveryResponse(version_info=str(version)).SerializeToString())
+        async with asyncio.timeout(PATIENCE):
+            while link._call._unanswered < 50:
+                await asyncio.sleep(0.001)
+        assert len(spools()) <= before + 1
+        assert "49" == (await received(link)).version_info
+
+
+def spools() -> list[str]:
+    """Return the open files with messages."""
+    found = []
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the directory itself
+            found.append(str(path.readlink()))
+    return [name for name in found if name.startswith("/memfd:xds")]
+
+
+async def test_a_flood_of_sets_ends_the_call(plane: ControlPlane) -> None:
+    """Each empty message has five bytes, and takes a file."""
+    async with linked(plane) as link:
+        peer = await peer_of(plane)
+        peer.head()
+        peer._http.send_data(peer.stream, bytes(5 * 1_001))
+        peer.flush()
+        assert 0 == (await asyncio.wait_for(link.receive(), PATIENCE)).size
+        assert (
+            "RESOURCE_EXHAUSTED",
+            "it sends set after set without waiting for an answer",
+        ) == await ended(link)
+
+
+PINGS = 30_000
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_flood_of_small_frames_delays_no_call(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """They are processed in slices, and while the peer does not read, the answers to its pings do not pile
+    up.
+    """
+
+    async def flood() -> tuple[float, int]:
+        running = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            listening.setblocking(False)
+            connecting = asyncio.ensure_future(
+                connect(Server("cp", "127.0.0.1", listening.getsockname()[1]), LARGEST, 0)
+            )
+            peer, _ = await running.sock_accept(listening)
+            with peer:
+                await running.sock_sendall(peer, b"\0\0\0\x04\0\0\0\0\0")  # SETTINGS
+                link = await connecting
+                link._transport.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096
+                )
+                sending = asyncio.ensure_future(
+                    running.sock_sendall(peer, b"\0\0\x08\x06\0\0\0\0\0pingpong" * PINGS)
+                )
+                longest = most = 0.0
+                turned = thread_time()
+                while not link._full:  # which waits for the peer
+                    await asyncio.sleep(0)
+                    now = thread_time()
+                    longest, turned = max(longest, now - turned), now
+                    most = max(most, link._transport.get_write_buffer_size())
+                assert not link._transport.is_reading()
+                answers = bytearray()
+                while answers.count(b"pingpong") < PINGS:
+                    answers += await running.sock_recv(peer, 1 << 20)
+                await sending
+                link.close()
+        return longest, int(most)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        longest, most = runner.run(asyncio.wait_for(flood(), PATIENCE))
+    assert (True, True) == (longest < 0.05, most < 1 << 18), (longest, most)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import thread_time
 from typing import Any
 
+from ratelimit_service.core.errors import Problem
+from ratelimit_service.ports import ChangeOutcome
 from ratelimit_service.proto.xds_pb2 import Resource
+from ratelimit_service.sources.xds.follower import by_domain
+from ratelimit_service.sources.xds.reading import stored_resources
 from ratelimit_service.sources.xds.response import TYPE_URL
 from testing.control_plane import ControlPlane, Peer, limit, resource
-from tests.sources.xds.conftest import START, Follow
+from tests.sources.xds.conftest import START, Follow, Following
+from tests.sources.xds.rule_sets import received
 
-from .follower_state import A2, BAD, A, B, versions
+from .follower_state import A2, BAD, A, B, C, versions
 
 
 async def test_rules_stay_in_force_while_the_control_plane_is_unreachable(
@@ -219,3 +225,70 @@ async def test_an_unwritable_directory_only_causes_a_log_line(
         following.book.amounts(),
         len([line for line in logged if "cannot be saved" in line["event"]]),
     )
+
+
+# Misbehaving control planes
+
+
+async def test_sets_that_differ_each_time_are_read_once_a_second(plane: ControlPlane, follow: Follow) -> None:
+    """A control plane may put a time into its resources, and send a rejected set again at once. Twenty sets
+    are read without a pause, because a control plane that starts may send one for each of its sources.
+    """
+
+    def send_another(peer: Peer) -> bool:
+        number = len(plane.requests)
+        other = resource("a", limit("team", number, 9))
+        plane.version = str(number)
+        plane.resources = [Resource(type_url=TYPE_URL, value=other.SerializeToString())]
+        return False
+
+    plane.on_request = send_another
+    plane.send(A)
+    following = await follow()
+    for sets in (20, 21, 22):
+        await following.until(lambda number=sets: following.standing.responses["rejected"] == number)  # type: ignore[misc]
+        await following.until(lambda number=sets: len(plane.requests) == number + 1)  # type: ignore[misc]
+        await following.rest()
+        following.clock.advance(0.99)
+        await following.rest()
+        assert sets == following.standing.responses["rejected"]
+        following.clock.advance(0.01)
+    await following.until(lambda: following.standing.responses["rejected"] == 23)
+
+
+async def test_two_control_planes_in_turn_remove_no_domain(plane: ControlPlane, follow: Follow) -> None:
+    """A name may lead to two of them with different sets, and each call to the other one."""
+    plane.send(A, B)
+    following = await follow(grace=60.0)
+    await following.answered(2)
+    for configs, missing in [((A2, C), "b"), ((A, B), "c"), ((A2, C), "b")]:
+        plane.resources = [Resource(type_url=TYPE_URL, value=each.SerializeToString()) for each in configs]
+        plane.peers[0].cut()
+        await following.until(lambda: following.clock.slept[-1:] == [10])
+        following.clock.advance(10)
+        await following.until(lambda name=missing: following.standing.missing == (name,))  # type: ignore[misc]
+    assert {"a": [6], "b": [5], "c": [5]} == following.book.amounts()
+
+
+def test_thousands_of_domains_can_be_missing() -> None:
+    """The time grows with their number, not with its square, which would be a quarter of a minute here."""
+    following = Following(ControlPlane())
+    everything = received(*(resource(f"d{place}") for place in range(30_000)))
+    subscription = following.follower._subscription
+    subscription.take(list(everything.groups.values()), frozenset(everything.groups), {})
+    began = thread_time()
+    following.follower._miss(received(A), 0.0)
+    assert 30_000 == len(subscription.missing)
+    assert thread_time() - began < 5
+
+
+def test_thousands_of_problems_can_be_in_one_domain() -> None:
+    """The time grows with their number, not with its square."""
+    problems = tuple(
+        [Problem("xds cp: a", 0, f"descriptors[{place}]", "is wrong") for place in range(200_000)]
+    )
+    stored = stored_resources("cp", list(received(A).groups.values()))
+    began = thread_time()
+    found = by_domain(ChangeOutcome(problems=problems), stored, {})
+    assert {"a": problems} == found
+    assert thread_time() - began < 5

@@ -251,3 +251,19 @@ def test_the_text_of_a_rejection_is_bounded() -> None:
     assert (True, f"and {1_000 - len(lines)} more") == (3_900 < len(text.encode()) <= 4_096, last)
     long = rejection([Problem("xds cp: a\nb", 0, "", "ü" * 10_000)], "cp")
     assert (True, True) == (long.startswith("a\\nb: ü"), len(long.encode()) <= 4_096)
+
+
+def test_the_hash_in_force_depends_on_the_content_alone(plane: Plane) -> None:
+    """Neither on the order in which domains came into force nor on those that have ended."""
+    plane.sends(A, B)
+    before = plane.subscription.digest
+    plane.sends(A2, B, C)
+    assert before != plane.subscription.digest
+    plane.sends(A, B, C)
+    plane.subscription.drop({"c", "no such domain"})
+    other = Plane()
+    other.sends(B)
+    other.sends(A, B)
+    assert before == plane.subscription.digest == other.subscription.digest
+    plane.subscription.drop({"a", "b"})
+    assert b"" == plane.subscription.digest

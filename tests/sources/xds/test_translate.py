@@ -245,6 +245,16 @@ def test_two_resources_of_one_domain_are_rejected_or_merged() -> None:
     assert [b"a", b"b"] == [each.key for each in domain.descriptors]
 
 
+NAMES = [("a", "x"), ("b", "x"), ("c", "x (2)"), ("d", "x (2)"), ("e", "x (2) (2)")]
+
+
+def test_every_resource_has_a_name_of_its_own_in_problems() -> None:
+    """A problem is told from those of other domains by it."""
+    configs = [resource(domain, name=name) for domain, name in NAMES]
+    names = [each.name for each in stored_resources("cp", list(received(*configs).groups.values()))]
+    assert (5, "xds cp: x") == (len(set(names)), names[0])
+
+
 def test_limits_of_budget_domains_are_budgets() -> None:
     """So the limits of a gateway that only knows requests can count tokens."""
     groups = list(received(resource("d", limit("a", 1)), resource("e", limit("a", 1))).groups.values())
