@@ -16,7 +16,7 @@ from ...core.rules.document import Contents, Document
 from .overlays import Overlays, lay_over
 from .response import Group
 from .spool import read_at
-from .translate import document
+from .translate import document, drop_shadow_of_levels
 
 
 class StoredResource(NamedTuple):
@@ -81,6 +81,7 @@ def read(pickled: bytes) -> Contents:
             continue
         if resource.domain in overlays:
             unused[resource.domain].update(lay_over(found, overlays[resource.domain]))
+        drop_shadow_of_levels(found.root)
         documents.append(found)
     # An overlay applies to all resources of a domain. A descriptor is unused if none of them has it.
     warnings = [

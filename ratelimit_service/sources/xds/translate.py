@@ -42,6 +42,23 @@ def document(file: str, data: bytes) -> tuple[Document | None, list[Problem]]:
     return Document(file, MappingNode(0, items)), translation.problems
 
 
+def drop_shadow_of_levels(node: Node | None) -> None:
+    """Remove `shadow_mode` from descriptors without a limit, after overlays and metadata have given theirs.
+
+    Envoy Gateway sets it on every level of a rule. In a file, and in an overlay, whose nodes have lines, it
+    is a mistake there, and causes a warning.
+    """
+    if not isinstance(node, MappingNode):
+        return
+    names = {key.text for key, _ in node.items}
+    if names.isdisjoint(("rate_limit", "rate_limits")):
+        node.items = [(key, value) for key, value in node.items if key.text != "shadow_mode" or key.line]
+    for key, value in node.items:
+        if key.text == "descriptors" and isinstance(value, SequenceNode):
+            for item in value.items:
+                drop_shadow_of_levels(item)
+
+
 class _Translation:
     def __init__(self, file: str) -> None:
         self._file = file

@@ -196,3 +196,23 @@ def test_an_invalid_overlay_is_a_problem(texts: list[str], problem: str) -> None
     """It is reported before any overlay is applied."""
     _, problems = by_domain([read(f"over{place}.yaml", text) for place, text in enumerate(texts)])
     assert [problem] == list(map(str, problems))
+
+
+def test_a_shadow_mode_without_a_limit_is_a_warning_in_an_overlay_only() -> None:
+    """Envoy Gateway sets it on every level of a rule in shadow mode. It holds for a limit that an overlay
+    adds there.
+    """
+    upper = {"key": "route", "value": "route", "shadow_mode": True, "descriptors": [limit("user", 5)]}
+    for overlay, warnings, shadow in (
+        ("rate_limit: {unit: hour, requests_per_unit: 9}", [], True),
+        ("shadow_mode: true", ["shadow_mode"], None),
+    ):
+        text = f"{{domain: d, descriptors: [{{key: route, value: route, {overlay}}}]}}"
+        overlays, _ = by_domain([read("over.yaml", text)])
+        groups = list(received(resource("d", upper)).groups.values())
+        loaded = Task(reading(stored_resources("cp", groups), overlays), apart=True).rules()
+        (route,) = loaded.domains[0].descriptors
+        assert (warnings, shadow) == (
+            [each.path.rpartition(".")[2] for each in loaded.warnings],
+            route.rule.shadow if route.rule is not None else None,
+        )
