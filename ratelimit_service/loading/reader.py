@@ -29,7 +29,8 @@ def main() -> None:
     _prefer_for_oom_kill()
     out = _own_stdout()
     task: Task = pickle.loads(_task())  # noqa: S301  # from the parent process
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    own = threading.main_thread().name
+    threading.Thread(target=_end_with_the_parent, args=(own,), daemon=True).start()
     garbage.disable()
     try:
         for piece in _result(task):
@@ -72,14 +73,14 @@ def _own_stdout() -> BinaryIO:
     return out
 
 
-def _end_with_the_parent() -> None:
+def _end_with_the_parent(own: str) -> None:
     """Exit when the parent ends or cancels the load, which closes its end of the pipe.
 
     A byte means that the parent gives up on a file that does not answer. The name of the main thread is that
-    file (sources/files.py).
+    file (sources/files.py); it is `own` if the process has not come to a file yet.
     """
-    if os.read(sys.stdin.fileno(), 1):
-        os.write(sys.stderr.fileno(), threading.main_thread().name.encode(errors="backslashreplace"))
+    if os.read(sys.stdin.fileno(), 1) and (file := threading.main_thread().name) != own:
+        os.write(sys.stderr.fileno(), file.encode(errors="backslashreplace"))
     os._exit(1)
 
 

@@ -21,6 +21,12 @@ def killed() -> Contents:
     return NOTHING
 
 
+def idle() -> Contents:
+    """Wait for nothing, until killed."""
+    signal.pause()
+    return NOTHING
+
+
 def killed_unless(path: Path) -> Contents:
     """End in the same way, unless a file exists."""
     return NOTHING if path.exists() else killed()
