@@ -18,13 +18,18 @@ from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
-from ratelimit_service.core.budgets import forecasting
 from ratelimit_service.core.budgets.burning import Meter, runs_out
-from ratelimit_service.core.budgets.forecasting import IN_A_ROW, REACH_IN_HOURS, REACH_OTHERWISE, Forecast
+from ratelimit_service.core.budgets.forecasting import (
+    IN_A_ROW,
+    REACH_IN_HOURS,
+    REACH_OTHERWISE,
+    Forecast,
+    has_profile,
+)
 from ratelimit_service.core.budgets.profile import Profile, learn
+from testing.page_blocks import fill_page
 from testing.spending import DAY, HOUR, MONTH, SCENES, WEEK, Scene, Traffic
 
-from .blocks import fill_page
 from .plots import Line, lines
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -98,7 +103,7 @@ ESTIMATORS: dict[str, Estimator] = {
 
 def profile_of(scene: Scene, traffic: Traffic) -> Profile | None:
     """Return the profile at the start of the window."""
-    if not scene.days or not forecasting.has_profile(traffic.start, traffic.start + traffic.span):
+    if not scene.days or not has_profile(traffic.start, traffic.start + traffic.span):
         return None
     return learn(traffic.history(scene.days), traffic.start)
 
@@ -183,22 +188,6 @@ class LongerReach:
         return self._in_a_row >= IN_A_ROW
 
 
-class AtErrors:
-    """The rule that serves, with another number of standard errors."""
-
-    def __init__(self, forecast: Forecast, number: float) -> None:
-        self._forecast, self._number = forecast, number
-
-    def note(self, now: float, used: int, limit: int) -> bool:
-        """Return whether there is an event."""
-        serving = forecasting.ERRORS
-        forecasting.ERRORS = self._number  # type: ignore[misc]
-        try:
-            return self._forecast.note(now, used, limit) is not None
-        finally:
-            forecasting.ERRORS = serving  # type: ignore[misc]
-
-
 RULES = ("longer reach", "current rate", "profile, 0 errors", "profile, 1", "profile, 2", "profile, 3")
 USES = (0.6, 0.8, 0.9, 0.95, 1.1, 1.25, 1.5, 2.5)
 """What a window uses of its limit."""
@@ -213,12 +202,12 @@ def events(scene: Scene, span: float) -> dict[str, Events]:
             traffic = scene.traffic(span, seed, total, LIMIT, CALLS)
             start, end = traffic.start, traffic.start + span
             profile = profile_of(scene, traffic)
-            rules: dict[str, Callable[[float, int, int], bool]] = {
+            rules: dict[str, Callable[[float, int, int], object]] = {
                 "longer reach": LongerReach(start, end).note,
-                "current rate": AtErrors(Forecast(start, end), 0).note,
+                "current rate": Forecast(start, end).note,
             }
             for number, name in enumerate(RULES[2:]):
-                rules[name] = AtErrors(Forecast(start, end, partial(_given, profile)), number).note
+                rules[name] = Forecast(start, end, partial(_given, profile), errors=number).note
             told: dict[str, float] = {}
             ended = 0.0
             for now, used, limit in looks(scene, traffic, LIMIT):

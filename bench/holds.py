@@ -33,8 +33,8 @@ from ratelimit_service.service import RateLimitService
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.holds import AllHolds
 from ratelimit_service.stores.memory import MemoryStore
+from testing.page_blocks import fill_page
 
-from .blocks import fill_page
 from .plots import Line, lines
 
 DOCS = Path(__file__).parents[1] / "docs"

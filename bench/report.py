@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from testing.page_blocks import fill_page
+
 from . import capacity, upstream_comparison
-from .blocks import fill_page
 from .goals import goals
 from .machine import QUIET
 from .plots import Bar, Line, bars, lines

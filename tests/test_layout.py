@@ -29,6 +29,7 @@ ALLOWED = {
         "core": "the ports speak the nouns of the core",
     },
     "deadlines": {},
+    "version": {},
     "listening": {
         "core": "its errors are of the one tree of errors",
         "runtime": "the lock that says which process owns the path of a socket, and the states of files",
@@ -74,6 +75,7 @@ ALLOWED = {
     "observe": {
         "core": "what is observed: plans, decisions, rules",
         "ports": "the store, where replicas agree on who tells of a threshold",
+        "version": "is a label of a metric",
     },
     "tracing": {
         "core": "what spans say of requests and decisions",
@@ -82,6 +84,7 @@ ALLOWED = {
         "service": "notes its answers",
         "settings": "where spans go, and how many there are",
         "stores": "notes the calls of scripts, as a layer",
+        "version": "is an attribute of the resource",
     },
     "workers": {
         "core": "its errors are of the one tree of errors",
@@ -106,6 +109,7 @@ ALLOWED = {
         "runtime": "the health that it shows, reports of exceptions, and a thread for files that do not "
         "answer",
         "settings": "what a usable token is",
+        "version": "is part of the status and of the description",
     },
     "http": {
         "core": "requests and decisions",

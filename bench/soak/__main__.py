@@ -21,6 +21,8 @@ from pathlib import Path
 
 import uvloop
 
+from testing.page_blocks import fill_block
+
 from . import report
 from .http1 import Provider
 from .schedule import Soak, SoakResult
@@ -50,7 +52,7 @@ def main() -> int:
         soaked = uvloop.run(soak(chosen.minutes * 60, chosen.rate, chosen.transport, Path(scratch)))
     sys.stdout.write(report.table(soaked) + "\n")
     if chosen.write is not None:
-        chosen.write.write_text(report.written_into(chosen.write.read_text("utf-8"), soaked), "utf-8")
+        fill_block(chosen.write, "soak", report.table(soaked))
     found = report.problems(soaked)
     for problem in found[:100]:
         sys.stderr.write(f"{problem}\n")

@@ -10,7 +10,6 @@ from .callers import ABORTED, JSON, STREAM
 from .parts import Replica
 from .schedule import SoakResult
 
-BEGIN, END = "<!-- measured by `make soak` -->\n", "<!-- end -->"
 WARM_UP = 300.0
 """Seconds in which the caches of a replica fill; in a short soak, a third of its time."""
 _GROWTH, _MORE_DESCRIPTORS = 0.05, 8
@@ -137,11 +136,3 @@ def _connections(envoy: dict[str, int]) -> str:
 def _memory(replica: Replica, seconds: float) -> str:
     before, after, most = memory(replica, seconds)
     return f"{before:.1f} MiB after the warm-up, {after:.1f} MiB at the end, {most:.1f} MiB at most"
-
-
-def written_into(page: str, soaked: SoakResult) -> str:
-    """Return the page with the table of this soak. Raises ValueError if the page has no place for it."""
-    before, begin, rest = page.partition(BEGIN)
-    if not begin:
-        raise ValueError("the page has no place for the table of a soak")
-    return f"{before}{begin}\n{table(soaked)}\n\n{END}{rest.partition(END)[2]}"

@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from heapq import nsmallest
-from importlib.metadata import version
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from ..inspection.series import STEP
 from ..inspection.views import Views
 from ..ports import Clock
 from ..runtime.health import Health
+from ..version import version
 from . import inspection_serializers, inspection_types, request_types, response_types, serializers
 from .changes import Changes
 from .openapi import description
@@ -69,7 +69,7 @@ class Api:
     def __init__(self, parts: ApiParts) -> None:
         self._parts = parts
         self._started_at = parts.now()
-        self._version = version("ratelimit-service")
+        self._version = version()
         self.turns = Turns()
         self.override = parts.changes.override
         self.top_up = parts.changes.top_up

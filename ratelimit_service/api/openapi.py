@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 from ..core.amendments.model import LONGEST_NAME
 from ..http.messages import TEXT
+from ..version import version
 from . import problems
 from .endpoints import ENDPOINTS, IDEMPOTENCY_KEY, PREFIX, Endpoint
 from .schema import fields_of, schema_of
@@ -32,7 +32,7 @@ def description() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "ratelimit-service",
-            "version": version("ratelimit-service"),
+            "version": version(),
             "description": _DESCRIPTION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

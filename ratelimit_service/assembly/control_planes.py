@@ -17,7 +17,6 @@ from ..core.text import printable
 from ..loading import reloading
 from ..loading.rulebook import Rulebook
 from ..observe.tables import Sample
-from ..observe.version import version
 from ..ports import ChangeOutcome, RuleChange
 from ..runtime.tasks import Background
 from ..runtime.threads import Thread
@@ -33,6 +32,7 @@ from ..sources.xds.link import connect
 from ..sources.xds.overlays import Overlays, by_domain
 from ..sources.xds.server import Server, Tls
 from ..sources.xds.status import ControlPlaneStatus
+from ..version import version
 from .rules import source_of
 
 _LARGEST = 64 << 20

@@ -34,11 +34,11 @@ from ..observe.pairing import PERIOD, Pairing
 from ..observe.tables import Sample
 from ..observe.thresholds import Thresholds
 from ..observe.tracking import Tracker
-from ..observe.version import version
 from ..ports import CounterStore, InForce
 from ..runtime.tasks import Background
 from ..service import RateLimitService
 from ..settings.table import Settings
+from ..version import version
 from ..workers.worker_link import Siblings
 from .running import Running
 

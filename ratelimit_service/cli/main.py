@@ -72,7 +72,7 @@ class _Version(argparse.Action):
         super().__init__(nargs=0, **arguments)
 
     def __call__(self, parser: argparse.ArgumentParser, *ignored: object) -> None:
-        from importlib.metadata import version
+        from ..version import version
 
-        print(version("ratelimit-service"))
+        print(version())
         parser.exit()

@@ -28,6 +28,7 @@ from ..core.model import (
     Window,
 )
 from ..core.plan import Plan, PlannedDescriptor
+from ..version import version
 from .catalogue.all_metrics import BY_NAME, CATALOGUE
 from .catalogue.metric_info import Kind
 from .charges import Charges
@@ -60,7 +61,6 @@ from .labels import crossing_labels, rule_labels
 from .loads import Loads
 from .tables import Histogram, Sample, Table, counters
 from .thresholds import thresholds
-from .version import version
 
 UNKNOWN_DOMAIN = "unknown"
 """The label of domains without a configuration, and of requests that could not be planned."""

@@ -23,9 +23,9 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from ..core.errors import StartError
-from ..observe.version import version
 from ..settings.table import Settings
 from ..settings.tracing import SERVICE_NAME
+from ..version import version
 from .spans import PREFIX, BatchSpan, CallSpan, StoreSpan
 from .tracer import (
     SpanQueue,

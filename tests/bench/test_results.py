@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import blocks, capacity, report, upstream_comparison
+from bench import capacity, report, upstream_comparison
 from bench.goals import Goal, goals
 from bench.messages import FOUR_BY_TWO
 from bench.results import NARROW, SINGLE, WIDE, Latency, Results, Run, Shape, named, percentile
@@ -241,26 +241,6 @@ def test_the_parts_of_a_charge_add_up_to_the_measured_total() -> None:
     )
     assert 19.0 == sum(found.values())
     assert [] == report.parts(results, "grpcio", "redis")
-
-
-def test_marked_blocks_are_replaced_and_nothing_else() -> None:
-    """The text around them is prose. A block without a writer or without a place is a mistake."""
-    page = "a\n<!-- bench: x -->\nold\n<!-- end -->\nb\n"
-    filled = "a\n<!-- bench: x -->\n\nnew\n\n<!-- end -->\nb\n"
-    assert filled == blocks.fill(page, {"x": "new"})
-    assert filled == blocks.fill(filled, {"x": "new"})
-    for given in ({}, {"x": "new", "y": "new"}):
-        with pytest.raises(KeyError):
-            blocks.fill(page, given)
-
-
-def test_prose_of_a_block_is_wrapped_and_its_tables_are_not() -> None:
-    """At the length that .editorconfig declares for pages (tests/docs/test_line_length.py)."""
-    words, row = " ".join(["word"] * 50), f"| {'cell ' * 60}|"
-    filled = blocks.fill("<!-- bench: x -->\n<!-- end -->\n", {"x": f"{words}\n{row}\n- {words}"})
-    first, second, table, item, more = filled.splitlines()[2:-2]
-    assert (words, f"- {words}") == (f"{first} {second}", f"{item} {more.removeprefix('  ')}")
-    assert (row, True) == (table, max(map(len, (first, second, item, more))) <= blocks.WIDTH)
 
 
 COST = capacity.Cost(10.0, 2.0, 0.05)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from testing.exact_load import REPORT, table
+from testing.page_blocks import fill_block
 from testing.redis_fleets import RedisSentinels
 
 from .amended_replicas import Fleet, running, stores
@@ -35,11 +36,8 @@ async def in_redis(request: pytest.FixtureRequest) -> AsyncIterator[Fleet]:
 
 
 def pytest_sessionfinish() -> None:
-    """Replace the table between the two marks of the page with the one of this session."""
+    """Replace the table of the page with the one of this session."""
     page = os.environ.get("FAULT_REPORT")
     if not page or not REPORT:
         return
-    path = Path(page)
-    begin, end = "<!-- measured by `make faults` -->\n", "<!-- end -->"
-    before, _, rest = path.read_text().partition(begin)
-    path.write_text(f"{before}{begin}\n{table(REPORT)}\n\n{end}{rest.partition(end)[2]}")
+    fill_block(Path(page), "faults", table(REPORT))

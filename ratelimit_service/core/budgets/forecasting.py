@@ -101,14 +101,17 @@ class _Known(NamedTuple):
 
 class Forecast:
     """One window from `start` to `end`, in seconds since 1970. `profile` is called at each kept reading and
-    outlook.
+    outlook. An event is certain even if the level is `errors` standard errors lower.
     """
 
-    __slots__ = ("_end", "_in_a_row", "_known", "_said", "_start", "meter", "profile")
+    __slots__ = ("_end", "_errors", "_in_a_row", "_known", "_said", "_start", "meter", "profile")
 
-    def __init__(self, start: float, end: float, profile: ProfileOf | None = None) -> None:
+    def __init__(
+        self, start: float, end: float, profile: ProfileOf | None = None, *, errors: float = ERRORS
+    ) -> None:
         self._start = start
         self._end = end
+        self._errors = errors
         self._in_a_row = 0
         self._said = False
         self._known: _Known | None = None
@@ -147,7 +150,7 @@ class Forecast:
     def _is_certain(self, found: Outlook, profile: Profile | None, now: float, used: int, limit: int) -> bool:
         if profile is not None:
             level, error = self._level(now, used, profile)
-            return _at_level(level - ERRORS * error, profile, now, used, limit, self._end) > 0
+            return _at_level(level - self._errors * error, profile, now, used, limit, self._end) > 0
         reach = REACH_OTHERWISE
         if used * (self._end - self._start) >= limit * (now - self._start):
             reach = REACH_AHEAD if has_profile(self._start, self._end) else REACH_IN_HOURS

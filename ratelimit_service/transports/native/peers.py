@@ -153,7 +153,7 @@ class Peers:
             self._free(self._dead.popleft())
             return True
         for connection in self._ending:
-            each([connection], Connection.abort)
+            attempt(connection, Connection.abort)
             self._free(connection)
             return True
         silent = self._next_idle(_SILENT)
@@ -161,7 +161,7 @@ class Peers:
             return False
         self._crowd.pop(_SILENT)
         self.count_closed("it sent no calls when all connections were in use")
-        each([silent], Connection.dismiss)
+        attempt(silent, Connection.dismiss)
         self._free(silent)
         return True
 
@@ -178,7 +178,7 @@ class Peers:
             self._crowd.pop(_OTHERS)
             self._retiring.add(connection)
             self.count_closed("it was idle when almost all connections were in use")
-            each([connection], _make_room)
+            attempt(connection, _make_room)
 
     def _next_idle(self, rank: int) -> Connection | None:
         """Return the connection that should make room first, which keeps its place; forget those that have
@@ -347,14 +347,17 @@ class Peers:
 
 
 def each(connections: Iterable[Connection], act: Callable[[Connection], None]) -> None:
-    """Call `act` with each connection. One that fails is reported and closed, and the others have their
-    turn.
-    """
+    """Call `act` with each connection, also after one that fails."""
     for connection in connections:
-        try:
-            act(connection)
-        except Exception as error:
-            connection.fail(error)
+        attempt(connection, act)
+
+
+def attempt(connection: Connection, act: Callable[[Connection], None]) -> None:
+    """Call `act` with a connection. If that fails, report the error and close the connection."""
+    try:
+        act(connection)
+    except Exception as error:
+        connection.fail(error)
 
 
 def _make_room(connection: Connection) -> None:
