@@ -24,7 +24,7 @@ Counts = list[list[Count]]
 """The counts of the hits of groups, in their order."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Batch:
     """Groups that one Redis server applies in one step, by one call of the script.
 
@@ -32,18 +32,36 @@ class Batch:
     """
 
     groups: Groups
-    place: Place = EVERYWHERE
-    sent: Lane | None = None
+    place: Place
+    sent: Lane | None
     """The lane that carries it. Once Redis may have applied it, no other lane may carry it."""
-    hand_over: int = 0
+    hand_over: int
     """The call of `SettlingStore.hit` that it belongs to. Several failed batches of one call count as one
     failure."""
-    kept_at: float = 0.0
+    kept_at: float
     """When the journal took it, in the loop's time."""
+
+    # The constructor that `dataclass` makes would be interpreted where this module is compiled.
+    def __init__(
+        self,
+        groups: Groups,
+        place: Place = EVERYWHERE,
+        sent: Lane | None = None,
+        hand_over: int = 0,
+        kept_at: float = 0.0,
+    ) -> None:
+        self.groups = groups
+        self.place = place
+        self.sent = sent
+        self.hand_over = hand_over
+        self.kept_at = kept_at
 
 
 OnApplied = Callable[[Counts | StoreError], None]
 """Called by a Redis store when a batch was applied or has failed."""
+
+OnEachApplied = Callable[[int, Counts | StoreError], None]
+"""As OnApplied, for each of several batches: the first argument is its index."""
 
 
 class Origin(NamedTuple):
@@ -53,12 +71,20 @@ class Origin(NamedTuple):
     hits: Sequence[int]
 
 
-class Part(NamedTuple):
-    """The hits of a batch whose keys are in one place, and the origin of each of its groups."""
+class Part:
+    """The hits of a batch whose keys are in one place, and the origin of each of its groups.
 
-    groups: list[Sequence[Hit]]
-    origins: list[Origin]
-    place: Place = EVERYWHERE
+    The origin of a whole group is its index alone.
+    """
+
+    __slots__ = ("groups", "origins", "place")
+
+    def __init__(
+        self, groups: list[Sequence[Hit]], origins: list[int | Origin], place: Place = EVERYWHERE
+    ) -> None:
+        self.groups = groups
+        self.origins = origins
+        self.place = place
 
 
 class Fate(Enum):
@@ -90,9 +116,16 @@ def failed(groups: Groups, error: StoreError) -> list[Outcome]:
 
 def join(groups: Groups, parts: Sequence[Part], outcomes: Sequence[Sequence[Outcome]]) -> Counts:
     """Put the outcomes of the parts of `groups` back into the order of the hits."""
-    counts: Counts = [[0] * len(group) for group in groups]
+    counts: list[Any] = [[]] * len(groups)
     for part, of_part in zip(parts, outcomes, strict=True):
-        for (group, hits), outcome in zip(part.origins, of_part, strict=True):
+        for origin, outcome in zip(part.origins, of_part, strict=True):
+            if isinstance(origin, int):
+                error = isinstance(outcome, StoreError)
+                counts[origin] = [outcome] * len(groups[origin]) if error else outcome
+                continue
+            group, hits = origin
+            if not counts[group]:
+                counts[group] = [0] * len(groups[group])
             for index, hit in enumerate(hits):
                 counts[group][hit] = outcome if isinstance(outcome, StoreError) else outcome[index]
     return counts

@@ -38,6 +38,8 @@ class Lane:
     """The free lanes of its place, which it joins once its batch is done."""
     number: int = 0
     before: Moment | None = None
+    register: tuple[str, str] = ("", "")
+    """A hash tag, and the key of its register with that tag, which script.py makes once."""
 
 
 class Lanes:

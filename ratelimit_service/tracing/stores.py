@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from ..core.errors import StoreError
 from ..ports import CounterStore, OnOutcomes, Outcome
-from ..stores.batch import Batch, Counts, Groups, OnApplied, Part
+from ..stores.batch import Batch, Counts, Groups, OnApplied, OnEachApplied, Part
 from ..stores.lanes import Place
 from ..stores.layers.backend import Backend
 from ..stores.layers.layer import Layer
@@ -59,17 +60,31 @@ class TracedBackend(Layer):
 
     def apply(self, batch: Batch, on_applied: OnApplied) -> None:
         """Apply a batch (layers/backend.py)."""
-        tracer, start = self._tracer, self._tracer.clock()
+        start = self._tracer.clock()
 
         def on_traced(outcome: Counts | StoreError) -> None:
-            before = tracer.batch
-            error = str(outcome) if isinstance(outcome, StoreError) else ""
-            hits = sum(map(len, batch.groups))
-            tracer.batch = span = BatchSpan(start, tracer.clock(), len(batch.groups), hits, error)
-            try:
-                on_applied(outcome)
-            finally:
-                tracer.batch = before
-                tracer.applied(span)
+            self._note(start, batch, outcome, on_applied)
 
         self._below.apply(batch, on_traced)
+
+    def apply_each(self, batches: Sequence[Batch], on_applied: OnEachApplied) -> None:
+        """Apply batches, each by itself (layers/backend.py)."""
+        start = self._tracer.clock()
+
+        def on_traced(number: int, outcome: Counts | StoreError) -> None:
+            self._note(start, batches[number], outcome, partial(on_applied, number))
+
+        self._below.apply_each(batches, on_traced)
+
+    def _note(self, start: int, batch: Batch, outcome: Counts | StoreError, on_applied: OnApplied) -> None:
+        """Pass the outcome of a batch on, with its span."""
+        tracer = self._tracer
+        before = tracer.batch
+        error = str(outcome) if isinstance(outcome, StoreError) else ""
+        hits = sum(map(len, batch.groups))
+        tracer.batch = span = BatchSpan(start, tracer.clock(), len(batch.groups), hits, error)
+        try:
+            on_applied(outcome)
+        finally:
+            tracer.batch = before
+            tracer.applied(span)

@@ -8,7 +8,8 @@ has ended. It is never taken twice, and a charge with an id is never counted twi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 import pytest
 
@@ -20,7 +21,7 @@ from ratelimit_service.core.plan import Plan
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.service import Answer, RateLimitService
 from ratelimit_service.sources.yaml_text import read
-from ratelimit_service.stores.batch import Batch, OnApplied
+from ratelimit_service.stores.batch import Batch, OnApplied, OnEachApplied
 from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.redis.client import Link, at_address, through_sentinels
 from ratelimit_service.stores.redis.cluster import ClusterStore
@@ -56,6 +57,11 @@ class _Lossy:
             super().apply(batch, lambda outcome: on_applied(StoreError("the answer was lost")))  # type: ignore[misc]
         else:
             super().apply(batch, on_applied)  # type: ignore[misc]
+
+    def apply_each(self, batches: Sequence[Batch], on_applied: OnEachApplied) -> None:
+        """Apply batches, each by itself."""
+        for number, batch in enumerate(batches):
+            self.apply(batch, partial(on_applied, number))
 
 
 class LossyRedis(_Lossy, RedisStore):

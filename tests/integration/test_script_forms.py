@@ -16,10 +16,15 @@ from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.gates import Gate
 from ratelimit_service.core.ledger.entries import Period, record
 from ratelimit_service.core.model import COUNTER_MAX, Hit
+from ratelimit_service.ports import OnOutcomes
 from ratelimit_service.stores.batch import Batch, Counts, OnApplied, result_of
 from ratelimit_service.stores.lanes import EVERYWHERE, Lane
+from ratelimit_service.stores.layers.settling import SettlingStore
+from ratelimit_service.stores.redis.client import Link, at_address
+from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
 from testing.redis_clients import connect
+from testing.redis_fleets import RedisCluster
 
 Form = Callable[[list[Hit]], list[Hit]]
 
@@ -158,3 +163,34 @@ async def test_entries_have_what_an_unusual_batch_has_counted(
     books: list[Any] = [client.hgetall(hit.into.book) for hit in hits if hit.into is not None]
     charged = {"T08Z:charged": "5"}
     assert [charged, {}, charged, {}, charged] == [await book for book in books]
+
+
+async def test_calls_for_a_cluster_count_alike_together_and_alone(redis_cluster: RedisCluster) -> None:
+    """Each key is in a slot of its own, and has a call of its own. Those for one server are sent together."""
+    cluster = ClusterStore(lambda address: at_address(address, Link()), redis_cluster.addresses())
+    store = SettlingStore(cluster)
+    await store.start()
+
+    async def hit(hits: list[Hit]) -> list[str]:
+        def begin(on_outcomes: OnOutcomes) -> None:
+            store.hit([[hit] for hit in hits], on_outcomes)
+
+        return [str(outcome) for outcome in await asyncio.wait_for(result_of(begin), 10)]
+
+    async def values() -> list[str | None]:
+        return [await clients.get(name) if await clients.type(name) == b"string" else None for name in names]
+
+    held = UNUSUAL["numbers and others"]
+    names = [f"{{d|k=together{number}}}:day:2026-11-21" for number in range(len(held))]
+    clients: Any = aioredis.RedisCluster.from_url(f"redis://{redis_cluster.url.partition(',')[0]}")
+    for amount in (0, 1, -1, COUNTER_MAX):
+        hits = [Hit(name, amount, ttl=60) for name in names]
+        seen: list[object] = []
+        for together in (False, True):
+            for name, value in zip(names, held, strict=True):
+                await set_value(clients, name, value)
+            outcomes = await hit(hits) if together else [each for hit_ in hits for each in await hit([hit_])]
+            seen.append((outcomes, await values()))
+        assert seen[0] == seen[1]
+    await clients.aclose()
+    await store.close()

@@ -27,12 +27,15 @@ from ratelimit_service.stores.layers.group_commit import CoalescingStore
 from ratelimit_service.stores.layers.layer import Layer
 from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.memory import MemoryStore
+from ratelimit_service.stores.redis.client import Link, at_address
+from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
 from ratelimit_service.tracing.service import TracedService
 from ratelimit_service.tracing.spans import BatchSpan, CallSpan
 from ratelimit_service.tracing.stores import TracedBackend
 from ratelimit_service.tracing.tracer import SpanQueue, Tracer
 from testing.redis_clients import connect
+from testing.redis_fleets import RedisCluster
 
 RULES = """
 domain: traced
@@ -194,6 +197,23 @@ async def test_calls_of_one_batch_link_to_the_span_of_the_batch(redis_url: str) 
     assert len(batches) < 5, "what arrives while a batch is in flight makes one batch"
     assert len({batch.span_id for batch in batches}) == len(batches)
     assert traced.tracer.batch is None
+
+
+async def test_calls_link_to_the_call_for_a_slot_of_a_cluster(redis_cluster: RedisCluster) -> None:
+    """The span is that of one slot, although the calls for one server are sent together."""
+    traced = Traced(0.0)
+    cluster = ClusterStore(lambda address: at_address(address, Link()), redis_cluster.addresses())
+    service = traced.over(CoalescingStore(SettlingStore(TracedBackend(cluster, traced.tracer))))
+    await cluster.start()
+    names = [f"b{number}" for number in range(5)]
+    await asyncio.gather(*[service.should_rate_limit(request(name, hits=2), trace=SAMPLED) for name in names])
+    await service._store.close()
+    notes = traced.notes.take(100)
+    batches = [note for note in notes if isinstance(note, BatchSpan)]
+    linked = [note.store.batch for note in notes if isinstance(note, CallSpan) and note.store is not None]
+    assert {(1, 1, "")} == {(batch.requests, batch.hits, batch.error) for batch in batches}
+    assert {id(batch) for batch in linked} == {id(batch) for batch in batches}
+    assert 5 == len(linked)
 
 
 async def test_the_span_of_a_failed_batch_has_the_error(redis_url: str) -> None:

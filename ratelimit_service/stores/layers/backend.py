@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ...ports import CounterStore
-from ..batch import Batch, Groups, OnApplied, Part
+from ..batch import Batch, Groups, OnApplied, OnEachApplied, Part
 from ..lanes import Place
 
 
@@ -37,4 +37,8 @@ class Backend(CounterStore, Protocol):
         of a batch that had been applied before have no meaning. Never raises; `on_applied` is called once, on
         the event loop. A batch without groups shows whether Redis accepts writes.
         """
+        ...
+
+    def apply_each(self, batches: Sequence[Batch], on_applied: OnEachApplied) -> None:
+        """Apply batches as `apply` does, each by itself; `on_applied` is called once for each of them."""
         ...

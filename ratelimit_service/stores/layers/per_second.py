@@ -115,7 +115,7 @@ def _part(groups: Groups, of_seconds: bool) -> Part:
         Origin(number, [index for index, hit in enumerate(group) if is_of_seconds(hit.key) is of_seconds])
         for number, group in enumerate(groups)
     ]
-    return Part([[groups[number][index] for index in hits] for number, hits in origins], origins)
+    return Part([[groups[number][index] for index in hits] for number, hits in origins], [*origins])
 
 
 def _joined(groups: Groups, parts: Sequence[Part], outcomes: Sequence[Sequence[Outcome]]) -> list[Outcome]:

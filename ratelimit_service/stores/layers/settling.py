@@ -31,13 +31,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
 from ...core.errors import StoreError
 from ...ports import OnOutcomes, Outcome
 from ...runtime.tasks import Background
-from ..batch import Batch, CallFailed, Counts, Fate, Groups, InFlight, Part, callbacks_for, failed, join
+from ..batch import Batch, CallFailed, Counts, Fate, Groups, InFlight, Part, failed, join
 from ..batch_age import Clocks
 from ..lanes import EVERYWHERE, Lanes
 from ..throttled_log import ENTRIES_MISSING, ThrottledLog
@@ -148,16 +149,40 @@ class SettlingStore(Layer):
     def _send_parts(self, groups: Groups, parts: Sequence[Part], on_settled: OnOutcomes) -> None:
         """Send each part as a batch, except to places whose circuit is open."""
 
-        def on_all_settled(outcomes: list[Sequence[Outcome]]) -> None:
-            on_settled(join(groups, parts, outcomes))
+        outcomes: list[Sequence[Outcome]] = [()] * len(parts)
+        missing = len(parts)
 
-        hand_over = self._hand_overs
-        for part, on_part_settled in zip(parts, callbacks_for(len(parts), on_all_settled), strict=True):
-            batch = Batch(part.groups, part.place, None, hand_over)
+        def settle(index: int, outcome: Sequence[Outcome]) -> None:
+            nonlocal missing
+            outcomes[index] = outcome
+            missing -= 1
+            if not missing:
+                on_settled(join(groups, parts, outcomes))
+
+        batches: list[Batch] = []
+        indexes: list[int] = []
+        for index, part in enumerate(parts):
+            batch = Batch(part.groups, part.place, None, self._hand_overs)
             if part.place in self._writer.open_circuits:
-                self._keep(batch, StoreError("a part of Redis is away"), on_part_settled)
+                self._keep(batch, StoreError("a part of Redis is away"), partial(settle, index))
             else:
-                self._send(batch, on_part_settled)
+                batch.sent = self._lanes.take(batch.place, self._clocks.last)
+                batches.append(batch)
+                indexes.append(index)
+
+        def on_applied(number: int, outcome: Counts | StoreError) -> None:
+            batch = batches[number]
+            if isinstance(outcome, StoreError):
+                self._on_failure(batch, outcome, partial(settle, indexes[number]), narrowed=False)
+            else:
+                self._failures_in_a_row = 0
+                lane = batch.sent
+                if lane is not None:
+                    lane.free.append(lane)
+                settle(indexes[number], outcome)
+
+        if batches:
+            self._below.apply_each(batches, on_applied)
 
     def _send(self, batch: Batch, on_settled: OnOutcomes, *, narrowed: bool = False) -> None:
         """Send a batch on a lane of its place. `narrowed`: its forbidden hits have already been removed."""

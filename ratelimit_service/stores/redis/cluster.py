@@ -22,15 +22,17 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from ...core.errors import StoreError
 from ...ports import WalkStep
 from ...runtime.tasks import Background
-from ..batch import Batch, Groups, Part
+from ..batch import Batch, Groups, OnApplied, OnEachApplied, Part
 from ..cursors import read_number
 from ..lanes import EVERYWHERE, Place
 from .background_scripts import Evaluation, run_at
 from .bucket_counters import counters_on
 from .client import Address, time_of
 from .errors import NotSent, bare, failure
+from .evaluating import evaluate, evaluate_whole
+from .pipeline import Pipeline
 from .scanning import HIGHEST_CURSOR, counters_in, entries_in, holds_in, read_each, walk
-from .script import evaluate, evaluate_whole, register
+from .script import ScriptCall, register
 from .slots import by_slot, slot_of, tag_in
 from .store import OnCounts, ScriptStore
 from .topology import ClusterServer, Connect, Topology
@@ -84,6 +86,41 @@ class ClusterStore(ScriptStore):
         else:
             self._apply_in_one_call(batch, on_counts)
 
+    def apply_each(self, batches: Sequence[Batch], on_applied: OnEachApplied) -> None:
+        """Apply batches, each by itself (layers/backend.py). The calls for one server are sent together."""
+        pipelines: dict[ClusterServer, Pipeline] = {}
+        for number, batch in enumerate(batches):
+            slot = int(batch.place)
+            server = self._topology.owners[slot] if slot != EVERYWHERE else None
+            if server is None or server.away:
+                self.apply(batch, partial(on_applied, number))
+                continue
+            pipeline = pipelines.get(server)
+            if pipeline is None:
+                on_other_reply = partial(self._on_other_reply, server)
+                pipeline = pipelines[server] = Pipeline(self._observe, on_applied, on_other_reply)
+            pipeline.add(number, batch, self._prefix)
+        for server, pipeline in pipelines.items():
+            server.used = monotonic()
+            self._in_flight.begin()
+            pipeline.send(server.wire, self._in_flight.end)
+
+    def _on_other_reply(
+        self, server: ClusterServer, batch: Batch, call: ScriptCall | None, reply: Any, on_applied: OnApplied
+    ) -> None:
+        """Handle a reply to a call of a pipeline that is not the count of a plain batch."""
+        of_script = call or self._call(batch)
+        self._in_flight.begin()
+
+        def on_last_reply(reply: Any) -> None:
+            try:
+                outcome = self._counts(of_script, reply)
+                on_applied(self._on_error(outcome) if isinstance(outcome, Exception) else outcome)
+            finally:
+                self._in_flight.end()
+
+        self._on_first_reply(int(batch.place), of_script.command, on_last_reply, server, reply)
+
     def _on_error(self, error: Exception) -> StoreError:
         return failure(error, partly=not self._topology.all_away)
 
@@ -96,16 +133,16 @@ class ClusterStore(ScriptStore):
             return
         server.used = monotonic()
 
-        def on_first_reply(reply: Any) -> None:
-            if not isinstance(reply, Exception):
-                on_reply(reply)
-            elif isinstance(reply, NoScriptError):
-                on_next_reply = partial(self._pass_or_follow, slot, command, on_reply, server)
-                evaluate_whole(server.wire, command, on_next_reply)
-            else:
-                self._pass_or_follow(slot, command, on_reply, server, reply)
+        server.wire.call(command, partial(self._on_first_reply, slot, command, on_reply, server))
 
-        server.wire.call(command, on_first_reply)
+    def _on_first_reply(
+        self, slot: int, command: Command, on_reply: OnReply, server: ClusterServer, reply: Any
+    ) -> None:
+        if isinstance(reply, NoScriptError):
+            on_next_reply = partial(self._pass_or_follow, slot, command, on_reply, server)
+            evaluate_whole(server.wire, command, on_next_reply)
+        else:
+            self._pass_or_follow(slot, command, on_reply, server, reply)
 
     def _pass_or_follow(
         self, slot: int, command: Command, on_reply: OnReply, server: ClusterServer, reply: Any

@@ -1,4 +1,4 @@
-"""A call of hit.lua: its arguments, how it is sent, and the meaning of its reply."""
+"""A call of hit.lua: its arguments, and the meaning of its reply."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib import resources
 from itertools import zip_longest
 from typing import Any
 
-from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
+from redis.exceptions import InvalidResponse, ResponseError
 
 from ...core.decision import Count
 from ...core.errors import CounterRefused
@@ -18,8 +18,8 @@ from ...core.holds.hit import HoldHit
 from ...core.ledger.entries import Record
 from ...core.model import COUNTER_MAX, HELD_BACK
 from ..batch import Batch, Counts, Groups
-from ..lanes import REGISTER_TTL
-from .wire import Argument, Command, OnReply, Wire, ignore
+from ..lanes import REGISTER_TTL, Lane
+from .wire import Argument, Command
 
 SCRIPT = b"".join(
     [
@@ -37,6 +37,8 @@ _IN_TURN = HELD_BACK | Gate.ENTRY
 _INTEGER = re.compile(rb"-?[0-9]+").fullmatch
 _AS_HIT, _CHARGED, _REFUSED = 0, 1, 2
 """The forms of entries of ledgers (hit.lua)."""
+_SURELY_EXACT = 15
+"""The digits of a number that is surely at most COUNTER_MAX."""
 _MOST_DIGITS = 20
 """Longer numbers are not read: Python takes long for them, and refuses those of thousands of digits."""
 
@@ -86,18 +88,14 @@ class ScriptCall:
         """For each hit, the index of the script's hit that it is part of; None if each is sent separately."""
         self._added_before: Sequence[int] = ()
         """For each hit, the sum of the hits before it that are part of the same hit of the script."""
+        plain = None if routed else plain_command(batch, prefix, tag)
+        if plain is not None:
+            self._size = 1
+            self.command: Command = plain
+            return
         lane = batch.sent
         number: int | str = lane.number if lane is not None else ""
-        where = register(prefix, lane.name if lane is not None else "", tag)
-        if len(groups) == 1 and len(groups[0]) == 1 and not routed:
-            (hit,) = groups[0]
-            # Nearly every call for a Cluster is such a one.
-            if not hit.gate & _MORE_THAN_A_COUNTER and hit.amount >= 0:
-                self._size = 1
-                self.command: Command = (
-                    _charge(hit.key, hit.amount, hit.ttl, where, number) if hit.amount else ("GET", hit.key)
-                )
-                return
+        where = _register_of(lane, prefix, tag)
         keys: list[str] = []
         amounts: list[int] = []
         ttls: list[int] = []
@@ -119,8 +117,8 @@ class ScriptCall:
         self._on_holds = gates & Gate.ASIDE
         self._records = gates & Gate.LEDGER
         self._size = len(keys)
-        plain = not in_turn and not self._records
-        if len(keys) == 1 and plain and not routed:
+        simple = not in_turn and not self._records
+        if len(keys) == 1 and simple and not routed:
             self.command = (
                 _charge(keys[0], amounts[0], ttls[0], where, number) if amounts[0] else ("GET", keys[0])
             )
@@ -130,7 +128,7 @@ class ScriptCall:
             arguments.append(amount)
             if amount:
                 arguments.append(ttl)
-        if plain:
+        if simple:
             self.command = evalsha(len(keys) + 1, *keys, where, *arguments)
             return
         books, entries = self._entries(amounts)
@@ -285,6 +283,35 @@ class ScriptCall:
         return split
 
 
+def plain_command(batch: Batch, prefix: str, tag: str) -> Command | None:
+    """Return the command of a batch with one hit, a charge or a check; None if it needs a ScriptCall.
+
+    Nearly every batch for a Cluster is such a one.
+    """
+    groups, lane = batch.groups, batch.sent
+    if len(groups) != 1 or len(groups[0]) != 1:
+        return None
+    hit = groups[0][0]
+    if hit.gate & _MORE_THAN_A_COUNTER or hit.amount < 0:
+        return None
+    if not hit.amount:
+        return ("GET", hit.key)
+    number = lane.number if lane is not None else ""
+    return _charge(hit.key, hit.amount, hit.ttl, _register_of(lane, prefix, tag), number)
+
+
+def plain_count(command: Command, reply: Any) -> int | None:
+    """Return the count in the reply to a `plain_command`; None if the reply is anything else."""
+    if isinstance(reply, int):
+        return reply
+    if command[0] == "GET":
+        if reply is None:
+            return 0
+        if isinstance(reply, bytes) and len(reply) <= _SURELY_EXACT and reply.isdigit():
+            return int(reply)
+    return None
+
+
 def _charge(key: str, amount: int, ttl: int, where: str, number: int | str) -> Command:
     """Return the command for charges of one counter; `where` is the register."""
     return ("EVALSHA", SHA, 2, key, where, f"{number} {REGISTER_TTL} {amount} {ttl}")
@@ -327,6 +354,20 @@ def _count(key: str, reply: int | bytes, added_before: int) -> Count:
     return CounterRefused(f"Redis refused a counter: {_text(reply)}", key)
 
 
+def _register_of(lane: Lane | None, prefix: str, tag: str) -> str:
+    """Return the key of the register of a lane.
+
+    A lane stays in one place, except for a batch that has to be split after it was sent.
+    """
+    if lane is None:
+        return register(prefix, "", tag)
+    of_tag, key = lane.register
+    if not key or of_tag != tag:
+        key = register(prefix, lane.name, tag)
+        lane.register = tag, key
+    return key
+
+
 def register(prefix: str, lane: str, tag: str = "") -> str:
     """Return the key of a lane's register, with a hash tag.
 
@@ -339,34 +380,6 @@ def register(prefix: str, lane: str, tag: str = "") -> str:
 def evalsha(*arguments: Argument) -> Command:
     """Return the command that runs the script with these arguments: the number of KEYS, KEYS, ARGV."""
     return ("EVALSHA", SHA, *arguments)
-
-
-def evaluate(wire: Wire, command: Command, on_reply: OnReply, *, asking: bool = False) -> None:
-    """Send a command made by `evalsha`, and send it again with the script if the server does not have that.
-
-    `asking` is for a server to which the slot is being moved.
-    """
-
-    def on_first_reply(reply: Any) -> None:
-        if isinstance(reply, NoScriptError):
-            evaluate_whole(wire, command, on_reply, asking=asking)
-        else:
-            on_reply(reply)
-
-    _send(wire, command, on_first_reply, asking)
-
-
-def evaluate_whole(wire: Wire, command: Command, on_reply: OnReply, *, asking: bool = False) -> None:
-    """Send a command that got NOSCRIPT with the script: nothing was applied, the server is new or got SCRIPT
-    FLUSH.
-    """
-    _send(wire, ("EVAL", SCRIPT, *command[2:]), on_reply, asking)
-
-
-def _send(wire: Wire, command: Command, on_reply: OnReply, asking: bool) -> None:
-    if asking:
-        wire.call(("ASKING",), ignore)  # if this fails, the next command fails with MOVED
-    wire.call(command, on_reply)
 
 
 def _text(reply: object) -> str:

@@ -26,9 +26,10 @@ from .background_scripts import Evaluation, run_at
 from .bucket_counters import counters_of
 from .client import PrimaryPool, address_of, time_of
 from .errors import failure
+from .evaluating import evaluate
 from .key_spread import Spread, find_out
 from .scanning import counters_in, entries_in, holds_in, read_each, read_together, walk
-from .script import evalsha, evaluate, register
+from .script import evalsha, register
 from .slots import by_slot, by_tag
 from .store import OnCounts, ScriptStore
 from .wire import Command, OnReply, Wire, reply_to

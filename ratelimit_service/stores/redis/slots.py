@@ -15,9 +15,6 @@ from ..lanes import Place
 
 SLOTS = REDIS_CLUSTER_HASH_SLOTS
 
-_ALONE = (0,)
-"""The indexes of the hits of a group that has one."""
-
 _DIGITS = "0123456789abcdef"
 
 
@@ -91,20 +88,23 @@ def _split(groups: Groups, place_of: Callable[[str], Place]) -> list[Part]:
             place = place_of(group[0].key)
             part = parts.get(place)
             if part is None:
-                parts[place] = Part([group], [Origin(number, _ALONE)], place)
+                parts[place] = Part([group], [number], place)
             else:
                 part.groups.append(group)
-                part.origins.append(Origin(number, _ALONE))
+                part.origins.append(number)
             continue
         indexes: dict[Place, list[int]] = {}
         for index, hit in enumerate(group):
             indexes.setdefault(place_of(hit.key), []).append(index)
         for place, hits in indexes.items():
-            _add(parts, place, [group[index] for index in hits], Origin(number, hits))
+            if len(indexes) == 1:
+                _add(parts, place, group, number)
+            else:
+                _add(parts, place, [group[index] for index in hits], Origin(number, hits))
     return list(parts.values())
 
 
-def _add(parts: dict[Place, Part], place: Place, group: Sequence[Hit], origin: Origin) -> None:
+def _add(parts: dict[Place, Part], place: Place, group: Sequence[Hit], origin: int | Origin) -> None:
     part = parts.get(place)
     if part is None:
         part = parts[place] = Part([], [], place)

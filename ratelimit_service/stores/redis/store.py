@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -11,7 +12,19 @@ from redis.exceptions import RedisError
 
 from ...core.errors import StoreError
 from ...ports import OnOutcomes
-from ..batch import Batch, CallFailed, Counts, Groups, InFlight, OnApplied, Part, callbacks_for, failed, join
+from ..batch import (
+    Batch,
+    CallFailed,
+    Counts,
+    Groups,
+    InFlight,
+    OnApplied,
+    OnEachApplied,
+    Part,
+    callbacks_for,
+    failed,
+    join,
+)
 from ..lanes import EVERYWHERE, Place
 from ..throttled_log import ENTRIES_MISSING, HOLDS_MISSING, ThrottledLog
 from .amendments import RedisAmendments
@@ -76,6 +89,11 @@ class ScriptStore:
                 self._in_flight.end()
 
         self._apply(batch, on_counts)
+
+    def apply_each(self, batches: Sequence[Batch], on_applied: OnEachApplied) -> None:
+        """Apply batches, each by itself (layers/backend.py)."""
+        for number, batch in enumerate(batches):
+            self.apply(batch, partial(on_applied, number))
 
     def _apply(self, batch: Batch, on_counts: OnCounts) -> None:
         self._apply_in_one_call(batch, on_counts)

@@ -42,7 +42,7 @@ class ClusterServer:
     def __init__(self, address: Address, client: aioredis.Redis, patience: float) -> None:
         self.address = address
         self.client = client
-        self.wire = Wire(client, patience, gathers=True)
+        self.wire = Wire(client, patience)
         self.away = False
         self.used = 0.0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
@@ -20,7 +20,7 @@ from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ...runtime.exceptions import report
-from ..batch import result_of
+from ..batch import callbacks_for, result_of
 from .client import Address, OpenConnection, close, open_connection, patience_of
 from .errors import NotSent, bare
 
@@ -28,6 +28,9 @@ Argument = str | int | bytes
 Command = tuple[Argument, ...]
 OnReply = Callable[[Any], object]
 """Called with the reply, or with an exception: an error reply, or the reason why there is no reply."""
+
+OnReplies = Callable[[list[Any]], None]
+"""Called with a reply or an exception for each of several commands, in their order."""
 
 _NOT_YET: Any = object()
 
@@ -62,16 +65,9 @@ class Wire:
     those of the client), or the connection breaks, every waiting callback gets the error: its command may or
     may not have been executed. If there is no connection, the error is NotSent. Nothing is sent twice. The
     next command opens a new connection.
-
-    With `gathers`, all commands of a turn of the event loop are written together: a batch for a Cluster is a
-    command for each slot, and each write costs more than a command. Otherwise the first one is written at
-    once.
     """
 
-    def __init__(
-        self, client: aioredis.Redis, patience: float | None = None, *, gathers: bool = False
-    ) -> None:
-        self._gathers = gathers
+    def __init__(self, client: aioredis.Redis, patience: float | None = None) -> None:
         self.client = client
         self._patience = patience_of(client) if patience is None else patience
         self._connection: _Connection | None = None
@@ -92,6 +88,13 @@ class Wire:
             self._timer = loop.call_later(self._patience, self._give_up)
         if self._connecting is None:
             self._connecting = loop.create_task(self._connect())
+
+    def call_each(self, commands: Sequence[Command], on_replies: OnReplies) -> None:
+        """Send commands in one write; `on_replies` is called once, with the last reply. Never raises."""
+        if self._connection is not None and self._connection.send_each(commands, on_replies):
+            return
+        for command, on_reply in zip(commands, callbacks_for(len(commands), on_replies), strict=True):
+            self.call(command, on_reply)
 
     async def ask(self, *command: Argument) -> Any:
         """Send a command, and return its reply. Raises the reply if it is an exception."""
@@ -120,7 +123,7 @@ class Wire:
         error: Exception = RedisConnectionError("the connection broke at once")
         try:
             opened = await open_connection(self.client)
-            self._connection = _Connection(opened, self._patience, self._forget, self._gathers)
+            self._connection = _Connection(opened, self._patience, self._forget)
         except Exception as raised:
             error = bare(raised)
         finally:
@@ -154,10 +157,7 @@ class _Connection(asyncio.Protocol):
     `on_lost` is called when it cannot be used any longer, before the waiting callbacks are.
     """
 
-    def __init__(
-        self, opened: OpenConnection, patience: float, on_lost: Callable[[], None], gathers: bool = False
-    ) -> None:
-        self._gathers = gathers
+    def __init__(self, opened: OpenConnection, patience: float, on_lost: Callable[[], None]) -> None:
         self.address = opened.address
         self._loop = asyncio.get_running_loop()
         self._stream = opened.stream  # keep a reference: asyncio closes a stream without one
@@ -190,27 +190,47 @@ class _Connection(asyncio.Protocol):
         With `trusted` that is not checked. The command is written at once if no reply is pending, otherwise
         together with all others of this turn of the event loop.
         """
-        idle = not self._pending
-        if idle:
-            now = self._loop.time()
-            if now > self._heard + _TRUSTED and not trusted:
-                return False
-            self._heard = now
+        if not self._pending and not self._may_be_used(trusted=trusted):
+            return False
         try:
             data: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
         except Exception as error:
             _pass(on_reply, bare(error))
             return True
-        if idle and self._timer is None:
-            self._timer = self._loop.call_later(self._patience, self._look)
-        if idle and not self._gathers:
-            self._transport.write(data)
-        else:
+        self._write(data)
+        self._pending.append(on_reply)
+        return True
+
+    def send_each(self, commands: Sequence[Command], on_replies: OnReplies) -> bool:
+        """Send commands together, as `send` does; return False if nothing was sent."""
+        if not self._pending and not self._may_be_used():
+            return False
+        try:
+            data = b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
+        except Exception:
+            return False  # `send` finds out which command it is
+        self._write(data)
+        on_reply = _Replies(len(commands), on_replies)
+        self._pending.extend([on_reply] * len(commands))
+        return True
+
+    def _may_be_used(self, *, trusted: bool = False) -> bool:
+        """Return whether this connection, which has no reply pending, was not silent for too long."""
+        now = self._loop.time()
+        if now > self._heard + _TRUSTED and not trusted:
+            return False
+        self._heard = now
+        return True
+
+    def _write(self, data: bytes) -> None:
+        if self._pending:
             if not self._unsent:
                 self._loop.call_soon(self._send_rest)
             self._unsent.append(data)
-        self._pending.append(on_reply)
-        return True
+            return
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._patience, self._look)
+        self._transport.write(data)
 
     def _send_rest(self) -> None:
         unsent, self._unsent = self._unsent, []
@@ -274,6 +294,22 @@ class _Connection(asyncio.Protocol):
             self._timer = self._loop.call_later(_MEANWHILE, self._look)
         else:
             self.fail(RedisTimeoutError(f"no answer within {self._patience * 1000:.0f} ms"))
+
+
+class _Replies:
+    """Collects the replies to commands that were sent together, and passes them on with the last one."""
+
+    __slots__ = ("_missing", "_on_replies", "_replies")
+
+    def __init__(self, missing: int, on_replies: OnReplies) -> None:
+        self._missing = missing
+        self._on_replies = on_replies
+        self._replies: list[Any] = []
+
+    def __call__(self, reply: Any) -> None:
+        self._replies.append(reply)
+        if len(self._replies) == self._missing:
+            self._on_replies(self._replies)
 
 
 def _pass(on_reply: OnReply, reply: Any) -> None:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import Outcome
-from ratelimit_service.stores.batch import Batch, CallFailed, Counts, Fate, Groups, OnApplied, Part
+from ratelimit_service.stores.batch import (
+    Batch,
+    CallFailed,
+    Counts,
+    Fate,
+    Groups,
+    OnApplied,
+    OnEachApplied,
+    Part,
+)
 from ratelimit_service.stores.lanes import Place
 from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.memory import MemoryStore
@@ -59,6 +69,10 @@ class Backend(MemoryStore):
         call = Call(batch.groups, batch.place, lane.name if lane else "", lane.number if lane else None)
         self.calls.append(call)
         asyncio.get_running_loop().call_soon(lambda: on_applied(self.apply_or_fail(call)))
+
+    def apply_each(self, batches: Sequence[Batch], on_applied: OnEachApplied) -> None:
+        for number, batch in enumerate(batches):
+            self.apply(batch, partial(on_applied, number))
 
     def apply_or_fail(self, call: Call) -> Counts | StoreError:
         fault = self.faults.pop(0) if self.faults else ""

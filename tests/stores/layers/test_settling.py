@@ -39,7 +39,7 @@ class TwoSlots(Backend):
             ]
             origins = [origin for origin in origins if origin.hits]
             return Part(
-                [[groups[number][index] for index in hits] for number, hits in origins], origins, slot
+                [[groups[number][index] for index in hits] for number, hits in origins], [*origins], slot
             )
 
         parts = [part(0, lambda key: key.startswith("a")), part(1, lambda key: not key.startswith("a"))]

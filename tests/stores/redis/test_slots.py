@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ratelimit_service.core.model import Hit
-from ratelimit_service.stores.batch import Groups, Origin, Part, join
+from ratelimit_service.stores.batch import Groups, Part, join
 from ratelimit_service.stores.lanes import Place
 from ratelimit_service.stores.redis import slots
 from ratelimit_service.stores.redis.script import register
@@ -117,7 +117,5 @@ def test_a_part_has_only_groups_of_its_slot() -> None:
     parts = {part.place: part for part in by_slot(groups)}
     slot = slot_of(groups[42][0].key)
     alone = [number for number, group in enumerate(groups) if slot_of(group[0].key) == slot]
-    assert (
-        Part([groups[number] for number in alone], [Origin(number, (0,)) for number in alone], slot)
-        == parts[slot]
-    )
+    part = parts[slot]
+    assert ([groups[number] for number in alone], alone, slot) == (part.groups, part.origins, part.place)

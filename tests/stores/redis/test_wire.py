@@ -330,27 +330,3 @@ async def test_the_kernel_keeps_every_connection_alive(redis_url: str, timeout: 
 def address_in(url: str) -> tuple[str, int]:
     host, _, port = url.rpartition("/")[2].rpartition(":")
     return host, int(port)
-
-
-@pytest.mark.parametrize("gathers, expected", [(False, [1, 2]), (True, [3])])
-async def test_the_commands_of_a_turn_are_written_together(
-    redis_url: str, gathers: bool, expected: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """For a Cluster, which gets many commands for each batch. Otherwise, the first command does not wait."""
-    wire = Wire(connect(redis_url), gathers=gathers)
-    await wire.ask("PING")
-    assert wire._connection is not None
-    transport = wire._connection._transport
-    written: list[int] = []
-
-    class Counting:
-        def write(self, data: bytes) -> None:
-            written.append(data.count(b"ECHO"))
-            transport.write(data)
-
-    monkeypatch.setattr(wire._connection, "_transport", Counting())
-    replies = await asyncio.gather(*[wire.ask("ECHO", str(number)) for number in range(3)])
-    monkeypatch.undo()
-    assert [b"0", b"1", b"2"] == replies
-    assert expected == written
-    await wire.close()
