@@ -40,6 +40,10 @@ SWEPT_AGAIN = 2.0
 
 _SHARE_OF_A_CORE = 0.01
 
+UNUSED = 10.0
+"""Seconds after which an old sweep that no list has used is not shown any more: who looks at a list uses it
+every two seconds."""
+
 _MOST_SWEEPS = 16
 _MOST_ROWS = 3 * MOST_ROWS
 """Sweeps that are kept, and their buckets: some 30 MB."""
@@ -115,14 +119,18 @@ class Lister:
         self._next: dict[tuple[object, ...], _KeptSweep] = {}
         """The sweeps that will replace those with the same filter, once they are done."""
 
-    async def budgets(self, query: Query, cursor: str = "", wait: float | None = None) -> Listing:
+    async def budgets(
+        self, query: Query, cursor: str = "", wait: float | None = None, *, fresh: bool = False
+    ) -> Listing:
         """Return one page of budgets. Waits `wait` seconds for a sweep, by default those of a page.
+
+        With `fresh`, the sweep begins now, and misses no bucket that had a counter before.
 
         Raises InvalidRequest or StoreError.
         """
         query.check()
         at = read_cursor(cursor)
-        sweep = self._sweep(query, at.position)
+        sweep = self._sweep(query, at.position, fresh=fresh)
         if not sweep.done:
             with suppress(TimeoutError):
                 await asyncio.wait_for(sweep.finished.wait(), self._first_answer if wait is None else wait)
@@ -211,17 +219,20 @@ class Lister:
             return None
         return self.profiles.of(budget.bucket, ledger)
 
-    def _sweep(self, query: Query, position: str) -> Sweep:
-        """Return the sweep for the filter of a query; begin one if there is none."""
+    def _sweep(self, query: Query, position: str, *, fresh: bool = False) -> Sweep:
+        """Return the sweep for the filter of a query; begin one if there is none, or for a fresh one."""
         wanted = (*query.filter, position)
         kept = self._sweeps.pop(wanted, None)
         following = self._next.get(wanted)
         if following is not None and following.sweep.done:
             kept = self._next.pop(wanted)
-        elif kept is None or kept.sweep.error is not None:
+        elif kept is None or kept.sweep.error is not None or (following is None and self._is_unused(kept)):
             kept = self._begin(query, position)
         elif following is None and kept.sweep.done and self._is_old(kept):
             self._next[wanted] = self._begin(query, position)
+        if fresh:
+            self._next.pop(wanted, None)
+            kept = self._begin(query, position)
         self._sweeps[wanted] = kept  # the last one used is at the end
         self._evict()
         return kept.sweep
@@ -241,8 +252,11 @@ class Lister:
         if not sweep.is_of(self.joiner.tree):
             return True
         age = self._clock() - kept.began
-        lasts = max(SWEPT_AGAIN, sweep.busy / _SHARE_OF_A_CORE)
-        return age >= (SWEPT_AGAIN / 2 if sweep.version != self._amendments.version else lasts)
+        return age >= (SWEPT_AGAIN / 2 if sweep.version != self._amendments.version else _lasts(sweep))
+
+    def _is_unused(self, kept: _KeptSweep) -> bool:
+        """Return whether a sweep would have been replaced some time ago if a list had used it."""
+        return kept.sweep.done and self._clock() >= kept.began + _lasts(kept.sweep) + UNUSED
 
     def _begin(self, query: Query, position: str) -> _KeptSweep:
         version = self._amendments.version
@@ -255,3 +269,8 @@ class Lister:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _lasts(sweep: Sweep) -> float:
+    """Return for how many seconds a sweep is used after it began."""
+    return max(SWEPT_AGAIN, sweep.busy / _SHARE_OF_A_CORE)

@@ -103,9 +103,11 @@ class Views:
         self._now = now
         self.registry = registry
 
-    async def budgets(self, query: Query, cursor: str = "", wait: float | None = None) -> Listing:
+    async def budgets(
+        self, query: Query, cursor: str = "", wait: float | None = None, *, fresh: bool = False
+    ) -> Listing:
         """Return one page of budgets (Lister.budgets). Raises InvalidRequest or StoreError."""
-        return await self._lister.budgets(query, cursor, wait)
+        return await self._lister.budgets(query, cursor, wait, fresh=fresh)
 
     async def bucket(self, domain: str, entries: tuple[Entry, ...]) -> Budget | None:
         """Return the bucket of a descriptor; None where no rule limits it. Raises StoreError."""

@@ -17,7 +17,13 @@ from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Hit
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.inspection import sweep
-from ratelimit_service.inspection.listing import MORE_PARTS, STILL_READING, SWEPT_AGAIN, Lister
+from ratelimit_service.inspection.listing import (
+    MORE_PARTS,
+    STILL_READING,
+    SWEPT_AGAIN,
+    UNUSED,
+    Lister,
+)
 from ratelimit_service.inspection.query import Cursor, Query, read_cursor
 from ratelimit_service.ports import WalkStep
 from ratelimit_service.sources.yaml_text import read
@@ -166,6 +172,38 @@ async def test_pages_share_a_sweep_and_read_current_counts() -> None:
     assert ["a", "b"] == await bench.users(query)  # the next one is begun, and nobody waits for it
     await bench.settled()
     assert ["b", "a", "new"] == await bench.users(query)
+
+
+async def test_a_list_that_was_not_used_for_long_is_read_again_before_it_is_shown() -> None:
+    """A command shows one page: that of yesterday would lack the budgets that are near their limits now.
+
+    A list that is used is replaced without a gap.
+    """
+    bench = Bench()
+    bench.store.charge("bob")
+    near = Query("d", sort="-used", min_used=0.5)
+    assert ([], ["bob"]) == (await bench.users(near), await bench.users())
+    bench.store.charge("amy", amount=900)
+    assert [] == await bench.users(near)
+    bench.seconds += SWEPT_AGAIN + UNUSED
+    assert (["amy"], ["amy", "bob"]) == (await bench.users(near), await bench.users())
+    bench.store.charge("carl", amount=950)
+    bench.seconds += SWEPT_AGAIN
+    assert ["amy"] == await bench.users(near)
+    await bench.settled()
+    assert ["carl", "amy"] == await bench.users(near)
+
+
+async def test_a_fresh_list_has_all_that_was_counted_before() -> None:
+    """A reset by pattern would miss a budget that an earlier list did not have."""
+    bench = Bench()
+    bench.store.charge("bob")
+    assert ["bob"] == await bench.users()
+    bench.store.charge("amy")
+    assert ["bob"] == await bench.users()
+    page = await bench.lister.budgets(ANY, fresh=True)
+    assert (["amy", "bob"], 2) == ([each.entries[0].value.decode() for each in page.budgets], page.total)
+    assert ["amy", "bob"] == await bench.users()
 
 
 async def test_rules_and_amendments_that_have_changed_hold_at_once() -> None:
