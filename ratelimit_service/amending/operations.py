@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import structlog
 
-from ..core.amendments.index import MOST_STEPS, Amendments
+from ..core.amendments.index import MOST_STEPS, UNAMENDED, Amendments, Stack
 from ..core.amendments.model import (
     Amendment,
     AuditLine,
@@ -33,6 +33,7 @@ from ..core.amendments.model import (
 from ..core.amendments.records import reset_to_json, to_json
 from ..core.amendments.target import Target
 from ..core.budgets.bucket import BucketNow, bucket_now
+from ..core.budgets.no_effect import why_no_effect
 from ..core.errors import InvalidRequest, StoreError
 from ..core.matching import keys
 from ..core.matching.tree import Match
@@ -228,21 +229,30 @@ class Operations:
 
         With `edits`, return the limits as they would be with these: for the preview of a change.
         """
-        tree = self._tree()
-        rules = tree.domains.get(domain) if tree is not None else None
-        match = rules.match(entries) if rules is not None else None
-        if rules is None or match is None or not match.rule.limits:
+        match = self._match(domain, entries)
+        if match is None or not match.rule.limits:
             return None
-        now = int(self._now())
-        instead = {
-            edit.id if isinstance(edit, Remove) else edit.amendment.id: edit.amendment
-            if isinstance(edit, Put)
-            else None
-            for edit in edits
-        }
-        stack = self._amendments.find(domain, rules.entries_of_bucket(entries), rules.limits, instead)
         bucket = keys.bucket(self._prefix, keys.domain_text(domain), match.bucket_entries)
-        return bucket_now(match.rule, bucket, stack, now)
+        return bucket_now(match.rule, bucket, self._stack(domain, entries, edits), int(self._now()))
+
+    async def without_effect(self, edits: Sequence[Put | Remove]) -> list[str]:
+        """Return why edits change no limit now, for each that is known to change none."""
+        tree, now = self._tree(), int(self._now())
+        found = []
+        for amendment in [edit.amendment for edit in edits if isinstance(edit, Put)]:
+            domain, entries = amendment.target.domain, exact_entries(amendment.target)
+            stack = self._stack(domain, entries, edits) if entries else UNAMENDED
+            bucket = self.bucket(domain, entries, edits) if entries else None
+            found.append((amendment, stack, bucket))
+        # A thread: a pattern is compared with up to all rules of its domain.
+        return await asyncio.to_thread(
+            lambda: [text for each in found if (text := why_no_effect(tree, *each, now))]
+        )
+
+    def overrides_for(self, target: Target) -> list[Amendment]:
+        """Return the overrides that apply to an exact target, the first one first."""
+        entries = exact_entries(target)
+        return list(self._stack(target.domain, entries).overrides) if entries else []
 
     def exceptions(self, amendment: Amendment) -> list[Amendment]:
         """Return the overrides that take precedence over an override by pattern or of a domain."""
@@ -296,6 +306,20 @@ class Operations:
                 "or after the last"
             )
 
+    def _stack(self, domain: str, entries: tuple[Entry, ...], edits: Sequence[Put | Remove] = ()) -> Stack:
+        """Return the amendments of a descriptor, as they would be with `edits`."""
+        tree = self._tree()
+        rules = tree.domains.get(domain) if tree is not None else None
+        if rules is not None:
+            entries = rules.entries_of_bucket(entries)
+        instead = {
+            edit.id if isinstance(edit, Remove) else edit.amendment.id: None
+            if isinstance(edit, Remove)
+            else edit.amendment
+            for edit in edits
+        }
+        return self._amendments.find(domain, entries, rules.limits if rules is not None else None, instead)
+
     def _match(self, domain: str, entries: tuple[Entry, ...]) -> Match | None:
         tree = self._tree()
         return tree.match(domain, entries) if tree is not None else None
@@ -341,10 +365,15 @@ class Operations:
         }
 
 
+def exact_entries(target: Target) -> tuple[Entry, ...]:
+    """Return the entries of an exact target; none for another one."""
+    return tuple([Entry(entry.key, entry.pieces[0]) for entry in target.entries]) if target.exact else ()
+
+
 def _entries_of(target: Target) -> tuple[Entry, ...]:
     if not target.exact:
         raise InvalidRequest(f"a reset is for one descriptor, and {target.text} is for several: reset each")
-    return tuple([Entry(entry.key, entry.pieces[0]) for entry in target.entries])
+    return exact_entries(target)
 
 
 def _may_overlap(one: Target, other: Target) -> bool:

@@ -24,6 +24,7 @@ from ..core.amendments.target import Target, parse
 from ..core.budgets.bucket import Budget
 from ..core.errors import InvalidRequest
 from ..core.rfc3339 import moment
+from ..core.text import either
 from ..ports import Clock
 from . import request_types, response_types, serializers
 from .previews import MOST_SHOWN, AffectedBuckets, Previews, SetToZero, entries_of
@@ -138,11 +139,11 @@ class Changes:
                 applied = await self._operations.reset(by, *again, window=body.window or "")
                 return self._changed(applied, body, key)
             self._check(body, ())
-        targets = await self._previews.to_reset(target)
+        targets, notes = await self._previews.to_reset(target)
         applied = await self._operations.reset(by, *targets, window=body.window or "", dry_run=body.dry_run)
         if not body.dry_run or applied.replayed:
-            return self._changed(applied, body, key)
-        return await self._preview(applied, body, key, [target], SetToZero(body.window or ""))
+            return self._changed(applied, body, key, notes)
+        return await self._preview(applied, body, key, [target], SetToZero(body.window or ""), notes)
 
     async def _reset_before(
         self, by: Attribution, target: Target, body: request_types.ResetBody
@@ -171,20 +172,23 @@ class Changes:
         before = [edited.before for edited in seen.edits]
         for one, found in zip(planned, before, strict=True):
             if isinstance(one.edit, Remove) and found is None:
-                raise ApiError(NOT_FOUND, _nothing_to_remove(one))
+                raise ApiError(NOT_FOUND, self._nothing_to_remove(one))
         # The store is more up to date than this replica about the amendments that an edit replaces.
         targets = [
             one.target or (found.target if found is not None else Target(""))
             for one, found in zip(planned, before, strict=True)
         ]
         if body.dry_run:
-            return await self._preview(seen, body, key, targets, edits)
+            return await self._preview(seen, body, key, targets, edits, await self._notes(edits))
         expected = None
         if len(edits) > 1 or not all(target.exact for target in targets) or body.confirmation is not None:
             self._check(body, before)
             expected = before
         applied = await self._operations.apply(by, edits, expected=expected)
-        return self._changed(applied, body, key)
+        return self._changed(applied, body, key, await self._notes(edits))
+
+    async def _notes(self, edits: Sequence[Put | Remove]) -> list[str]:
+        return await self._operations.without_effect(edits[:MOST_SHOWN])
 
     async def _preview(
         self,
@@ -193,6 +197,7 @@ class Changes:
         key: str | None,
         targets: Sequence[Target],
         change: Sequence[Put | Remove] | SetToZero,
+        notes: Sequence[str],
     ) -> response_types.Changed:
         until = int(self._now()) + VALID
         exceptions: dict[str, Amendment] = {}
@@ -210,7 +215,7 @@ class Changes:
             count = max(count, affected.total)
             partial = partial or bool(affected.partial)
         return {
-            **self._changed(seen, body, key),
+            **self._changed(seen, body, key, notes),
             "budgets": self._previews.before_and_after(
                 AffectedBuckets(list(budgets.values()), count), change
             ),
@@ -220,6 +225,14 @@ class Changes:
             "confirmation": self._confirmation(body, [edited.before for edited in seen.edits], until),
             "confirm_by": moment(until),
         }
+
+    def _nothing_to_remove(self, planned: _Planned) -> str:
+        target = planned.target
+        if target is None:
+            return "there is no amendment with this id"
+        others = [one.target.text for one in self._operations.overrides_for(target)[:MOST_SHOWN]]
+        applies = f", and its limit is that for {either(others, 'and')}" if others else ""
+        return f"there is no override for {target.text} with this window in {target.domain}{applies}"
 
     def _check(self, body: request_types.ChangeBody, before: Sequence[Amendment | None]) -> None:
         """Raise ApiError unless the request carries the confirmation of its preview."""
@@ -249,7 +262,11 @@ class Changes:
         return f"{until}.{base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
 
     def _changed(
-        self, applied: ChangeResult, body: request_types.ChangeBody, key: str | None
+        self,
+        applied: ChangeResult,
+        body: request_types.ChangeBody,
+        key: str | None,
+        notes: Sequence[str] = (),
     ) -> response_types.Changed:
         return {
             "dry_run": body.dry_run,
@@ -261,6 +278,7 @@ class Changes:
             "affected": None,
             "affected_partial": False,
             "exceptions": [],
+            "notes": list(notes),
             "confirmation": None,
             "confirm_by": None,
         }
@@ -285,12 +303,3 @@ def _second(text: str | None) -> int:
 def _unblock(body: request_types.UnblockBody | request_types.ChangeItem) -> _Planned:
     target = parse(body.domain or "", body.descriptor or "")
     return _Planned(Remove(override(target, 0, window=body.window or "").id), target)
-
-
-def _nothing_to_remove(planned: _Planned) -> str:
-    if planned.target is None:
-        return "there is no amendment with this id"
-    return (
-        f"there is no override for {planned.target.text} with this window in {planned.target.domain}: GET "
-        "/amendments lists them"
-    )

@@ -10,6 +10,7 @@ from ..core.amendments.model import MOST_EDITS, Put, Remove
 from ..core.amendments.target import Target, exactly
 from ..core.budgets.bucket import Budget, budget
 from ..core.errors import InvalidRequest
+from ..core.matching.keys import LONGEST
 from ..core.model import Entry
 from ..inspection.query import Query
 from ..inspection.views import Views
@@ -56,34 +57,43 @@ class Previews:
         self._views = views
         self._near_ratio = near_ratio
 
-    async def affected(self, target: Target, wait: float | None = None) -> AffectedBuckets:
+    async def affected(
+        self, target: Target, wait: float | None = None, *, fresh: bool = False
+    ) -> AffectedBuckets:
         """Return the buckets that a target matches: for a pattern, as many as one reset can have.
 
-        Waits `wait` seconds for a pattern, by default as long as a list does. Raises StoreError.
+        Waits `wait` seconds for a pattern, by default as long as a list does; with `fresh`, includes those
+        that no list has yet. Raises StoreError.
         """
         if target.exact:
             found = await self._views.bucket(target.domain, entries_of(target))
             return AffectedBuckets([found] if found is not None else [], int(found is not None))
         query = Query(target.domain, sort="name", limit=MOST_EDITS, target=target)
-        listing = await self._views.budgets(query, wait=wait)
+        listing = await self._views.budgets(query, wait=wait, fresh=fresh)
         budgets = [one for one in listing.budgets if one.rule is not None]
         count = len(budgets) if listing.total is None else listing.total
         return AffectedBuckets(budgets, count, listing.partial_reason)
 
-    async def to_reset(self, target: Target) -> list[Target]:
-        """Return each bucket that a target matches. Raises InvalidRequest if there are none, or too many."""
+    async def to_reset(self, target: Target) -> tuple[list[Target], list[str]]:
+        """Return each bucket that a target matches, and a note about those that cannot be reset so.
+
+        Raises InvalidRequest if there are none, or too many.
+        """
         if target.exact:
-            return [target]
-        found = await self.affected(target, _RESET_WAITS)
+            return [target], []
+        found = await self.affected(target, _RESET_WAITS, fresh=True)
         targets = [exactly(one.domain, one.entries) for one in found.budgets if not one.hashed]
         if found.partial or found.total > MOST_EDITS:
             why = found.partial or f"{target.text} matches {found.total}"
             raise InvalidRequest(
                 f"a reset has at most {MOST_EDITS} buckets, and {why}: give a narrower pattern"
             )
+        hashed = len(found.budgets) - len(targets)
+        notes = [_not_reset(target, hashed)] if hashed else []
         if not targets:
-            raise InvalidRequest(f"there is nothing to reset: no bucket matches {target.text}")
-        return targets
+            why = notes[0] if notes else f"no bucket matches {target.text}"
+            raise InvalidRequest(f"there is nothing to reset: {why}")
+        return targets, notes
 
     def before_and_after(
         self, found: AffectedBuckets, change: Sequence[Edit] | SetToZero
@@ -104,3 +114,11 @@ class Previews:
         if isinstance(change, SetToZero):
             used |= {window.key: 0 for window in before.windows if change.window in ("", window.name)}
         return budget(before.domain, before.entries, now, used, self._near_ratio)
+
+
+def _not_reset(target: Target, hashed: int) -> str:
+    """Return a note about buckets with long values, of which their counters only have the digest."""
+    return (
+        f"{hashed} more with a value of over {LONGEST} bytes may match {target.text}, and "
+        f"{'is' if hashed == 1 else 'are'} not reset: give each by its descriptor"
+    )

@@ -196,6 +196,8 @@ every replica within a second.
 - A preview has the first twenty affected buckets, before and after (`budgets`), their number (`affected`),
   and the overrides that take precedence over the change (`exceptions`). A reset of a pattern affects at most
   a hundred buckets; use narrower patterns for more.
+- `notes` says why a part of a change has no effect now: no rule has its domain, its keys or its window, or
+  another amendment precedes it. It is made all the same, because the rules may follow.
 - A bulk change (a pattern, or `*` for a whole domain) requires the confirmation of its preview. A change of
   one descriptor may carry a confirmation, and is then refused if another change came first.
 - `author` is not verified: any caller with the token can give any name. The audit and the log have it, with

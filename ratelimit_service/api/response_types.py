@@ -330,5 +330,12 @@ class Changed(TypedDict):
     ]
     affected_partial: Annotated[bool, Doc("Whether more buckets may be affected.", False)]
     exceptions: Annotated[list[Amendment], Doc("Overrides that take precedence over it.")]
+    notes: Annotated[
+        list[str],
+        Doc(
+            "Why a part of the change has no effect now, such as a misspelt domain or a window of no rule.",
+            ["it changes no limit of team=dba: the rule has no window week, but hour, day"],
+        ),
+    ]
     confirmation: Annotated[str | None, Doc("For a dry run: the confirmation to send with the real request.")]
     confirm_by: Annotated[str | None, Doc("When the confirmation expires.", format="date-time")]

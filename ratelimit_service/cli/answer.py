@@ -7,7 +7,6 @@ numbers up to 2^32 - 1.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from google.protobuf import json_format
 
 from ..core.answers.explanation import EXPLANATION
 from ..core.model import UINT32_MAX
-from ..core.text import either, printable
+from ..core.text import either, printable, unknown_domain
 from ..proto.ratelimit_pb2 import RateLimitResponse
 
 _OVER = RateLimitResponse.OVER_LIMIT
@@ -75,16 +74,6 @@ def _notes(domain: str, explanation: Mapping[str, Any]) -> Iterator[str]:
         yield f"refused: no descriptor has the key {keys}, which the domain requires (required_keys)"
     if explanation.get("shadow_mode"):
         yield "the request would be refused, and SHADOW_MODE lets it through"
-
-
-def unknown_domain(domain: str, known: Sequence[str]) -> str:
-    """Return a sentence about a domain without rules, with those that the service knows."""
-    near = difflib.get_close_matches(domain, known, 1)
-    if near:
-        hint = f"did you mean '{printable(near[0])}'?"
-    else:
-        hint = f"its domains are {printable(', '.join(known))}" if known else "it has no domains"
-    return f"the service has no rules for the domain '{printable(domain)}': {hint}"
 
 
 def _explained(status: RateLimitResponse.DescriptorStatus, known: Mapping[str, Any]) -> list[str]:

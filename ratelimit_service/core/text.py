@@ -6,7 +6,7 @@ The result is one line without control sequences for a terminal. Escaping it aga
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _HIDDEN = "***"
 _plain_header = re.compile(r"[ !#-\[\]-~]*").fullmatch
@@ -18,6 +18,8 @@ _LONG = 16_384
 """The characters of a text that `fit` escapes as a whole."""
 
 _MOST_CACHED = 4_096
+
+_DOMAINS_SHOWN = 20
 
 
 class _Escapes(dict[int, str]):
@@ -97,10 +99,23 @@ def fit(text: str, longest: int) -> str:
     return f"{printable(text[:longest])[:longest]}… ({len(text)} characters)"
 
 
-def either(names: Iterable[str]) -> str:
-    """Return `a`, `a or b`, or `a, b or c`."""
+def either(names: Iterable[str], word: str = "or") -> str:
+    """Return `a`, `a or b`, or `a, b or c`, with another word if it is given."""
     *others, last = names
-    return f"{', '.join(others)} or {last}" if others else last
+    return f"{', '.join(others)} {word} {last}" if others else last
+
+
+def unknown_domain(domain: str, known: Sequence[str]) -> str:
+    """Return a sentence about a domain without rules, with those that the service knows."""
+    import difflib
+
+    near = difflib.get_close_matches(domain, known, 1)
+    if near:
+        hint = f"did you mean '{printable(near[0])}'?"
+    else:
+        shown = printable(", ".join(known[:_DOMAINS_SHOWN])) + (", …" if len(known) > _DOMAINS_SHOWN else "")
+        hint = f"its domains are {shown}" if known else "it has no domains"
+    return f"the service has no rules for the domain '{printable(domain)}': {hint}"
 
 
 def hide_credentials(text: str) -> str:

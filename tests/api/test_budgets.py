@@ -170,6 +170,25 @@ async def test_a_pattern_is_reset_as_a_whole_and_once(api: ServedApi) -> None:
     assert ["OK: OK 60 3600", "OK: OK 60 3600"] == [api.ask(f"team={name}") for name in ("dba", "dbc")]
 
 
+async def test_a_reset_notes_buckets_that_it_leaves_out(api: ServedApi) -> None:
+    """Counters have the digest of a value of more than 128 bytes, which no pattern can be compared with."""
+    long = f"team={'x' * 200}"
+    api.ask(long, 100)
+    problem = await api.change("/reset", 422, descriptor="team=*", dry_run=True)
+    note = "1 more with a value of over 128 bytes may match team=*, and is not reset"
+    note += ": give each by its descriptor"
+    assert f"there is nothing to reset: {note}" == problem["detail"]
+    api.ask("team=dba", 100)
+    api.ask(f"team={'y' * 200}", 100)
+    preview = await api.change("/reset", descriptor="team=*", dry_run=True)
+    done = await api.change("/reset", descriptor="team=*", confirmation=preview["confirmation"])
+    note = note.replace("1 more", "2 more").replace("is not", "are not")
+    assert ([note], [note]) == (preview["notes"], done["notes"])
+    assert ["team=dba"] == [edit["descriptor"] for edit in done["edits"]]
+    assert [] == (await api.change("/reset", descriptor=long))["notes"]
+    assert ["OK: OK 100 3600", "OK: OK 100 3600"] == [api.ask(name) for name in ("team=dba", long)]
+
+
 async def test_a_reset_of_more_than_100_buckets_or_of_none_is_refused(api: ServedApi) -> None:
     """A change has at most a hundred edits, and is applied as a whole."""
     assert (

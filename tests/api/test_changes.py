@@ -45,6 +45,36 @@ async def test_an_override_of_0_blocks_and_unblock_ends_it(api: ServedApi) -> No
     assert "no override for team=dba" in problem["detail"]
 
 
+async def test_nothing_to_unblock_is_a_problem_with_the_override_that_applies(api: ServedApi) -> None:
+    """A block by pattern cannot be removed for one descriptor alone."""
+    await api.confirmed("/override", descriptor="team=d*", amount=0)
+    await api.confirmed("/override", descriptor="*", amount=0)
+    problem = await api.change("/unblock", 404)
+    expected = (
+        "there is no override for team=dba with this window in d, and its limit is that for team=d* and *"
+    )
+    assert expected == problem["detail"]
+
+
+async def test_a_change_without_an_effect_has_a_note(api: ServedApi) -> None:
+    """In the preview and in the answer, for each edit, and not when it is sent again."""
+    expected = ["it changes no limit of team=dba: the rule has no window week, but hour, day"]
+    assert expected == (await api.change("/top-up", amount=5, window="week", dry_run=True))["notes"]
+    assert expected == (await api.change("/top-up", amount=5, window="week", key="k"))["notes"]
+    assert [] == (await api.change("/top-up", amount=5, window="week", key="k"))["notes"]
+    changes = [
+        {"verb": "override", "domain": "d", "descriptor": "team=dba", "amount": 5},
+        {"verb": "override", "domain": "D", "descriptor": "team=dba", "amount": 5},
+        {"verb": "top-up", "domain": "d", "descriptor": "free=x", "amount": 5},
+    ]
+    made = await api.confirmed("/changes", changes=changes, domain=..., descriptor=...)
+    assert [
+        "the service has no rules for the domain 'D': its domains are d",
+        "free=x is unlimited: only a block of every window has an effect",
+    ] == made["notes"]
+    assert [] == (await api.change("/unblock"))["notes"]
+
+
 async def test_a_top_up_applies_to_given_windows_and_can_be_removed_by_its_id(api: ServedApi) -> None:
     """The used amount stays the same."""
     api.ask(hits=100)

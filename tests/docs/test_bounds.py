@@ -17,7 +17,7 @@ from ratelimit_service.core.amendments.amended_rules import AmendedRules
 from ratelimit_service.core.amendments.effect import end_of_windows
 from ratelimit_service.core.answers import refusal, statkeys, wording
 from ratelimit_service.core.answers.refusal import Refusals
-from ratelimit_service.core.budgets import rule_candidates
+from ratelimit_service.core.budgets import no_effect, rule_candidates
 from ratelimit_service.core.budgets.state import line_of
 from ratelimit_service.core.cache import BoundedCache
 from ratelimit_service.core.holds import hit as hold_hit
@@ -221,6 +221,8 @@ BOUNDS = {
     "overrides with precedence that a preview lists": f"{changes.MOST_EXCEPTIONS}",
     "rules that an explanation lists": f"{rule_candidates._MOST}",
     "rules that an explanation examines": f"{rule_candidates._MOST_LOOKED_AT}",
+    "rules that a pattern without an effect is compared with": f"{no_effect._MOST_LOOKED_AT}",
+    "domains that a misspelt one is compared with": f"{no_effect._MOST_DOMAINS}",
     "descriptors of an explained answer": f"{planner.MOST_EXPLAINED}",
     "domains of an answer of /rules": f"{endpoint_methods.MOST_DOMAINS}",
     "generations of rules of all replicas": f"{stored_replicas.MOST_GENERATIONS}",

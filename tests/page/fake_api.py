@@ -55,6 +55,8 @@ class FakeApi:
         self.control_planes: list[Json] = []
         self.overlay_problems: list[str] = []
         self.domains: list[str] = ["token-budgets"]
+        self.notes: list[str] = []
+        """Why changes have no effect now."""
         self.rules = [rule("token-budgets.team", ("hour", 5_000))]
         self.status: Json = {}
         self.points: list[Json] = []
@@ -331,6 +333,7 @@ class FakeApi:
             "affected": len(self.budgets) if bulk else None,
             "affected_partial": False,
             "exceptions": [],
+            "notes": self.notes,
             "confirmation": "yes" if body.get("dry_run") else None,
             "confirm_by": None,
         }

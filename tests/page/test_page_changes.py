@@ -128,6 +128,21 @@ def test_the_kill_switch_requires_a_preview(page: Page, everything: FakeApi) -> 
     assert ("override", "*", 0, "yes") == (name, body["descriptor"], body["amount"], body["confirmation"])
 
 
+def test_a_preview_notes_what_has_no_effect(page: Page, everything: FakeApi) -> None:
+    """A misspelt pattern would otherwise look as if it were in force. It can be confirmed all the same."""
+    everything.notes = ["no rule in force limits descriptors like tem=<b>*</b>\u202e"]
+    open_with_token(page, f"{everything.url}{VIEWS['change']}")
+    page.get_by_label("Override: set the limit").check()
+    page.get_by_role("textbox", name="Pattern").fill("tem=*")
+    page.get_by_label("Limit", exact=True).fill("5")
+    page.get_by_label("Reason").fill("a test")
+    page.get_by_role("button", name="Preview").click()
+    preview = page.get_by_role("region", name="Preview")
+    expect(preview).to_contain_text("Note: no rule in force limits descriptors like tem=<b>*</b>\\u202e")
+    preview.get_by_role("button", name="Confirm").click()
+    expect(page.get_by_text("Done.")).to_be_visible()
+
+
 def test_an_amendment_can_be_removed(page: Page, everything: FakeApi) -> None:
     """With a reason for the audit."""
     open_with_token(page, f"{everything.url}{VIEWS['changes']}")

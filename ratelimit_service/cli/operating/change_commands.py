@@ -17,14 +17,17 @@ from ...core.amendments.target import parse
 from ...core.errors import InvalidRequest
 from ...core.text import printable
 from ...core.windows.calendars import WEEKDAYS
-from ..answer import unknown_domain
 from . import formatting
-from .client import NO, Client
+from .client import NO, Client, RequestFailed
 from .formatting import Json
 from .read_commands import print_json
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _AMOUNTS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+_SERVER_ERROR = 500
+"""The first status after which the outcome of a change is not known; 0 stands for no answer."""
 
 
 class ChangeOptions(NamedTuple):
@@ -48,8 +51,8 @@ def change(
     # A top-up's id follows from the key, so the preview has the key as well.
     key = how.key or uuid.uuid4().hex
     preview = client.post(path, {**body, "dry_run": True}, key)
-    for note in _misspelt(client, preview):
-        print(f"note: {note}", file=sys.stderr)
+    for note in preview["notes"]:
+        print(f"note: {formatting.text(note)}", file=sys.stderr)
     if how.dry_run:
         if how.as_json:
             print_json(preview)
@@ -63,7 +66,16 @@ def change(
         if not ask("make this change? [y/N] "):
             print("nothing was changed", file=sys.stderr)
             return NO
-    made = client.post(path, {**body, "confirmation": preview["confirmation"]}, key)
+    try:
+        made = client.post(path, {**body, "confirmation": preview["confirmation"]}, key)
+    except RequestFailed as failed:
+        if failed.status and failed.status < _SERVER_ERROR:
+            raise
+        raise RequestFailed(
+            f"{failed}; the change may have been made: repeat the command with --key {key}",
+            failed.code,
+            failed.status,
+        ) from None
     if how.as_json:
         print_json(made)
         return 0
@@ -74,23 +86,6 @@ def change(
     if made["replayed"]:
         print("note: this change had been made before, with the same key", file=sys.stderr)
     return 0
-
-
-def _misspelt(client: Client, preview: Json) -> Iterator[str]:
-    """Yield why an amendment that sets a limit finds none to change now.
-
-    Its rules may follow later, so this is no error. More often, its domain or key is misspelt.
-    """
-    put = [edit["after"] for edit in preview["edits"] if edit["after"] is not None]
-    if preview["replayed"] or preview["budgets"] or not put:
-        return
-    domain, descriptor = put[0]["domain"], put[0]["descriptor"]
-    known = client.get("/budgets", domain=domain, limit=1)["domains"]
-    if domain not in known:
-        yield unknown_domain(domain, known)
-    elif parse(domain, descriptor).exact:
-        still = ", and the block refuses it all the same" if put[0]["blocks"] else ""
-        yield f"no rule in force limits {formatting.text(descriptor)}{still}"
 
 
 def is_bulk(body: Mapping[str, Any]) -> bool:
@@ -151,16 +146,23 @@ def moment_of(text: str, now: datetime | None = None) -> str:
 
     It is `2026-12-01T00:00:00Z`, a time from now (`90m`, `8h`, `3d`), or a weekday: its next midnight here.
     """
+    try:
+        return _moment(text, now).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except OverflowError:
+        raise ValueError(f'"{printable(text)}" is not before the year 10000') from None
+
+
+def _moment(text: str, now: datetime | None) -> datetime:
     here = now or datetime.now().astimezone()
     lower = text.strip().lower()
     if lower in WEEKDAYS:
         days = (WEEKDAYS.index(lower) - here.weekday() - 1) % 7 + 1
         midnight = here.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None) + timedelta(days=days)
         # Without an offset, it is local time, whose offset may be another one by then.
-        return _rfc3339(midnight if now is None else midnight.replace(tzinfo=now.tzinfo))
+        return midnight if now is None else midnight.replace(tzinfo=now.tzinfo)
     number, unit = lower[:-1], lower[-1:]
     if number.isascii() and number.isdecimal() and len(number) <= 6 and unit in _UNITS:
-        return _rfc3339(here + timedelta(**{_UNITS[unit]: int(number)}))
+        return here + timedelta(**{_UNITS[unit]: int(number)})
     wrong = f'"{printable(text)}" is not a moment: give one such as 2026-12-01T00:00:00Z, 8h, 3d or monday'
     try:
         at = datetime.fromisoformat(text)
@@ -168,8 +170,4 @@ def moment_of(text: str, now: datetime | None = None) -> str:
         raise ValueError(wrong) from None
     if at.tzinfo is None:
         raise ValueError(f"{wrong} (a moment needs its offset, such as Z or +01:00)")
-    return _rfc3339(at)
-
-
-def _rfc3339(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return at

@@ -4,7 +4,7 @@ import { html, useEffect, useRef, useState } from "./vendor/standalone.module.js
 import { amendmentText, Ending, Target } from "./amendment.js";
 import { call, refresh } from "./api.js";
 import { amount } from "./format.js";
-import { Entries, Failure, Used } from "./parts.js";
+import { Entries, Failure, Text, Used } from "./parts.js";
 
 const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
@@ -56,10 +56,11 @@ export function useChange(done) {
   return { look, forget, complain: setError, busy, below };
 }
 
-function Preview({ answer: { edits, budgets, affected, affected_partial: partial, exceptions } }) {
+function Preview({ answer: { edits, budgets, affected, affected_partial: partial, exceptions, notes } }) {
   const exact = budgets.length === 1 && budgets[0].before.descriptor === edits[0].descriptor;
   return html`
     <ul>${edits.map((edit, place) => html`<li key=${place}><${Edited} edit=${edit} /></li>`)}</ul>
+    ${notes.map((note) => html`<p key=${note} class="notice bad"><b>Note:</b> <${Text} of=${note} longest=${600} /></p>`)}
     ${affected !== null && !exact && html`<p>It affects <b>${partial ? "at least " : ""}${amount(affected)}</b> present ${affected === 1 ? "bucket" : "buckets"}${budgets.length < affected ? ", some of which are listed" : ""}, and every new bucket that matches.</p>`}
     ${budgets.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Before and after"><table>
       <thead><tr><th scope="col">Bucket</th><th scope="col">Window</th><th scope="col">Now</th><th scope="col">After</th></tr></thead>

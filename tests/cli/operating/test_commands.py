@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +163,11 @@ def test_a_change_of_several_budgets_needs_a_confirmation(operate: Operate) -> N
         ("budget", "*", "the service has no rules for the domain 'budget': did you mean 'budgets'?"),
         ("other", "team=x", "the service has no rules for the domain 'other': its domains are budgets"),
         ("budgets", "tem=x", "no rule in force limits tem=x, and the block refuses it all the same"),
+        (
+            "budgets",
+            "tem=*",
+            "no rule in force limits descriptors like tem=*, and the block refuses them all the same",
+        ),
         ("budgets", "team=never-used", ""),
         ("budgets", "team=never-used-*", ""),
     ],
@@ -179,6 +182,20 @@ def test_a_change_that_finds_nothing_to_limit_is_made_with_a_note(
         assert (0, said) == (made.code, made.err)
     undone = operate("unblock", domain, descriptor, "--yes", *BECAUSE)
     assert (0, "") == (undone.code, undone.err)
+
+
+def test_a_change_of_a_window_that_no_rule_has_is_made_with_a_note(operate: Operate) -> None:
+    """Of one budget and of a pattern. It would otherwise be shown, and change nothing."""
+    for descriptor, which in (("team=x", "the rule has"), ("team=*", "no rule has")):
+        asked = ("top-up", "budgets", descriptor, "5", "--window", "week", "--yes", *BECAUSE)
+        named = "no window week" if which == "the rule has" else "a window week"
+        others = "year, 2year"
+        expected = f"note: it changes no limit of {descriptor}: {which} {named}, but {others}\n"
+        made = operate(*asked)
+        assert (0, expected) == (made.code, made.err)
+        assert expected.removeprefix("note: ").rstrip() in operate(*asked, "--json", "--dry-run").out
+        name = made.out.partition("(ana: a launch)")[0].split()[-1]
+        assert name
 
 
 def test_a_change_with_the_same_key_is_made_once(operate: Operate) -> None:
@@ -338,28 +355,8 @@ def test_the_other_ports_are_no_api(operate: Operate) -> None:
     assert 1 == operate("budgets", "--server", operate.service.grpc, "--timeout", "1").code
 
 
-class Busy(BaseHTTPRequestHandler):
-    """A service that answers 429 once."""
-
-    calls = 0
-
-    def do_GET(self) -> None:
-        Busy.calls += 1
-        body = b'{"detail": "slower"}' if Busy.calls == 1 else b'{"lines": [], "next_cursor": null}'
-        self.send_response(429 if Busy.calls == 1 else 200)
-        self.send_header("Retry-After", "0")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments: object) -> None:
-        """Log nothing."""
-
-
-def test_a_service_that_is_called_too_often_is_called_again(operate: Operate) -> None:
-    """The command waits for the Retry-After of the answer."""
-    with HTTPServer(("127.0.0.1", 0), Busy) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        ended = operate("audit", "--server", f"127.0.0.1:{server.server_port}")
-        server.shutdown()
-    assert (0, 2, "nothing was changed yet\n") == (ended.code, Busy.calls, ended.err)
+@pytest.mark.parametrize("until", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "999999w"])
+def test_a_moment_beyond_the_calendar_is_a_wrong_option(operate: Operate, until: str) -> None:
+    ended = operate("override", "budgets", "team=x", "5", "--until", until, *BECAUSE)
+    assert (2, "") == (ended.code, ended.out)
+    assert "error: argument --until: " in ended.err and "Traceback" not in ended.err
