@@ -3,8 +3,9 @@
 The caller sends a check over a socket, and tries to read the answer in every turn of the event loop. Its wait
 is the CPU time of the thread in between: what the server did meanwhile, for others and for the call itself.
 This depends neither on the load of the machine nor on the scheduling of a client. Each line of FILE is a wait
-in milliseconds, or the word for a failure, and the longest turn of the event loop in the wait or the pause
-before it. A wait of thousands of short turns is one for the kernel, which has not yet passed the bytes on.
+in milliseconds, or the word for a failure, the longest turn of the event loop in the wait or the pause
+before it, and the sum of the turns of the wait that did some work. The wait also has turns that only look for
+the answer: thousands of them are a wait for the kernel or for Redis, which other load on the machine delays.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from .hostile_peers import CHECK, WINDOW
 
 GAP = 0.003
 """Seconds between an answer and the next call."""
+IDLE = 0.0001
+"""CPU time of a turn that only looks for the answer, at most."""
+
 HELLO = h2.MAGIC + h2.settings() + WINDOW
 CUT_OFF, REFUSED = "cut-off", "refused"
 
@@ -44,12 +48,14 @@ class Probe:
         self._began = 0.0
         self._turned = time.thread_time()
         self._longest = 0.0
+        self._worked = 0.0
 
     def send(self) -> None:
         """Send a call; later turns look for its answer."""
         self._began = time.thread_time()
         self._longest = self._began - self._turned  # the pause before: several turns, or one that was longer
         self._turned = self._began
+        self._worked = 0.0
         if self._socket is None or self._anew:
             self._connect()
         self._unsent += h2.call(self._stream, CHECK)
@@ -66,7 +72,10 @@ class Probe:
     def _look(self) -> None:
         assert self._socket is not None
         now = time.thread_time()
-        self._longest, self._turned = max(self._longest, now - self._turned), now
+        turn, self._turned = now - self._turned, now
+        self._longest = max(self._longest, turn)
+        if turn > IDLE:
+            self._worked += turn
         try:
             if self._unsent:
                 self._unsent = self._unsent[self._socket.send(self._unsent) :]
@@ -104,7 +113,8 @@ class Probe:
         return None
 
     def _end(self, how: str) -> None:
-        self._out.write(f"{'new' if self._anew else 'kept'} {how} {self._longest * 1_000:.3f}\n")
+        kind = "new" if self._anew else "kept"
+        self._out.write(f"{kind} {how} {self._longest * 1_000:.3f} {self._worked * 1_000:.3f}\n")
         self._stream += 2
         if how == CUT_OFF and self._socket is not None:
             self._socket.close()

@@ -1,9 +1,9 @@
 """Faults of a control plane while callers charge two replicas: no limit lapses before the end of the grace
 period, the books are exact, and no decision waits.
 
-For how long a decision may have to wait is measured in the replica with the native transport, as the CPU time
-of the longest turn of its event loop (probed_service.py): callers here share two cores with both replicas,
-Redis, the control plane and whatever else the machine does.
+For how long a decision may have to wait is measured in the replicas, as the CPU time of the longest turn of
+the event loop, and of all turns during a decision (probed_service.py): callers here share two cores with both
+replicas, Redis, the control plane and whatever else the machine does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ from tests.faults.callers import charge, counted_in
 OVER = RateLimitResponse.Code.OVER_LIMIT
 CALLERS = 8
 LONGEST_MS = 20.0
-"""CPU time of a turn of the event loop at most; docs/xds.md has what was measured."""
+"""CPU time of a turn of the event loop at most, and of the turns during 99 of 100 decisions; docs/xds.md has
+what was measured. While a decision waits for Redis or for a thread of grpcio, which other load delays, the
+event loop does other work, so there is no bound for all of them.
+"""
 
 USUAL_MS = 0.25
 """CPU time of a decision without faults, on an idle machine. Other load on a core slows down both alike."""
@@ -131,12 +134,13 @@ def started(
 
 
 class Waits(NamedTuple):
-    """Milliseconds of CPU time, sorted: until calls were answered, and the longest turn of the event loop
-    during each.
+    """Milliseconds of CPU time, sorted: until calls were answered, the longest turn of the event loop during
+    each, and all turns during each that did some work.
     """
 
     answers: list[float]
     turns: list[float]
+    work: list[float]
 
     @classmethod
     def of(cls, file: Path, begin: int) -> Waits:
@@ -144,7 +148,11 @@ class Waits(NamedTuple):
         lines = [line.split() for line in file.read_text().splitlines()[begin:]]
         assert [] == [line for line in lines if not line[1][0].isdigit()]
         kept = [line for line in lines if line[0] == "kept"]
-        return cls(sorted(float(line[1]) for line in kept), sorted(float(line[2]) for line in lines))
+        return cls(
+            sorted(float(line[1]) for line in kept),
+            sorted(float(line[2]) for line in lines),
+            sorted(float(line[3]) for line in kept),
+        )
 
 
 async def test_no_fault_of_a_control_plane_removes_a_limit_or_miscounts_a_charge(
@@ -163,8 +171,8 @@ async def test_no_fault_of_a_control_plane_removes_a_limit_or_miscounts_a_charge
     for replica in replicas:
         await asyncio.to_thread(replica.service.wait_for_event, "configuration loaded")
         await asyncio.to_thread(replica.service.wait_for_event, "the store is reached")
-    measured = tmp_path / "native.waits"
-    unruled = len(measured.read_text().splitlines()) + 10
+    measured = [tmp_path / f"{transport}.waits" for transport in ("grpcio", "native")]
+    unruled = [len(file.read_text().splitlines()) + 10 for file in measured]
     """Lines before the first set, when calls are refused."""
 
     async def followed(step: Callable[[], Awaitable[None] | None], wanted: Callable[[], bool]) -> None:
@@ -236,9 +244,12 @@ async def test_no_fault_of_a_control_plane_removes_a_limit_or_miscounts_a_charge
     assert [0, 0] == [replica.let_through for replica in replicas]
     charged = replicas[0].charged + replicas[1].charged
     assert charged == counted_in(redis_server)
-    waits = Waits.of(measured, unruled)
-    # Both callers may have waited for one longer turn: the kernel may do unrelated work in a system call.
-    assert waits.turns[-3] < LONGEST_MS * max(1.0, median(waits.answers) / USUAL_MS), waits.turns[-5:]
+    waits = [Waits.of(file, begin) for file, begin in zip(measured, unruled, strict=True)]
+    longest = LONGEST_MS * max(1.0, median(waits[1].answers) / USUAL_MS)
+    for each in waits:
+        # Both callers may have waited for one longer turn: the kernel may do unrelated work in a system call.
+        assert each.turns[-3] < longest, each.turns[-5:]
+        assert each.work[len(each.work) * 99 // 100] < longest, each.work[-50:]
 
 
 async def test_a_domain_that_stays_away_is_limited_until_its_grace_period_ends(
