@@ -139,7 +139,7 @@ clean: ## Remove everything that the other targets create.
 # `run` and the tests share an environment: requirements-dev.lock includes requirements.lock, in the same versions.
 # A stamp is written last, so that an interrupted set-up is repeated.
 
-COMPILED = $(addprefix ratelimit_service/transports/,_wire.pyx $(addprefix native/,_http2.pyx _nghttp2.pxd _frames.pxd)) setup.py
+COMPILED = ratelimit_service/core/holds/_codes.pyx $(addprefix ratelimit_service/transports/,_wire.pyx $(addprefix native/,_http2.pyx _nghttp2.pxd _frames.pxd)) setup.py
 
 # Installing the package builds the native transport if a compiler and the headers are installed. `run` installs no system
 # packages: the service starts without the native transport, and its log says how to get it.
@@ -164,7 +164,7 @@ COMPILED = $(addprefix ratelimit_service/transports/,_wire.pyx $(addprefix nativ
 	@PYTHON=.venv/bin/python sh tools/need_native.sh
 	@$(STEP) native 'building the native transport (a minute, unless the package has built it)'
 	@.venv/bin/python setup.py --quiet build_ext --inplace
-	@.venv/bin/python -c 'import ratelimit_service.transports._wire, ratelimit_service.transports.native._http2'
+	@.venv/bin/python -c 'import ratelimit_service.core.holds._codes, ratelimit_service.transports._wire, ratelimit_service.transports.native._http2'
 	@touch $@
 
 .venv-release/release.stamp: requirements-release.lock

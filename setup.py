@@ -63,6 +63,7 @@ HOT = (
 )
 TYPED = (
     "core/decision",
+    "core/holds/results",
     "core/planner",
     "core/prepared",
     "core/rule_windows",
@@ -70,10 +71,11 @@ TYPED = (
     "observe/metrics",
     "observe/observers",
     "service",
+    "stores/holds",
     "transports/codec",
 )
 """Those of them whose annotations Cython takes for types of C where their .pxd declares these."""
-LIBRARIES = {"transports/_wire": [], "transports/native/_http2": ["nghttp2"]}
+LIBRARIES = {"core/holds/_codes": [], "transports/_wire": [], "transports/native/_http2": ["nghttp2"]}
 
 required = os.environ.get("NATIVE") == "required"
 

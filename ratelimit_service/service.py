@@ -221,7 +221,7 @@ class RateLimitService:
         decision.held = results(plan, counts)
         if decision.code is not OK or call.gone:
             self._end_holds(plan, counts)
-        elif self._ids is not None and self._ids.ready:
+        elif self._ids is not None:
             decision.hold = issue(self._ids, plan, counts)
 
     def _end_holds(self, plan: Plan, outcome: Outcome) -> None:

@@ -26,7 +26,7 @@ if [ -n "${NGHTTP2_SOURCE:-}" ]; then
 fi
 CC=clang LDSHARED="clang -shared" CFLAGS="$flags $paths" LDFLAGS="$flags $linked" \
     "$python" setup.py --quiet build_ext --inplace >build.log 2>&1 || { cat build.log >&2; exit 1; }
-ls ratelimit_service/transports/_wire.*.so ratelimit_service/transports/native/_http2.*.so >/dev/null
+ls ratelimit_service/core/holds/_codes.*.so ratelimit_service/transports/_wire.*.so ratelimit_service/transports/native/_http2.*.so >/dev/null
 
 # How to embed this Python: its headers, its library, and the run-time path of the library.
 embedding=$("$python" -c 'import sysconfig

@@ -20,11 +20,11 @@ if [ -n "${NGHTTP2_SOURCE:-}" ]; then
     paths="-I$scratch/nghttp2/include" linked="-L$scratch/nghttp2/lib"
 fi
 CC=gcc CFLAGS="$flags $paths" LDFLAGS="$flags $linked" "$python" setup.py --quiet build_ext --inplace 2>build.log || { cat build.log >&2; exit 1; }
-ls ratelimit_service/transports/_wire.*.so ratelimit_service/transports/native/_http2.*.so >/dev/null
+ls ratelimit_service/core/holds/_codes.*.so ratelimit_service/transports/_wire.*.so ratelimit_service/transports/native/_http2.*.so >/dev/null
 
 # Python's own allocator would hide reads beyond the end of a block. Leaks are not detected, because the interpreter itself
 # never frees some memory; tests/transports/native/test_fuzz.py counts objects instead.
 PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$scratch \
     LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
     sh "$tools/run_tests.sh" "$python" \
-    tests/transports/native tests/transports/test_wire.py tests/transports/test_trace_context.py "$@"
+    tests/core/holds/test_codes.py tests/transports/native tests/transports/test_wire.py tests/transports/test_trace_context.py "$@"

@@ -16,6 +16,7 @@ from .answers.refusal import Refusals
 from .answers.signals import signals_of
 from .errors import StoreError
 from .holds.hit import delay_in, held_in
+from .holds.planning import PlannedHold
 from .model import (
     COUNTER_MAX,
     OK,
@@ -123,6 +124,7 @@ def _refuse_in_flight(plan: Plan, statuses: list[StatusValues], counts: Sequence
     Their statuses say when to retry, and not when the window ends: gateways make a retry-after of it.
     """
     found: InFlight | None = None
+    each: PlannedHold
     for each in plan.holds:
         count = counts[each.hit] if each.hit >= 0 else 0
         if not isinstance(count, int) or count >= 0:

@@ -7,7 +7,8 @@ from __future__ import annotations
 from heapq import heappop, heappush
 
 from ..core.holds.hit import ABOVE, CHARGE, TAKE, expired_in, tokens_in
-from ..core.model import TALLY_USES, USE_AFTER, USE_END, USE_KEY, USE_LIMIT, Decision, Limit, Rule
+from ..core.holds.planning import Holding, PlannedHold
+from ..core.model import TALLY_RULE, TALLY_USES, USE_AFTER, USE_END, USE_KEY, USE_LIMIT, Decision, Limit, Rule
 from ..core.plan import Plan
 from .labels import rule_labels
 from .tables import Histogram, Table, counters
@@ -37,22 +38,22 @@ class HoldMetrics:
         self._over: dict[tuple[str, int], tuple[Rule, Limit, int]] = {}
         """The use of windows that are over their limit, by counter and end, as last seen."""
         self._ends: list[tuple[int, str]] = []
-        self._row_of_rule: dict[Rule, list[int]] = {}
+        self._rows: dict[Rule, list[int]] = {}
 
     def decided(self, plan: Plan, decision: Decision) -> None:
         """Count a decision with holds."""
-        holds, planned, tallies = plan.holds, plan.descriptors, decision.tally_values
+        holds, tallies = plan.holds, decision.tally_values
+        each: PlannedHold
         for at, result in enumerate(decision.held):
-            holding, _, op = holds[at]
-            index = holding.descriptor
-            tally, rule = tallies[index], planned[index].rule
-            if tally is None or rule is None:
+            each = holds[at]
+            holding: Holding = each.holding
+            op = each.op
+            tally = tallies[holding.descriptor]
+            if tally is None:
                 continue
-            if rule.original is not None:  # an amended rule counts as its original
-                rule = rule.original
-            row = self._row_of_rule.get(rule)
+            row = holding.memo
             if row is None:
-                row = self._row_of_rule[rule] = self.rules.row(rule_labels(rule, rule.limits[0]))
+                row = holding.memo = self._row_of(tally[TALLY_RULE])
             if result < 0:
                 row[_REFUSED] += 1
                 continue
@@ -65,6 +66,7 @@ class HoldMetrics:
                 row[_HOLDS] += 1
                 row[_TOKENS] += result
             if op is CHARGE:
+                rule = _original(tally[TALLY_RULE])
                 for use in tally[TALLY_USES]:
                     if use[USE_AFTER] >= use[USE_LIMIT].amount:
                         self._note(rule, use[USE_LIMIT], use[USE_KEY], use[USE_END], use[USE_AFTER])
@@ -73,7 +75,15 @@ class HoldMetrics:
 
     def forget_rules(self) -> None:
         """Release the rules that were replaced."""
-        self._row_of_rule = {}
+        self._rows = {}
+
+    def _row_of(self, rule: Rule) -> list[int]:
+        """Return the row of a rule, which Holding.memo keeps for each bucket."""
+        rule = _original(rule)
+        row = self._rows.get(rule)
+        if row is None:
+            row = self._rows[rule] = self.rules.row(rule_labels(rule, rule.limits[0]))
+        return row
 
     def _note(self, rule: Rule, limit: Limit, key: str, end: int, used: int) -> None:
         known = (key, end)
@@ -91,3 +101,8 @@ class HoldMetrics:
             if limit.amount:
                 row = self.overshoot.row(rule_labels(rule, limit))
                 row.observe((used - limit.amount) / limit.amount)
+
+
+def _original(rule: Rule) -> Rule:
+    """Return the rule as which a rule counts: an amended one as its original."""
+    return rule if rule.original is None else rule.original

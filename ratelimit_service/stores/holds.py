@@ -57,6 +57,10 @@ class AllHolds:
             self.forget(next(iter(self._holds)))
         return done(tokens, expired)
 
+    def used(self, key: str) -> None:
+        """Evict the holds of a bucket after those of all others."""
+        self._holds.move_to_end(key)
+
     def forget(self, key: str) -> None:
         """Drop the holds of a bucket."""
         holds = self._holds.pop(key, None)
@@ -100,14 +104,30 @@ def apply_holds(
 
 
 def take_alone(
-    all_holds: AllHolds, group: Sequence[Hit], before: Sequence[int], hit: HoldHit, *, refused: bool
+    all_holds: AllHolds,
+    group: Sequence[Hit],
+    before: Sequence[int],
+    hit: HoldHit,
+    left: int,
+    *,
+    refused: bool,
 ) -> int:
-    """Apply a TAKE that is the only hit on holds of its group, as apply_holds does, and return its result."""
-    holds = all_holds.find(hit.key)
+    """Apply a TAKE that is the only hit on holds of its group, as apply_holds does, and return its result.
+
+    `left` is the least of what is left of the counters of the group.
+    """
+    holds: Holds | None = all_holds.find(hit.key)
     result = 0
-    if holds is not None and (held := holds.held(hit.now)) and _exceeds(group, before, hit, held):
-        result = refused_by(held, holds.delay())
-        refused = True
+    if holds is not None:
+        if not refused:
+            tokens = holds.take_again(hit, left)
+            if tokens:
+                all_holds.used(hit.key)
+                return tokens
+        held = holds.held(hit.now)
+        if held and left <= held and _exceeds(group, before, hit, held):
+            result = refused_by(held, holds.delay())
+            refused = True
     if not refused:
         return all_holds.apply(hit)
     if holds is not None:

@@ -16,9 +16,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.object cimport PyTypeObject
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
-from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from ratelimit_service.core.model import Descriptor, Entry, Request
 
@@ -31,6 +31,8 @@ cdef extern from "Python.h":
 
 cdef enum:
     DOMAIN = 0x0A
+    STRUCT = 0x32
+    STRING = 0x1A
     DESCRIPTOR = 0x12
     ENTRY = 0x0A
     HITS = 0x1A
@@ -42,6 +44,7 @@ cdef enum:
     MORE = 0x80
     MOST = 1_024  # bytes of a request; codec.py caches no longer ones
     MOST_DESCRIPTORS = 512
+    LONGEST_ID = 2_048
 
 
 cdef inline object new(object cls, Py_ssize_t size):
@@ -252,6 +255,164 @@ def request_of(
     put(request, 5, ())
     put(request, 6, repeats)
     return request
+
+
+cdef int sized(const uint8_t **at, const uint8_t *end, const uint8_t **found, Py_ssize_t *size) noexcept:
+    """Read the size of a field, of at most two bytes, and pass over it; return 0 if it is malformed or ends behind `end`."""
+    cdef const uint8_t *here = at[0]
+    cdef Py_ssize_t length
+    if here == end:
+        return 0
+    length = here[0]
+    here += 1
+    if length & MORE:
+        if here == end or here[0] & MORE:
+            return 0
+        length = length & 0x7F | <Py_ssize_t> here[0] << 7
+        here += 1
+    if length > end - here:
+        return 0
+    found[0], size[0] = here, length
+    at[0] = here + length
+    return 1
+
+
+cdef int of_entry(
+    const uint8_t *at, const uint8_t *end, const uint8_t **key, Py_ssize_t *key_size, const uint8_t **value, Py_ssize_t *value_size
+) noexcept:
+    """Read an entry that has nothing but a key and a value, in this order; return 0 for any other."""
+    key[0] = value[0] = at
+    key_size[0] = value_size[0] = 0
+    if at != end and at[0] == KEY:
+        at += 1
+        if not sized(&at, end, key, key_size):
+            return 0
+    if at != end and at[0] == VALUE:
+        at += 1
+        if not sized(&at, end, value, value_size):
+            return 0
+    return at == end
+
+
+cdef inline bint same(bytes text, const uint8_t *found, Py_ssize_t size):
+    return PyBytes_GET_SIZE(text) == size and memcmp(PyBytes_AS_STRING(text), found, size) == 0
+
+
+def take_off(bytes data not None, bytes id_key not None, object done):
+    """See wire.take_off."""
+    cdef const uint8_t *at = <const uint8_t *> PyBytes_AS_STRING(data)
+    cdef const uint8_t *whole = at + PyBytes_GET_SIZE(data)
+    cdef const uint8_t *begin
+    cdef const uint8_t *end
+    cdef const uint8_t *inner
+    cdef const uint8_t *key
+    cdef const uint8_t *value
+    cdef uint8_t kept[MOST]
+    cdef uint8_t entries[MOST]
+    cdef Py_ssize_t size, key_size, value_size, used, descriptor
+    cdef uint64_t addend
+    cdef bytes done_key = b"" if done is None else done[0]
+    cdef bytes done_value = b"" if done is None else done[1]
+    cdef bint with_id = PyBytes_GET_SIZE(id_key) > 0, with_done = done is not None, marked
+    cdef object returned
+    cdef list found = []
+
+    # What is kept is never longer than the request: sizes are written in as many bytes as they need.
+    if whole - at > MOST or whole - at < 2 or at[0] != DOMAIN or at[1] & MORE or at[1] > whole - at - 2:
+        return None
+    used = 2 + at[1]
+    memcpy(kept, at, used)
+    at += used
+    while at != whole and at[0] == DESCRIPTOR:
+        at += 1
+        if not sized(&at, whole, &begin, &size):
+            return None
+        end, at = at, begin
+        descriptor = 0
+        returned, marked = None, False
+        while at != end and at[0] == ENTRY:
+            begin = at
+            at += 1
+            if not sized(&at, end, &inner, &size) or not of_entry(inner, at, &key, &key_size, &value, &value_size):
+                return None
+            if with_id and same(id_key, key, key_size):
+                returned = PyBytes_FromStringAndSize(<char *> value, value_size) if value_size else b"-"
+            elif with_done and same(done_key, key, key_size) and same(done_value, value, value_size):
+                marked = True
+            else:
+                memcpy(entries + descriptor, begin, at - begin)
+                descriptor += at - begin
+        if at != end:
+            if end - at < 2 or at[0] != HITS or at[1] != end - at - 2:
+                return None
+            memcpy(entries + descriptor, at, end - at)
+            descriptor += end - at
+            at = end
+        found.append(b"" if marked and returned is None else returned)
+        kept[used] = DESCRIPTOR
+        used += 1
+        used += write(kept + used, descriptor)
+        memcpy(kept + used, entries, descriptor)
+        used += descriptor
+    if at != whole:
+        begin = at
+        if at[0] != ADDEND:
+            return None
+        at += 1
+        if not number(&at, whole, &addend) or at != whole:
+            return None
+        memcpy(kept + used, begin, whole - begin)
+        used += whole - begin
+    return PyBytes_FromStringAndSize(<char *> kept, used), tuple(found)
+
+
+def with_returned(object request not None, tuple returned not None):
+    """See wire.with_returned."""
+    cdef Py_ssize_t index
+    made = new(Request, 7)
+    for index in range(5):
+        put(made, index, request[index])
+    put(made, 5, returned)
+    put(made, 6, False)
+    return made
+
+
+def hold_metadata(str text not None):
+    """See wire.hold_metadata."""
+    cdef Py_ssize_t size, string, entry, used = 0
+    cdef const char *value = PyUnicode_AsUTF8AndSize(text, &size)
+    cdef uint8_t found[LONGEST_ID + 24]
+    if size > LONGEST_ID:
+        raise ValueError("an id has 2048 characters at most")
+    string = 1 + size_of(size) + size
+    entry = sizeof(HOLD) + 1 + size_of(string) + string
+    found[0] = STRUCT
+    used = 1 + write(found + 1, 1 + size_of(entry) + entry)
+    found[used] = ENTRY
+    used += 1
+    used += write(found + used, entry)
+    memcpy(found + used, HOLD, sizeof(HOLD))
+    used += sizeof(HOLD)
+    found[used] = VALUE
+    used += 1
+    used += write(found + used, string)
+    found[used] = STRING
+    used += 1
+    used += write(found + used, size)
+    memcpy(found + used, value, size)
+    return PyBytes_FromStringAndSize(<char *> found, used + size)
+
+
+cdef uint8_t[6] HOLD = [0x0A, 4, 0x68, 0x6F, 0x6C, 0x64]  # the key "hold" of an entry of a Struct
+
+
+cdef inline Py_ssize_t size_of(uint64_t value) noexcept:
+    """Return the bytes that a number takes."""
+    cdef Py_ssize_t size = 1
+    while value >= MORE:
+        value >>= 7
+        size += 1
+    return size
 
 
 def limit_remaining(uint64_t remaining):

@@ -1,4 +1,4 @@
-"""Encodes the parts of an answer beside its statuses: the id of a hold, and signals.
+"""Encodes the signals of an answer.
 
 The numbers and names of fields are those of RateLimitResponse, HeaderValue and google.protobuf.Struct.
 protobuf would take several times as long, and its output is what tests compare with.
@@ -29,31 +29,6 @@ reader prints them in full, so the tokens are there as text as well.
 _STATE, _SHARE, _REMAINING = HEADERS
 _STATE_KEY, _SHARE_KEY, _REMAINING_KEY, _TEXT_KEY = METADATA
 _RESPONSE_HEADERS, _REQUEST_HEADERS, _DYNAMIC_METADATA = b"\x1a", b'"', b"2"
-_HOLD_KEY = b"\n\x04hold"
-
-
-def hold_metadata(text: str) -> tuple[bytes, ...]:
-    """Return the field dynamic_metadata with {hold: text}."""
-    value = text.encode()
-    size = len(value)
-    return _heads_of_holds.get(size) or _head_of_hold(size), value
-
-
-def _head_of_hold(size: int) -> bytes:
-    """Return the bytes before an id of `size` bytes. They are cached, because the ids of a rule have few
-    different sizes.
-    """
-    string = size + 1 + len(varint(size))
-    entry = len(_HOLD_KEY) + 1 + len(varint(string)) + string
-    whole = 1 + len(varint(entry)) + entry
-    head = b"2" + varint(whole) + b"\n" + varint(entry) + _HOLD_KEY
-    head += b"\x12" + varint(string) + b"\x1a" + varint(size)
-    _heads_of_holds[size] = head
-    return head
-
-
-_heads_of_holds: dict[int, bytes] = {}
-"""At most one for each size that ids.LONGEST allows."""
 
 
 def signal_fields(signals: Signals) -> bytes:

@@ -39,15 +39,15 @@ from ..core.model import (
 )
 from ..core.text import header_text
 from ..proto.ratelimit_pb2 import RateLimitDescriptor, RateLimitRequest, RateLimitResponse
-from .answers import hold_metadata, signal_fields
+from .answers import signal_fields
 from .request_size import check
 from .wire import Entries
 
 try:
-    from ._wire import hidden, limit_remaining, read, split, varint
+    from ._wire import hidden, hold_metadata, limit_remaining, read, split, take_off, varint, with_returned
     from ._wire import request_of as wire_request
 except ImportError:  # not built
-    from .wire import hidden, limit_remaining, read, split, varint
+    from .wire import hidden, hold_metadata, limit_remaining, read, split, take_off, varint, with_returned
     from .wire import request_of as wire_request
 
 _LONGEST = 1_000
@@ -153,11 +153,15 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS, hold_entries: HoldEntrie
         """Decode a request with the id of a hold. The id differs each time; the rest of the request is
         cached.
         """
-        message = _message(data, bounds)
-        returned = _take_off(message, hold_entries)
+        parts = take_off(data, id_key, hold_entries.done)
+        if parts is None:
+            message = _message(data, bounds)
+            returned = _take_off(message, hold_entries)
+            parts = message.SerializeToString(), returned
+        rest, returned = parts
         if not any([each is not None for each in returned]):  # other texts contain these bytes
-            return request_of(message)
-        return decode(message.SerializeToString())._replace(returned=returned, repeats=False)
+            return _parse(data, bounds)
+        return with_returned(decode(rest), returned)
 
     def new_form(key: bytes) -> _Form | None:
         """Return the form of a request; None if it has hold entries, whose unusual encoding has hidden their
@@ -282,7 +286,7 @@ def make_encode() -> Encode:
             if decision.signals is not None:
                 parts.append(signal_fields(decision.signals))
         if decision.hold:  # a message that comes twice is merged
-            parts += hold_metadata(decision.hold)
+            parts.append(hold_metadata(decision.hold))
         return b"".join(parts)
 
     return encode

@@ -96,6 +96,22 @@ def request_of(
     return Request(domain, tuple(map(Descriptor, entries, hits)), addend, key, repeats=repeats)
 
 
+def take_off(
+    data: bytes, id_key: bytes, done: tuple[bytes, bytes] | None
+) -> tuple[bytes, tuple[bytes | None, ...]] | None:
+    """Return a request without its hold entries, and Request.returned; None leaves it to protobuf.
+
+    `id_key` and `done` are those of HoldEntries. Only the compiled module reads requests here: ids are longer
+    than the texts of the plain form, and protobuf took a quarter of the time of a charge with an id.
+    """
+    return None
+
+
+def with_returned(request: Request, returned: tuple[bytes | None, ...]) -> Request:
+    """Return a request with what came back with its descriptors."""
+    return request._replace(returned=returned, repeats=False)
+
+
 @lru_cache(maxsize=1_000)
 def _head(size: int) -> bytes:
     """Return the tag and the size of a descriptor."""
@@ -133,6 +149,18 @@ def limit_remaining(remaining: int) -> bytes:
     if remaining < _MORE << 14:
         return _LEFT[remaining & 0x7F] + _CONTINUED[remaining >> 7 & 0x7F] + LAST[remaining >> 14]
     return b"\x18" + varint(remaining if remaining < UINT32_MAX else UINT32_MAX)
+
+
+_OF_HOLD = (b"\x1a", b"\n\x04hold\x12", b"\n", b"2")
+"""What precedes the sizes: of the string, of the value with it, of the entry, and of the Struct."""
+
+
+def hold_metadata(text: str) -> bytes:
+    """Return the field dynamic_metadata of an answer with {hold: text}, an id."""
+    value = text.encode("ascii")
+    for head in _OF_HOLD:
+        value = head + varint(len(value)) + value
+    return value
 
 
 def varint(value: int) -> bytes:

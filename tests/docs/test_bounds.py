@@ -20,8 +20,8 @@ from ratelimit_service.core.answers.refusal import Refusals
 from ratelimit_service.core.budgets import no_effect, rule_candidates
 from ratelimit_service.core.budgets.state import line_of
 from ratelimit_service.core.cache import BoundedCache
+from ratelimit_service.core.holds import codes as hold_codes
 from ratelimit_service.core.holds import hit as hold_hit
-from ratelimit_service.core.holds import ids as hold_ids
 from ratelimit_service.core.holds import state as hold_state
 from ratelimit_service.core.ledger import price
 from ratelimit_service.core.matching import keys
@@ -152,7 +152,7 @@ BOUNDS = {
     "holds of the memory store, of its size": {8: "an eighth"}[
         8_000 // memory.MemoryStore(float, 8_000).holds._size
     ],
-    "characters of the id of a hold": f"{hold_ids.LONGEST}",
+    "characters of the id of a hold": f"{hold_codes.LONGEST}",
     "ids of a bucket that came back": f"{hold_state.MOST_IDS}",
     "seconds for which such an id is remembered": f"{hold_state.REMEMBERED}",
     "tokens of a hold": f"{hold_hit.MOST}",

@@ -42,11 +42,16 @@ BUCKET = "{d|k=a}:"
 ON_A_COUNTER = st.builds(
     Hit,
     st.sampled_from([f"{BUCKET}hour:1", f"{BUCKET}day:1", "{d|k=b}:hour:1"]),
-    st.integers(0, 60),
+    st.one_of(st.just(0), st.integers(0, 60)),
     ttl=st.just(600),
     limit=st.integers(50, 400),
     gate=st.sampled_from([9, 9, 9, 13, 8]),
 )
+SAME = [
+    HoldHit(f"{BUCKET}held", ttl=600, op=Op.TAKE, now=now, life=60, expiry=expiry, size=Size(0, 0.0, 25, 200))
+    for now, expiry in ((1_000, 1_060), (1_001, 1_020), (1_059, 1_115))
+]
+"""Checks of one second share their hit, and the memory store applies such a hit again in fewer steps."""
 ON_HOLDS = st.builds(
     lambda op, now, left, fixed, strict, charge, tokens, name: HoldHit(
         f"{BUCKET}held",
@@ -70,7 +75,7 @@ ON_HOLDS = st.builds(
     st.integers(1, 120),
     st.sampled_from([0, 25, 60]),
     st.sampled_from(["", "", "x", "y"]),
-)
+) | st.sampled_from(SAME)
 WITH_HOLDS = st.lists(
     st.lists(
         st.lists(ON_A_COUNTER, max_size=3)

@@ -6,10 +6,12 @@ import gc
 from types import ModuleType
 
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ratelimit_service.core.model import Request
+from ratelimit_service.core.holds.entries import DEFAULT_ENTRIES, NO_ENTRIES, HoldEntries
+from ratelimit_service.core.model import Entry, Request
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit_service.transports import _wire, wire
 from ratelimit_service.transports.codec import request_of
@@ -142,3 +144,96 @@ def test_the_garbage_collector_does_not_visit_what_is_cached_of_a_request() -> N
     cached = [hits, entries, entries[0], entries[0][0], _wire.hidden([])]
     assert [False] * 5 == [gc.is_tracked(each) for each in cached]
     assert wire.hidden(()) == _wire.hidden(())
+
+
+_HOLD_TEXTS = st.sampled_from([b"hold", b"phase", b"done", b"", b"-", b"x" * 130, b"holds", b"team"])
+_PARTS = st.builds(
+    lambda key, value: (
+        (b"\n" + wire.varint(len(key)) + key) * (key != b"team")
+        + (b"\x12" + wire.varint(len(value)) + value) * (value != b"team")
+    ),
+    _HOLD_TEXTS,
+    _HOLD_TEXTS,
+)
+"""Entries, some without a key or a value."""
+
+
+def by_protobuf(data: bytes, entries: HoldEntries) -> Request | None:
+    """Return a request as protobuf reads it, without `entries`; None if it is malformed."""
+    try:
+        return request_of(RateLimitRequest.FromString(data), entries)
+    except DecodeError:
+        return None
+
+
+@st.composite
+def _with_hold_entries(draw: st.DrawFn) -> bytes:
+    """Return a serialized request with hold entries, maybe with fields in unusual places."""
+    whole = b"\n\x01d"
+    for _ in range(draw(st.integers(0, 3))):
+        parts = draw(st.lists(_PARTS.map(lambda part: b"\n" + wire.varint(len(part)) + part), max_size=4))
+        parts += draw(st.sampled_from([[], [b"\x1a\x02\x08\x05"], [b"\x1a\x00"], [b"\x12\x02\x10\x01"]]))
+        if draw(st.integers(0, 5)) == 0:
+            parts = draw(st.permutations(parts))
+        descriptor = b"".join(parts)
+        whole += b"\x12" + wire.varint(len(descriptor)) + descriptor
+    return whole + draw(st.sampled_from([b"", b"\x18\x07", b"\x18\x00", b"\x20\x01"]))
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize(
+    "entries",
+    [DEFAULT_ENTRIES, NO_ENTRIES, HoldEntries(b"hold"), HoldEntries(b"", Entry(b"phase", b"done"))],
+    ids=["both", "none", "id", "done"],
+)
+@given(data=_with_hold_entries() | messages() | mangled() | st.binary(max_size=60))
+@example(data=b"\n\x01d\x12\xff\x7f\n\x00")  # a descriptor that ends far behind the message
+@example(data=b"\n\x01d\x12\x04\n\x7f\n\x00")  # an entry that ends behind its descriptor
+@example(data=b"\n\x01d\x12\x04\n\x02\n\x7f")  # a key that ends behind its entry
+@example(data=b"\n\x01d\x12\x80\x00")  # a size in two bytes where one would do
+@example(data=b"\n\x01d\x12\x80")
+@example(data=b"\n\x01d" + b"\x12\x80\x00" * 340)
+def test_hold_entries_are_taken_off_as_protobuf_does(entries: HoldEntries, data: bytes) -> None:
+    """What is left is read as protobuf reads it, or the whole request is left to protobuf."""
+    found = _wire.take_off(data, entries.id_key, entries.done)
+    if found is None:
+        return
+    rest, returned = found
+    assert len(rest) <= len(data)
+    expected, left = by_protobuf(data, entries), by_protobuf(rest, NO_ENTRIES)
+    if expected is None or left is None:
+        assert expected is left
+        return
+    assert (expected.returned or (None,) * len(expected.descriptors)) == returned
+    assert expected._replace(returned=()) == left
+
+
+def test_a_charge_with_an_id_is_not_left_to_protobuf() -> None:
+    """Nor is one whose id is longer than the other texts of the plain form."""
+    for text in (b"-", b"x" * 100, b"x" * 500):
+        message = RateLimitRequest.FromString(plain(200))
+        message.descriptors[0].entries.add(key=b"hold", value=text)
+        data = message.SerializeToString()
+        assert (plain(200), (text,)) == _wire.take_off(data, b"hold", None)
+
+
+@BOTH
+@pytest.mark.parametrize("size", [1, 100, 107, 108, 109, 110, 111, 112, 127, 128, 129, 500, 2_048])
+def test_the_metadata_of_a_hold_is_that_of_protobuf(twin: ModuleType, size: int) -> None:
+    expected = RateLimitResponse()
+    expected.dynamic_metadata.update({"hold": "x" * size})
+    assert expected.SerializeToString() == twin.hold_metadata("x" * size)
+
+
+def test_the_compiled_twin_refuses_an_id_beyond_its_buffer() -> None:
+    with pytest.raises(ValueError, match="2048 characters"):
+        _wire.hold_metadata("x" * 2_049)
+
+
+@BOTH
+def test_a_request_gets_what_came_back(twin: ModuleType) -> None:
+    request = Request("d", (), 7, b"key", repeats=True)
+    expected = Request("d", (), 7, b"key", returned=(b"id",))
+    found = twin.with_returned(request, (b"id",))
+    assert expected == found
+    assert type(found) is Request

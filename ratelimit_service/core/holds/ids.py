@@ -7,17 +7,17 @@ bits), so an id that a caller has invented or changed is invalid.
 
 from __future__ import annotations
 
-from binascii import Error, a2b_base64, b2a_base64
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
-from hmac import compare_digest
 from struct import Struct
 from typing import Final, NamedTuple
 
 from ..model import Entry
+from .codes import CODE, LONGEST, NONCE, VERSION
 
-LONGEST: Final = 2_048
-"""The characters of an id. A request whose id would be longer has no hold."""
+try:
+    from ._codes import Codes, text_of
+except ImportError:  # not built
+    from .codes import Codes, text_of
 
 VALID: Final = 86_400
 """The seconds for which an id is valid."""
@@ -25,12 +25,9 @@ VALID: Final = 86_400
 _AHEAD = 300
 """The seconds by which the clock of the replica that issued an id may be ahead."""
 
-_VERSION = 1
 _MOST_BYTES = LONGEST // 4 * 3
-_NONCE, _CODE = 12, 12
-_HEAD = Struct(f">BI{_NONCE}sB")
+_HEAD = Struct(f">BI{NONCE}sB")
 _HOLD = Struct(">QI")
-_ONE = Struct(f">BI{_NONCE}sBQI")
 _LENGTH = Struct(">H")
 
 
@@ -58,12 +55,12 @@ class HoldIds:
     It needs `secret`, which all replicas share; until it is set, no id is issued, and every id is invalid.
     """
 
+    __slots__ = ("_codes", "_nonce", "_secret")
+
     def __init__(self, nonce: Callable[[], bytes], secret: bytes = b"") -> None:
         self._nonce = nonce
-        self._codes: tuple[blake2b, ...] = ()
-        """The initial state of the code for each secret, to be copied: the current secret, and the previous
-        one.
-        """
+        self._codes: tuple[Codes, ...] = ()
+        """Those of the current secret and of the previous one."""
         self._secret = b""
         if secret:
             self.use(secret)
@@ -77,42 +74,33 @@ class HoldIds:
         """Issue ids with this secret from now on. Ids with the previous secret stay valid."""
         if secret != self._secret:
             self._secret = secret
-            self._codes = (blake2b(key=secret, digest_size=_CODE), *self._codes[:1])
+            self._codes = (Codes(secret), *self._codes[:1])
 
     def issue(self, now: int, holds: Sequence[tuple[int, int]], names: bytes) -> str:
         """Return a new id of holds, each with its tokens and its expiry, of the buckets that `names_of`
-        returned.
+        returned; empty without a secret.
         """
-        if len(holds) == 1:
-            tokens, expiry = holds[0]
-            data = _ONE.pack(_VERSION, now, self._nonce(), 1, tokens, expiry) + names
-        else:
-            head = _HEAD.pack(_VERSION, now, self._nonce(), len(holds))
-            data = b"".join([head, *[_HOLD.pack(*hold) for hold in holds], names])
-        code = self._codes[0].copy()
-        code.update(data)
-        return _text_of(data + code.digest()).decode("ascii")
+        if not self._codes:
+            return ""
+        head = _HEAD.pack(VERSION, now, self._nonce(), len(holds))
+        return self._codes[0].write(b"".join([head, *[_HOLD.pack(*hold) for hold in holds], names]))
+
+    def issue_one(self, now: int, tokens: int, expiry: int, names: bytes) -> str:
+        """Return a new id of one hold; empty without a secret."""
+        if not self._codes:
+            return ""
+        return self._codes[0].write_one(now, self._nonce(), tokens, expiry, names)
 
     def read(self, text: bytes, now: int) -> IssuedId | None:
         """Return the content of an id; None if it is invalid or too old."""
-        if not _HEAD.size + _CODE < len(text) <= LONGEST:
-            return None
-        try:
-            whole = a2b_base64(text.translate(_STANDARD) + b"==")
-        except Error:
-            return None
-        if _text_of(whole) != text:  # other texts decode to the same bytes
-            return None
-        data, code = whole[:-_CODE], whole[-_CODE:]
-        for blank in self._codes:
-            own = blank.copy()
-            own.update(data)
-            if compare_digest(code, own.digest()):
+        for codes in self._codes:
+            data = codes.read(text)
+            if data is not None:
                 break
         else:
             return None
         version, made, nonce, many = _HEAD.unpack_from(data)
-        if version != _VERSION or not now - VALID <= made <= now + _AHEAD:
+        if version != VERSION or not now - VALID <= made <= now + _AHEAD:
             return None
         amounts = [_HOLD.unpack_from(data, _HEAD.size + number * _HOLD.size) for number in range(many)]
         domain, at = _text(data, _HEAD.size + many * _HOLD.size)
@@ -127,16 +115,8 @@ class HoldIds:
                 entries.append(Entry(key, data[at + 2 : end]))
                 at = end
             holds.append(IssuedHold(tuple(entries), tokens, expiry))
-        name = _text_of(nonce).decode("ascii")
+        name = text_of(nonce)
         return IssuedId(name, made, domain.decode("utf-8", "surrogateescape"), tuple(holds))
-
-
-_URL_SAFE, _STANDARD = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
-
-
-def _text_of(data: bytes) -> bytes:
-    """Return bytes in base64 for URLs, without padding."""
-    return b2a_base64(data, newline=False).rstrip(b"=").translate(_URL_SAFE)
 
 
 def names_of(domain: str, buckets: Sequence[Sequence[Entry]]) -> bytes:
@@ -148,7 +128,7 @@ def names_of(domain: str, buckets: Sequence[Sequence[Entry]]) -> bytes:
         parts.append(bytes([len(entries)]))
         parts += [_packed(text[:_MOST_BYTES]) for entry in entries for text in entry]
     names = b"".join(parts)
-    size = _HEAD.size + len(buckets) * _HOLD.size + len(names) + _CODE
+    size = _HEAD.size + len(buckets) * _HOLD.size + len(names) + CODE
     return names if size <= _MOST_BYTES else b""
 
 

@@ -14,8 +14,15 @@ cdef class Holding:
     cdef public str key
     cdef public MeanCharge learned
     cdef public object looked
+    cdef public list memo
     cdef public bytes names
     cdef public object noted
     cdef public object rule
     cdef public object ticks
     cdef public object until
+
+
+cdef class PlannedHold:
+    cdef public Holding holding
+    cdef public Py_ssize_t hit
+    cdef public object op

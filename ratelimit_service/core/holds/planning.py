@@ -69,6 +69,7 @@ class Holding:
         "key",
         "learned",
         "looked",
+        "memo",
         "names",
         "noted",
         "rule",
@@ -101,6 +102,8 @@ class Holding:
         """The last second in which the counts of a check showed how near it is."""
         self.noted = 0
         """The last second in which a check noted how near it is to its limit."""
+        self.memo: list[int] | None = None
+        """What an Observer has looked up for this bucket; nothing else reads it."""
 
     def near(self, now: int) -> bool:
         """Return whether requests in flight could use the rest of the limit."""
@@ -160,12 +163,15 @@ class Holding:
         )
 
 
-class PlannedHold(NamedTuple):
+class PlannedHold:
     """A hit on holds in a plan: that of a bucket near its limit, or -1."""
 
-    holding: Holding
-    hit: int
-    op: Op
+    __slots__ = ("hit", "holding", "op")
+
+    def __init__(self, holding: Holding, hit: int, op: Op) -> None:
+        self.holding = holding
+        self.hit = hit
+        self.op = op
 
 
 def _ending(

@@ -12,21 +12,24 @@ from ..model import Entry, Hit
 from ..plan import Plan
 from .hit import ABOVE, RELEASE, TAKE, HoldHit, tokens_in
 from .ids import HoldIds, names_of
+from .planning import Holding, PlannedHold
 
 
 def note(plan: Plan, counts: Sequence[Count]) -> bool:
     """Note how near the buckets of a plan are to their limits. Return whether one has come near."""
     near = False
+    each: PlannedHold
     for each in plan.holds:
+        holding: Holding = each.holding
         if each.op is TAKE:  # checks do not change the use, so one a second is enough
-            if each.holding.looked == plan.now:
+            if holding.looked == plan.now:
                 continue
-            each.holding.looked = plan.now
-        for window in plan.descriptors[each.holding.descriptor].windows:
+            holding.looked = plan.now
+        for window in plan.descriptors[holding.descriptor].windows:
             before = counts[window.hit]
             if isinstance(before, int):
                 used = before + plan.hits[window.hit].amount if before >= 0 else ~before
-                near = each.holding.note(used, window.amount, plan.now) or near
+                near = holding.note(used, window.amount, plan.now) or near
     return near
 
 
@@ -35,8 +38,9 @@ def for_all_second(plan: Plan) -> Plan:
 
     Far from the limits, one plan a second notes how near they are, and may be learned from.
     """
-    for holding, _, op in plan.holds:
-        if holding.near(plan.now) or (op is TAKE and holding.wants_ids()):
+    each: PlannedHold
+    for each in plan.holds:
+        if each.holding.near(plan.now) or (each.op is TAKE and each.holding.wants_ids()):
             return plan
     return plan.without_holds([hit for hit in plan.hits if not hit.gate & Gate.ASIDE])
 
@@ -45,34 +49,36 @@ def results(plan: Plan, counts: Sequence[Count]) -> list[int]:
     """Return Decision.held; a hit that failed held nothing. It is empty if the request has no hits on
     holds.
     """
-    if len(plan.holds) == 1:
-        place = plan.holds[0].hit
-        if place < 0:
-            return []
-        count = counts[place]
-        return [count if isinstance(count, int) else 0]
-    found = [counts[each.hit] if each.hit >= 0 else 0 for each in plan.holds]
-    return [count if isinstance(count, int) else 0 for count in found]
+    found: list[int] = []
+    each: PlannedHold
+    for each in plan.holds:
+        count = counts[each.hit] if each.hit >= 0 else 0
+        found.append(count if isinstance(count, int) else 0)
+    return [] if len(found) == 1 and plan.holds[0].hit < 0 else found
 
 
 def issue(ids: HoldIds, plan: Plan, counts: Sequence[Count]) -> str:
-    """Return the id of the holds of a check; empty if it has none.
+    """Return the id of the holds of a check; empty if it has none, or there is no secret.
 
     It is issued even if nothing is held, because the charge of an id counts once.
     """
+    each: PlannedHold
     if len(plan.holds) == 1:
-        ((holding, place, op),) = plan.holds
-        if op is not TAKE or not holding.names:
+        each = plan.holds[0]
+        if each.op is not TAKE or not each.holding.names:
             return ""
-        return ids.issue(plan.now, (_issued(plan, counts, place),), holding.names)
+        tokens = _held(counts, each.hit)
+        expiry = plan.hits[each.hit].expiry if tokens else 0  # type: ignore[attr-defined]
+        return ids.issue_one(plan.now, tokens, expiry, each.holding.names)
     holds: list[tuple[int, int]] = []
     names: list[Sequence[Entry]] = []
     own = b""
-    for holding, place, op in plan.holds:
-        if op is TAKE:
-            holds.append(_issued(plan, counts, place))
-            names.append(holding.entries)
-            own = holding.names
+    for each in plan.holds:
+        if each.op is TAKE:
+            tokens = _held(counts, each.hit)
+            holds.append((tokens, plan.hits[each.hit].expiry) if tokens else (0, 0))  # type: ignore[attr-defined]
+            names.append(each.holding.entries)
+            own = each.holding.names
     if not holds:
         return ""
     if len(holds) > 1:
@@ -80,14 +86,13 @@ def issue(ids: HoldIds, plan: Plan, counts: Sequence[Count]) -> str:
     return ids.issue(plan.now, holds, own) if own else ""
 
 
-def _issued(plan: Plan, counts: Sequence[Count], place: int) -> tuple[int, int]:
-    """Return the tokens and the expiry of a hold; 0 and 0 where nothing is held.
+def _held(counts: Sequence[Count], place: int) -> int:
+    """Return the tokens of a hold; 0 where nothing is held.
 
     A count below 0 is of a check that was refused, and holds nothing, even if shadow mode answers OK.
     """
     count = counts[place] if place >= 0 else 0
-    tokens = count % ABOVE if isinstance(count, int) and count > 0 else 0
-    return (tokens, plan.hits[place].expiry) if tokens else (0, 0)  # type: ignore[attr-defined]
+    return count % ABOVE if isinstance(count, int) and count > 0 else 0
 
 
 def undone(plan: Plan, counts: Sequence[Count]) -> list[HoldHit]:

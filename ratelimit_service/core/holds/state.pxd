@@ -7,6 +7,10 @@ cdef class Holds:
     cdef public dict slots
     cdef public object _tokens_held
     cdef public object _soonest
+    cdef public object _last
+    cdef public object _tokens
+    cdef public list _slot
+    cdef public object _whole
     cdef public object charges
     cdef public object mean
     cdef public object square
@@ -16,3 +20,5 @@ cdef class Holds:
     cdef public object refusals
     cdef public object refused_at
     cdef public dict ids
+
+    cpdef object take_again(self, object hit, object left)

@@ -34,8 +34,12 @@ class Holds:
     """The holds of a bucket. Every method takes the time from its hit; all steps are those of holds.lua."""
 
     __slots__ = (
+        "_last",
+        "_slot",
         "_soonest",
+        "_tokens",
         "_tokens_held",
+        "_whole",
         "charges",
         "flight",
         "ids",
@@ -55,6 +59,13 @@ class Holds:
         """The sum of all slots."""
         self._soonest = 0
         """No slot expires before this second; 0 where that is not known."""
+        self._last: HoldHit | None = None
+        """The hit that was applied last, if it was a TAKE that held something."""
+        self._tokens = 0
+        self._slot: list[int] = []
+        """What that hit holds, and its slot."""
+        self._whole = 0
+        """Whether its hold lasts as long as `life`, and so is counted in the slot."""
         self.charges = 0
         """How many charges it has learned from, up to 1000."""
         self.mean = 0.0
@@ -96,8 +107,23 @@ class Holds:
             self.refusals = self.refusals + 1 if hit.now <= self.refused_at + _REFUSAL else 1
             self.refused_at = hit.now
 
+    def take_again(self, hit: HoldHit, left: int) -> int:
+        """Apply the TAKE that was applied last once more, and return its tokens.
+
+        Return 0, and do nothing, if it was another one, or if all that is `left` of a counter may be held.
+        Checks of one second share their hit, and nothing but what is held has changed between them.
+        """
+        if hit is not self._last or left <= self._tokens_held:
+            return 0
+        tokens, slot = self._tokens, self._slot
+        slot[0] += tokens
+        slot[1] += self._whole
+        self._tokens_held += tokens
+        return tokens
+
     def apply(self, hit: HoldHit) -> tuple[int, int]:
         """Apply a hit, and return its tokens and how many holds it found expired."""
+        self._last = None
         now = hit.now
         expired = 0 if now < self._soonest else self._expire(now)
         if hit.op is TAKE:
@@ -135,7 +161,7 @@ class Holds:
             self.share *= (1 - LEARN) ** expired
         return expired
 
-    def _tokens(self, size: Size, share: float) -> int:
+    def _tokens_of(self, size: Size, share: float) -> int:
         fixed, deviations, otherwise, most = size
         tokens: float = fixed
         if not tokens:
@@ -146,7 +172,7 @@ class Holds:
         return math.floor(min(tokens, most, MOST) * share + 0.5)
 
     def _take(self, hit: HoldHit) -> int:
-        tokens = self._tokens(hit.size, self.share)
+        tokens = self._tokens_of(hit.size, self.share)
         if tokens:
             expiry, life = hit.expiry, hit.life
             slot = self.slots.get(expiry)
@@ -156,8 +182,9 @@ class Holds:
             slot[0] += tokens
             self._tokens_held += tokens
             # A hold that ends with its window does not say that its request was never charged.
-            if expiry > hit.now + life - slot_width(life):
-                slot[1] += 1
+            self._whole = int(expiry > hit.now + life - slot_width(life))
+            slot[1] += self._whole
+            self._last, self._tokens, self._slot = hit, tokens, slot
         return tokens
 
     def _learn(self, charge: int) -> None:
@@ -170,7 +197,7 @@ class Holds:
         self.flight += (LEARN if self.flight else 1.0) * (max(seconds, 1) - self.flight)
 
     def _release_oldest(self, hit: HoldHit) -> int:
-        wanted = left = self._tokens(hit.size, hit.part)
+        wanted = left = self._tokens_of(hit.size, hit.part)
         one = int(hit.part >= 0.5)
         for expiry in sorted(self.slots):
             if not left and not one:
