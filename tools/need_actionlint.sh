@@ -1,5 +1,5 @@
 # Build actionlint, unless it is installed: build/actionlint, from its Go module, by the hashes in tools/actionlint/go.sum. If it
-# cannot be built, this prints why, and the test of the workflows is skipped.
+# cannot be built, this prints why, and `make audit` says that it did not check the workflows with it.
 set -eu
 cd "$(dirname "$0")/.."
 

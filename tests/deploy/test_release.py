@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,19 @@ def test_every_action_is_pinned_by_its_digest(file: Path) -> None:
     used = re.findall(r"uses: (\S+)", file.read_text())
     assert used
     assert [] == [action for action in used if not action.startswith("./") and not PINNED.fullmatch(action)]
+
+
+def test_a_finding_that_is_ignored_has_its_reason_above() -> None:
+    """Of zizmor and actionlint, which `make audit` runs. Neither has a configuration that could ignore more."""
+    ignored = []
+    for file in WORKFLOWS:
+        lines = file.read_text().splitlines()
+        for above, line in pairwise(lines):
+            if re.search(r"(zizmor|actionlint): *ignore", line):
+                ignored.append(file.name)
+                assert re.match(r" +# \w", above), f"{file.name}: {line.strip()}"
+    assert ["release.yml"] == ignored
+    assert not [*REPOSITORY.glob(".github/zizmor.*"), *REPOSITORY.glob(".github/actionlint.*")]
 
 
 def test_continuous_integration_runs_the_targets_of_make() -> None:
