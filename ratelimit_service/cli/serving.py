@@ -13,6 +13,7 @@ from ..core.errors import StartError
 from ..observe import logs
 from ..observe.line_writer import LineWriter, lock_between_processes, to_stderr
 from ..runtime import descriptors
+from ..settings.redis import DEFAULT_URL
 from ..settings.table import Settings, load_settings
 from ..settings.unsupported import unsupported
 
@@ -57,6 +58,10 @@ def serve(
             log.warning("arguments ignored", arguments=list(ignored))
         for line in unsupported(environ):
             log.warning(line)
+        if settings.backend_type == "redis" and "REDIS_URL" not in {**environ, **options}:
+            log.warning(
+                f"REDIS_URL is not set: Redis is expected at {DEFAULT_URL}, as by envoyproxy/ratelimit"
+            )
         if settings.workers != 1:
             from . import supervise
 

@@ -49,6 +49,10 @@ ClientKey = Annotated[str, _read_client_key]
 SocketType = Annotated[Literal["unix", "tcp"], choice("unix", "tcp")]
 
 
+DEFAULT_URL = "/var/run/nutcracker/ratelimit.sock"
+"""The default of envoyproxy/ratelimit, whose image has a proxy for Redis there."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RedisSettings:
     """The fields of `table.Settings` for Redis. Durations are in seconds."""
@@ -58,7 +62,7 @@ class RedisSettings:
     )
     redis_url: RedisUrl = setting(
         REDIS,
-        "/var/run/nutcracker/ratelimit.sock",
+        DEFAULT_URL,
         "The address of Redis. SINGLE: host:port, redis://user:password@host:port/database, rediss:// for"
         " TLS, unix:///path, or the path of a socket. SENTINEL: the name of the master, then the "
         "sentinels: mymaster,host:port,host:port. CLUSTER: some of the servers: host:port,host:port. Each"

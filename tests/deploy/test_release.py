@@ -101,7 +101,7 @@ def test_every_action_is_pinned_by_its_digest(file: Path) -> None:
 
 
 def test_a_finding_that_is_ignored_has_its_reason_above() -> None:
-    """Of zizmor and actionlint, which `make audit` runs. Neither has a configuration that could ignore more."""
+    """Of zizmor and actionlint, which `make audit` runs. Neither has a configuration to ignore more."""
     ignored = []
     for file in WORKFLOWS:
         lines = file.read_text().splitlines()

@@ -15,6 +15,8 @@ import httpx
 import pytest
 import yaml
 
+from ratelimit_service.core.rules.reader import load
+from ratelimit_service.sources.yaml_text import read
 from testing.envoy import TEMPLATE, EnvoyProcess, connection_manager
 from testing.in_process_service import ClockedService
 from testing.mock_llm import MockLlm
@@ -163,6 +165,12 @@ def rules_of(resource: Any, budgets: frozenset[str]) -> Object:
     if resource.descriptors:
         found["descriptors"] = [rules_of(each, budgets) for each in resource.descriptors]
     return found
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.domain)
+def test_each_recipe_is_loaded_without_a_warning(recipe: Recipe) -> None:
+    """`check-config --strict` accepts it."""
+    assert () == load([read("rules.yaml", recipe.blocks["rules"].encode())]).warnings
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.domain)

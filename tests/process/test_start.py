@@ -172,6 +172,19 @@ def test_options_take_precedence_and_useless_settings_are_named(config: str, tmp
         ]
 
 
+def test_a_redis_without_an_address_is_named(config: str) -> None:
+    """The default is a socket that hardly any machine has."""
+    with Service({"BACKEND_TYPE": "redis", "CONFIG_PATH": config}) as service:
+        warnings = [event["@message"] for event in service.everything() if event["level"] == "warning"]
+        assert (
+            "REDIS_URL is not set: Redis is expected at /var/run/nutcracker/ratelimit.sock, "
+            "as by envoyproxy/ratelimit"
+        ) == warnings[0]
+    with Service({"CONFIG_PATH": config}, arguments=["--redis-url", "127.0.0.1:1"]) as service:
+        assert "redis" == service.store
+        assert [] == [event for event in service.everything() if "REDIS_URL" in event["@message"]]
+
+
 def test_several_configuration_paths_can_be_given(tmp_path: Path, config: str) -> None:
     """--config may be repeated. Without a setting, the store is memory."""
     other = tmp_path / "other.yaml"
