@@ -11,7 +11,7 @@ from ..core.budgets.bucket import Budget, BudgetWindow
 from ..core.budgets.descriptor_text import descriptor_text
 from ..core.errors import InvalidRequest, Problem
 from ..core.matching.tree import Domain
-from ..core.rfc3339 import moment
+from ..core.rfc3339 import FIRST, LAST, moment
 from ..core.text import printable, show
 from ..core.windows.blocks import name as window_name
 from . import response_types
@@ -24,15 +24,18 @@ def moment_or_null(seconds: float | None) -> str | None:
 
 
 def second_of(text: str) -> int:
-    """Return the second since 1970 of a moment in RFC 3339, later than 1970. Raises InvalidRequest."""
+    """Return the second since 1970 of a moment in RFC 3339. Raises InvalidRequest."""
     wrong = InvalidRequest(f"{text!r} is not a moment in RFC 3339: give one such as 2026-12-01T00:00:00Z")
     try:
         found = datetime.fromisoformat(text)
         if found.tzinfo is None or "T" not in text.upper():
             raise wrong
-        return int(found.timestamp())
+        second = int(found.timestamp())
     except (ValueError, OverflowError):
         raise wrong from None
+    if not FIRST <= second <= LAST:  # by its offset from UTC
+        raise InvalidRequest(f"{text!r} is not within the years 1 to 9999 in UTC")
+    return second
 
 
 def amendment(one: amendments.Amendment) -> response_types.Amendment:

@@ -160,7 +160,7 @@ def _overlaps(key: str, first: str, last: str) -> bool:
 
 
 def _date(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d")
+    return datetime.fromtimestamp(second, UTC).date().isoformat()
 
 
 @lru_cache(maxsize=10_000)

@@ -64,6 +64,8 @@ class FakeApi:
         self.broken: Refused | None = None
         """The answer to every request except /status."""
         self.wants_token = False
+        self.forgets_cursors = False
+        """Whether the cursors of lists are those of another store."""
         self.calls: Counter[str] = Counter()
         self.bodies: list[tuple[str, Json, str | None]] = []
         """The path, the body and the idempotency key of each change."""
@@ -180,6 +182,8 @@ class FakeApi:
         if query.get("sort") == "-used":
             order = ("blocked", "over", "low", "ok")
             found.sort(key=lambda each: (order.index(each["state"]), -(each["share"] or 0)))
+        if self.forgets_cursors and "cursor" in query:
+            raise Refused(422, "Unprocessable", "it is not a position in this store")
         start, limit = int(query.get("cursor", 0)), int(query.get("limit", 50))
         end = start + limit
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -124,6 +125,45 @@ def test_a_list_of_ten_thousand_buckets_can_be_scrolled_to_its_end(page: Page, f
     assert most < 60
     expect(page.get_by_text("team-09999")).to_be_visible()
     assert "team=team-00000" == page.evaluate("document.activeElement.innerText")
+
+
+def test_a_list_whose_cursors_are_not_known_any_more_begins_again(page: Page, fake_api: FakeApi) -> None:
+    """The service may come back with another kind of store while the page is open."""
+    fake_api.budgets = [budget(f"team-{number:02}", window(number, 1_000)) for number in range(60)]
+    page.goto(f"{fake_api.url}#/budgets?sort=name")
+    expect(page.get_by_text("team-00")).to_be_visible()
+
+    def scrolled_to_the_end() -> bool:
+        page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+        return page.get_by_text("team-59").is_visible()
+
+    wait_for("the end of the list", scrolled_to_the_end)
+    fake_api.forgets_cursors = True
+    before = fake_api.calls.total()
+    look_again(page)
+    wait_for("calls", lambda: fake_api.calls.total() > before + 2)
+    expect(page.get_by_text("team-59")).to_have_count(0)
+    expect(page.get_by_text("team-24")).to_be_visible()
+    expect(page.get_by_role("alert").filter(has_text="not a position")).to_have_count(0)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(days=3), timedelta(days=-400)], ids=str)
+def test_times_are_right_although_the_clock_of_the_browser_is_wrong(
+    page: Page, everything: FakeApi, ahead: timedelta
+) -> None:
+    """Also those of answers that are old: they are by the clock of the service."""
+    page.clock.install(time=datetime.now(UTC) + ahead)
+    page.goto(everything.url)
+    over = page.locator(".virtual .budget.over")
+    expect(over).to_contain_text(re.compile("resets in (29|30) min"))
+    expect(page.locator(".virtual .budget.low").first).to_contain_text(re.compile(r"runs out at \d\d:\d\d,"))
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    began = datetime.now(UTC)
+    everything.broken = Refused(503, "The store does not answer", "it has not answered for 3 s")
+    look_again(page)
+    stale = page.get_by_role("alert").filter(has_text="What is shown is from").locator("time")
+    shown = datetime.fromisoformat(stale.get_attribute("datetime") or "")
+    assert abs(shown - began) < timedelta(hours=1)
 
 
 def test_the_list_can_be_sorted_by_domain_and_key(page: Page, fake_api: FakeApi) -> None:

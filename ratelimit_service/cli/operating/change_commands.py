@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from ...core.amendments.target import parse
 from ...core.errors import InvalidRequest
+from ...core.rfc3339 import moment
 from ...core.text import printable
 from ...core.windows.calendars import WEEKDAYS
 from . import formatting
@@ -51,7 +52,7 @@ def change(
     # A top-up's id follows from the key, so the preview has the key as well.
     key = how.key or uuid.uuid4().hex
     preview = client.post(path, {**body, "dry_run": True}, key)
-    for note in preview["notes"]:
+    for note in preview.get("notes", ()):  # a service of an earlier version has none
         print(f"note: {formatting.text(note)}", file=sys.stderr)
     if how.dry_run:
         if how.as_json:
@@ -66,8 +67,9 @@ def change(
         if not ask("make this change? [y/N] "):
             print("nothing was changed", file=sys.stderr)
             return NO
+    confirmed = {**body, "confirmation": preview["confirmation"]}
     try:
-        made = client.post(path, {**body, "confirmation": preview["confirmation"]}, key)
+        made = client.post(path, confirmed, key)
     except RequestFailed as failed:
         if failed.status and failed.status < _SERVER_ERROR:
             raise
@@ -147,7 +149,7 @@ def moment_of(text: str, now: datetime | None = None) -> str:
     It is `2026-12-01T00:00:00Z`, a time from now (`90m`, `8h`, `3d`), or a weekday: its next midnight here.
     """
     try:
-        return _moment(text, now).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return moment(_moment(text, now).astimezone(UTC).timestamp())
     except OverflowError:
         raise ValueError(f'"{printable(text)}" is not before the year 10000') from None
 

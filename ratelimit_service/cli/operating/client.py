@@ -50,6 +50,16 @@ class RequestFailed(CommandFailed):
         self.status = status
 
 
+class Answer(dict[str, Any]):
+    """An object in an answer. A field that it lacks is a failed call, and no fault of this program."""
+
+    def __missing__(self, name: str) -> Any:
+        raise RequestFailed(
+            f'the answer of the service has no "{name}": is this its debug port, and is the service as new '
+            "as this command?"
+        )
+
+
 class Server(NamedTuple):
     """The address of the API."""
 
@@ -176,7 +186,7 @@ class Client:
 
     def _answer(self, status: int, data: bytes) -> dict[str, Any]:
         try:
-            found = json.loads(data)
+            found = json.loads(data, object_hook=Answer)
         except (ValueError, RecursionError):
             found = None
         if status < 400:

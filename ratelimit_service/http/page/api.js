@@ -1,7 +1,7 @@
 // Calls of /api/v1 with the token of this tab, and views that follow its answers.
 
 import { useEffect, useState } from "./vendor/standalone.module.js";
-import { parse, serialise, setClock } from "./format.js";
+import { parse, serialise, serverNow, setClock } from "./format.js";
 
 const TOKEN = "ratelimit-service token";
 const PATIENCE = 10_000;
@@ -122,7 +122,7 @@ export function usePolled(name, load, every) {
     return poll(
       async (signal) => {
         const data = await load(signal);
-        set({ name, data, error: null, at: Date.now() });
+        set({ name, data, error: null, at: serverNow() });
       },
       every,
       (error) => set((before) => ({ ...before, error })),

@@ -2,6 +2,7 @@
 
 import { useEffect, useRef, useState } from "./vendor/standalone.module.js";
 import { call, poll, query } from "./api.js";
+import { serverNow } from "./format.js";
 import { STATES } from "./parts.js";
 
 // Every page reads the first part every two seconds, so it is small. Few readers scroll far, and those need large parts.
@@ -45,7 +46,7 @@ class Listing {
         data = await this.read(part, signal);
       } catch (error) {
         // The store may no longer know a cursor. The parts before it are still valid.
-        if (place === 0 || ![400, 404, 410].includes(error.status)) throw error;
+        if (place === 0 || ![400, 404, 410, 422].includes(error.status)) throw error;
         this.parts.length = place;
         this.parts[place - 1].data.next_cursor = null;
         break;
@@ -55,7 +56,7 @@ class Listing {
       else if (this.parts[place + 1]) this.parts[place + 1].cursor = data.next_cursor;
     }
     this.error = null;
-    this.at = Date.now();
+    this.at = serverNow();
     this.tell();
     await this.ahead(signal);
   }

@@ -6,7 +6,7 @@ import { Bucket } from "./bucket.js";
 import { Budgets } from "./budgets.js";
 import { ChangeMany, Changes } from "./changes.js";
 import { Explain } from "./explain.js";
-import { duration } from "./format.js";
+import { duration, serverNow } from "./format.js";
 import { Text } from "./parts.js";
 import { Refusals } from "./refusals.js";
 import { href, useRoute } from "./route.js";
@@ -63,9 +63,9 @@ function Page() {
 const WHO = { admin: "may change budgets", read: "may read", local: "may read" };
 
 function Live({ status }) {
-  const [now, setNow] = useState(Date.now());
+  const [now, setNow] = useState(serverNow());
   useEffect(() => {
-    const timer = setInterval(() => setNow(Date.now()), 1_000);
+    const timer = setInterval(() => setNow(serverNow()), 1_000);
     return () => clearInterval(timer);
   }, []);
   const old = (now - status.at) / 1_000;

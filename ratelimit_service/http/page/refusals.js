@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "./vendor/standalone.module.js";
 import { call, poll, query } from "./api.js";
-import { amount, visibleText } from "./format.js";
+import { amount, serverNow, visibleText } from "./format.js";
 import { At, BucketLink, Failure, html, Text } from "./parts.js";
 import { amend } from "./route.js";
 
@@ -22,7 +22,7 @@ export function useRefusals() {
         if (last !== null && answer.last < last) known = [];
         last = answer.last;
         known = [...answer.refusals, ...known].slice(0, KEPT);
-        set({ data: known, error: null, at: Date.now() });
+        set({ data: known, error: null, at: serverNow() });
       },
       EVERY,
       (error) => set((before) => ({ ...before, error })),

@@ -42,6 +42,46 @@ def test_a_change_with_an_unknown_outcome_names_the_key_to_repeat_it_with(operat
     assert (1, "", expected) == (ended.code, ended.out, ended.err)
 
 
+class Other(BaseHTTPRequestHandler):
+    """Another service, or one of another version: its answers are JSON."""
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    do_POST = do_GET
+
+    def log_message(self, *arguments: object) -> None:
+        """Log nothing."""
+
+
+def test_the_answer_of_another_service_is_an_error_of_one_line(operate: Operate) -> None:
+    """Each command says what may be wrong."""
+    days = ("--from", "2026-11-01", "--to", "2026-12-01")
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = ("--server", f"127.0.0.1:{server.server_port}")
+        for command in (
+            ("budgets",),
+            ("show", "budgets", "team=x"),
+            ("explain", "budgets", "team=x"),
+            ("override", "budgets", "*", "5", "--yes", *BECAUSE),
+            ("remove", "o-1", *BECAUSE),
+            ("reset", "budgets", "team=x", "--reason", "r"),
+            ("audit",),
+            ("wait", "--within", "1"),
+            ("top",),
+            ("usage", "budgets", *days),
+        ):
+            ended = operate(*command, *address)
+            assert (1, "") == (ended.code, ended.out), command
+            assert 1 == ended.err.count("\n") and "the answer of the service has no " in ended.err, command
+        server.shutdown()
+
+
 class Busy(BaseHTTPRequestHandler):
     """A service that answers 429 once."""
 
