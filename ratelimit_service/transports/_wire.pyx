@@ -1,15 +1,17 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, binding=False
 """The compiled twin of wire.py, which has the documentation.
 
-Every byte comes from a stranger. `at` and `end` never leave the bytes of the argument: a size is compared with
-the bytes that are left before anything behind it is read, so no sum of two sizes can overflow. What this module
-does not read (a number of ten bytes, an entry in an unusual order) is left to protobuf by returning None.
+Every byte comes from a stranger. `at` and `end` never leave the bytes of the argument: a size is compared
+with the number of remaining bytes before the bytes after it are read, so no sum of two sizes can overflow.
+For a request that this module does not read (a number of ten bytes, an entry in an unusual order), it returns
+None, and protobuf reads the request.
 
-An object of a NamedTuple is made by its type's `tp_alloc` and filled before anything else can see it, as
-`tuple.__new__` does it; a call of the class takes five times as long.
+The type's `tp_alloc` makes an object of a NamedTuple, which is filled before other code can see it, as in
+`tuple.__new__`; a call of the class takes five times as long.
 
-What `codec.py` caches of a request is in no cycle: bytes, numbers, texts, and tuples of them. It is hidden from the
-garbage collector, which would visit all parts of each new request twice, and take a third of its time.
+The parts of a request that `codec.py` caches are in no cycle: bytes, numbers, texts, and tuples of them. They
+are hidden from the garbage collector, which would visit all parts of each new request twice, and take a third
+of its time.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -211,7 +213,9 @@ def read(bytes key not None):
                 return None
             inner = at + 2 + at[1]
             at += 2
-            if not text(&at, inner, KEY, &name, &name_size) or not text(&at, inner, VALUE, &value, &value_size):
+            if not text(&at, inner, KEY, &name, &name_size):
+                return None
+            if not text(&at, inner, VALUE, &value, &value_size):
                 return None
             if at != inner:
                 return None
@@ -419,7 +423,8 @@ def limit_remaining(uint64_t remaining):
     """See wire.limit_remaining."""
     cdef uint8_t found[11]
     found[0] = LEFT
-    return PyBytes_FromStringAndSize(<char *> found, 1 + write(found + 1, min(remaining, <uint64_t> 0xFFFFFFFF)))
+    return PyBytes_FromStringAndSize(
+        <char *> found, 1 + write(found + 1, min(remaining, <uint64_t> 0xFFFFFFFF)))
 
 
 def varint(uint64_t value):

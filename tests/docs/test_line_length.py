@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from configparser import ConfigParser
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import pytest
 
@@ -57,19 +58,36 @@ def test_ruff_wraps_at_the_declared_length() -> None:
     assert [] == [rule for rule in ignored if "E501".startswith(rule)]
 
 
-def test_prose_keeps_to_the_declared_length() -> None:
-    command = ["git", "ls-files", "*.md"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def files(*globs: str) -> list[str]:
+    """Return the names of files of this tree."""
+    found = subprocess.run(["git", "ls-files", *globs], cwd=ROOT, capture_output=True, text=True, check=False)
     if found.returncode:
         pytest.skip("this is no git checkout")
-    pages, longest = found.stdout.split(), length_of("x.md")
-    assert (True, True) == (len(pages) > 40, longest > 0)
+    return found.stdout.split()
+
+
+def test_prose_keeps_to_the_declared_length() -> None:
+    pages = files("*.md")
+    assert len(pages) > 40
     assert [] == [
         f"{page}:{number}: {len(line)} characters"
         for page in pages
         for number, line in prose((ROOT / page).read_text())
-        if len(line) > longest
+        if len(line) > length_of(page) > 0
     ]
+
+
+def test_sources_that_ruff_does_not_read_keep_to_the_declared_length() -> None:
+    """The native transport, the fields of C of compiled modules, and the scripts of Redis."""
+    sources = files("*.pyi", "*.pyx", "*.pxd", "*.lua", "*.c")
+    assert {".pyi", ".pyx", ".pxd", ".lua", ".c"} == {Path(source).suffix for source in sources}
+    assert [] == [
+        f"{source}:{number}: {len(line)} characters"
+        for source in sources
+        for number, line in enumerate((ROOT / source).read_text().splitlines(), 1)
+        if len(line) > length_of(source) > 0
+    ]
+    assert all(length_of(f"x{suffix}") for suffix in (".md", ".pyx", ".pxd", ".lua", ".c"))
 
 
 def test_what_cannot_be_broken_may_be_longer() -> None:

@@ -1,5 +1,6 @@
-/* libFuzzer's side of `make fuzz-native`: an interpreter in this process, and tests.fuzz.native.play for each input.
- * Coverage is of the extension, which is built with -fsanitize=fuzzer-no-link; Python itself is not instrumented. */
+/* libFuzzer's side of `make fuzz-native`: an interpreter in this process, and tests.fuzz.native.play for each
+ * input. Coverage is of the extension, which is built with -fsanitize=fuzzer-no-link; Python itself is not
+ * instrumented. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>

@@ -1,6 +1,7 @@
 """The fields of C of the holds of a bucket, where this module is compiled.
 
-The floats are objects: a C compiler may join two operations on doubles, and holds.lua computes the same to the last bit.
+The floats are objects: a C compiler may join two operations on doubles, and holds.lua computes the same to
+the last bit.
 """
 
 cdef class Holds:

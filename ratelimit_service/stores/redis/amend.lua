@@ -7,8 +7,8 @@
 -- ARGV  '1' for a dry run, which writes nothing
 --       the stamp of the new version; the digest of the change; its time in seconds; its author; its reason;
 --       its idempotency key
---       for how many seconds the key is kept, the largest number of amendments, how many lines the audit keeps,
---       the largest number of bytes of a change with several edits
+--       the seconds for which the key is kept, the largest number of amendments, the number of lines that the
+--       audit keeps, the largest number of bytes of a change with several edits
 --       for each edit: its id, the JSON of the amendment to put ('' removes it), the JSON that it is expected
 --       to replace ('' for none, '*' for any), and the JSON of a reset, which has no id
 -- Returns {'applied', version, the JSON that each edit replaces ...}
@@ -21,7 +21,8 @@
 -- write. The texts are ASCII, and are not parsed here. stores/amendments.py is the twin of this script.
 
 local CURRENT, AUDIT, DONE = KEYS[1], KEYS[2], KEYS[3]
-local dry_run, stamp, digest, at, author, reason, key = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local dry_run, stamp, digest, at = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local author, reason, key = ARGV[5], ARGV[6], ARGV[7]
 local remembered, most, most_audited = ARGV[8], tonumber(ARGV[9]), ARGV[10]
 local most_bytes = tonumber(ARGV[11])
 local FIRST, EACH = 12, 4
@@ -31,8 +32,8 @@ if done then
     return {'done', done}
 end
 
--- One HMGET, and below one HSET and one HDEL, for all edits: a call for each would take a third of the time of the
--- script, which is to stay below a millisecond.
+-- One HMGET, and below one HSET and one HDEL, for all edits: a call for each would take a third of the time
+-- of the script, which must stay below a millisecond.
 local ids = {}
 for i = FIRST, #ARGV, EACH do
     ids[#ids + 1] = ARGV[i]
@@ -66,7 +67,7 @@ if #edits > 1 and bytes > most_bytes then
     return {'large', bytes}
 end
 
--- The hash may have been deleted by hand; the ids of a stream only go up.
+-- The hash may have been deleted by hand, and the ids of a stream must increase.
 local version = tonumber(redis.call('HGET', CURRENT, 'version') or '0')
 local result = {'applied', version}
 for i, edit in ipairs(edits) do
@@ -87,7 +88,8 @@ for i, edit in ipairs(edits) do
     local id, before, after, reset = unpack(edit)
     unfinished = unfinished or reset ~= ''
     local line = {string.format('%d-%d', version, i), 'stamp', stamp, 'at', at,
-        'author', author, 'reason', reason, 'key', key, 'id', id, 'before', before, 'after', after, 'reset', reset}
+        'author', author, 'reason', reason, 'key', key,
+        'id', id, 'before', before, 'after', after, 'reset', reset}
     if i < #edits then
         redis.call('XADD', AUDIT, unpack(line))
     else

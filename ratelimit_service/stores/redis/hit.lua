@@ -1,25 +1,28 @@
 -- Applies a batch of hits, in one step and one round trip.
 --
--- KEYS  the counter of each hit, in the order in which the hits are applied; the register of the lane; then the book
---       of each entry of a ledger, except those of refused requests, in the order of the entries
--- ARGV  the number of this batch, and for how many seconds Redis keeps the register;
+-- KEYS  the counter of each hit, in the order in which the hits are applied; the register of the lane; then
+--       the book of each entry of a ledger, except those of refused requests, in the order of the entries
+-- ARGV  the number of this batch, and the seconds for which Redis keeps the register;
 --       for each hit: its amount, and unless that is 0, the time to live of a new key in seconds;
---       if there are entries of ledgers: how many runs of them, and for each run its form, its name in the book, the
---       time to live of a new book, how many entries it has, and for each entry the place of its hit. An entry has the
---       amount of its hit (form 0), or its amount follows (1); or it is of a refused request (2), whose hit has no
---       counter, but the book as its key, and whose amount follows;
---       then for each group of hits that may be held back: the place of its first hit, how many hits it has,
---       and for each hit its gate (1 refuses + 2 yields + 4 holds + 8 budget + 16 aside; see core/gates.py) and its
---       limit, then for a hit on holds (16) thirteen fields (holds.lua, parse);
---       last, unless the batch is plain: L and how many books there are; T in place of L if a hit is neither a charge
---       nor a check, or may be held back, or is of a refused request. A plain batch has charges and checks alone.
+--       if there are entries of ledgers: the number of their runs, and for each run its form, its name in the
+--       book, the time to live of a new book, the number of its entries, and for each entry the place of its
+--       hit. In form 0, the amount of the entry is that of its hit; in the other forms it follows the place.
+--       In form 2, the entry is of a refused request: its hit has no counter, and its key is the book;
+--       then for each group of hits that may be held back: the place of its first hit, the number of its
+--       hits, and for each hit its gate (1 refuses + 2 yields + 4 holds + 8 budget + 16 aside; see
+--       core/gates.py) and its limit, then for a hit on holds (16) thirteen fields (holds.lua, parse);
+--       last, unless the batch is plain: L and the number of books; T in place of L if a hit is neither a
+--       charge nor a check, or may be held back, or is of a refused request. A plain batch has only charges
+--       and checks.
 --
---       A single charge has one argument: number, seconds, amount and time to live, with blanks between them. Nearly
---       all script calls for a Cluster are such ones, and an argument costs a third of a command in a script.
+--       A single charge has one argument: number, seconds, amount and time to live, with blanks between them.
+--       Nearly all script calls to a Cluster have this form, and an argument costs a third of a command in a
+--       script.
 -- Returns for each hit the value of the counter before it; the bitwise complement of that value (-before - 1)
 -- if the hit was held back; a text if it failed. A hit on holds has a result of its own (core/holds/hit.py).
--- Then a text if holds could not be read or written. If entries could not be written, that text can be empty, and
--- two more elements follow: why, and how many. Of a single charge, returns the result without a list.
+-- Then a text if holds could not be read or written. If entries could not be written, that text can be empty,
+-- and two more elements follow: the error, and the number of these entries. For a single charge, the result
+-- is returned without a list.
 --
 -- The register holds the number of the last batch of its lane. A batch that is sent again, because its
 -- outcome is unknown, finds its own number there and only reads (stores/lanes.py). The register is written
@@ -33,15 +36,16 @@
 -- Every command is a pcall, so a key that is not a counter fails only its own hit, and not the rest of the
 -- batch. memory.py is the twin of this script.
 --
--- The script is hit.lua, holds.lua, in_turn.lua and ledger.lua, in this order. This file applies charges and checks, up to
--- the first counter whose value is unusual; in_turn.lua applies all other hits. It has no functions, and a plain batch
--- ends in it: making the functions of the others would take a tenth of the time of a single charge.
+-- The script is hit.lua, holds.lua, in_turn.lua and ledger.lua, in this order. This file applies charges and
+-- checks, up to the first counter whose value is unusual; in_turn.lua applies all other hits. This file
+-- defines no functions, and a plain batch ends in it: defining those of the other files would take a tenth of
+-- the time of a single charge.
 
 local KEYS, ARGV, pcall, tonumber, type = KEYS, ARGV, redis.pcall, tonumber, type
 local find = string.find
 
 local MAX = 9007199254740991  -- 2^53 - 1, the largest integer that is exact in Lua; counters saturate there
-local DIGITS = 15  -- of a number that is surely below MAX
+local DIGITS = 15  -- a number with at most so many digits is below MAX
 local IN_TURN = 'T'
 
 local single = not ARGV[2]
@@ -65,7 +69,7 @@ if number ~= '' then
     end
 end
 
-local in_order = not replayed and kind ~= IN_TURN  -- whether the hits can be applied here
+local in_order = not replayed and kind ~= IN_TURN  -- whether this file can apply the hits
 if single then
     local key = KEYS[1]
     if in_order then
@@ -86,8 +90,8 @@ if single then
 end
 
 local counts, amounts = {}, kind and {}
-local at, first = 3, 1  -- where the arguments of the next hit are, and which it is
-local new = false  -- whether the counter of the last charge was new: so is then the next one, probably
+local at, first = 3, 1  -- the place of the arguments of the next hit, and its number
+local new = false  -- whether the last charge created its counter: then the next one probably does so, too
 while in_order and first <= hits do
     local key, amount = KEYS[first], ARGV[at]
     if amounts then

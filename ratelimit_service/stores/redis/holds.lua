@@ -1,12 +1,13 @@
--- The part of the script (hit.lua) that is about holds: one function, so that a batch without holds pays for one
--- closure. core/holds/state.py and stores/holds.py are its twins.
+-- The part of the script (hit.lua) that applies hits on holds: one function, so that a batch without holds
+-- creates only one closure. core/holds/state.py and stores/holds.py are its twins.
 --
 -- The holds of a bucket are a hash, <bucket>:held:
 --     <second at which they expire>   <tokens>:<holds>
---     charges, mean, square, share, flight, marked, refusals, refused_at    what is learned (state.Holds)
+--     charges, mean, square, share, flight, marked, refusals, refused_at    the learned values (state.Holds)
 --     kept                          the second at which its time to live was last set
--- The returned ids are a sorted set beside it, <bucket>:held:ids: c<id> of a charge, n<id> of a refund, r<id> of a
--- release, by the second. It is in the slot of the bucket, but not in KEYS: only charges with an id have it.
+-- The ids that came back are a sorted set beside it, <bucket>:held:ids: c<id> of a charge, n<id> of a refund,
+-- r<id> of a release, by the second. It is in the slot of the bucket, but not in KEYS: only hits with an id
+-- use it.
 
 local function use_holds()
     local LEARN = 1 / 46
@@ -22,7 +23,7 @@ local function use_holds()
     local format, match = string.format, string.match
 
     local known = {}  -- the holds of each key of this call
-    local failure  -- why holds could not be read or written, if so: the first error of this call
+    local failure  -- the first error of reading or writing holds in this call
 
     -- Calls Redis, and returns its reply; nil for an error, which fails no hit.
     local function ask(...)
@@ -45,7 +46,7 @@ local function use_holds()
         }
         known[key] = holds
         local found = ask('HGETALL', key)
-        if not found then  -- not a hash, or forbidden: nothing is held, and nothing written
+        if not found then  -- not a hash, or forbidden: nothing counts as held, and nothing is written
             holds.broken = true
             return holds
         end
@@ -81,8 +82,8 @@ local function use_holds()
         end
     end
 
-    -- Writes what has changed, at the end of the call. Returns why holds could not be read or written, if so.
-    -- The time to live is set once an hour, to save a command in each call; `kept` has the time.
+    -- Writes the changed fields, at the end of the call. Returns the first error of reading or writing, or
+    -- nil. The time to live is set once an hour, to save a command in each call; `kept` has the time.
     local function write()
         for key, holds in pairs(known) do
             if not holds.broken and next(holds.changed) then
@@ -120,7 +121,8 @@ local function use_holds()
 
     local function remember(key, mark, now)
         local ids = key .. ':ids'
-        -- Never before the others: if the clock has gone back, the newest id would be the first to be forgotten.
+        -- Never before the others: after a step back of the clock, the newest id would be removed
+        -- first.
         local newest = ask('ZREVRANGE', ids, 0, 0, 'WITHSCORES')
         ask('ZADD', ids, max(now, tonumber(newest and newest[2] or now)), mark)
         ask('ZREMRANGEBYSCORE', ids, '-inf', now - REMEMBERED)
@@ -276,16 +278,18 @@ local function use_holds()
     local function parse(key, at)
         return {
             key = key, op = tonumber(ARGV[at]), now = tonumber(ARGV[at + 1]), life = tonumber(ARGV[at + 2]),
-            expiry = tonumber(ARGV[at + 3]), fixed = tonumber(ARGV[at + 4]), deviations = tonumber(ARGV[at + 5]),
-            otherwise = tonumber(ARGV[at + 6]), most = tonumber(ARGV[at + 7]), charge = tonumber(ARGV[at + 8]),
+            expiry = tonumber(ARGV[at + 3]), fixed = tonumber(ARGV[at + 4]),
+            deviations = tonumber(ARGV[at + 5]), otherwise = tonumber(ARGV[at + 6]),
+            most = tonumber(ARGV[at + 7]), charge = tonumber(ARGV[at + 8]),
             tokens = tonumber(ARGV[at + 9]), made = tonumber(ARGV[at + 10]), id = ARGV[at + 11],
             part = tonumber(ARGV[at + 12]),
         }
     end
 
-    -- Applies the hits on holds of a group: `hits` by their places in the group, which begins with `first` and has
-    -- `size` hits; `before` and `limits` of its counters. Marks charges that were counted before in `held`, and
-    -- puts the results into `results`. Returns whether the group is refused.
+    -- Applies the hits on holds of a group, which begins with `first` and has `size` hits: `hits` has them,
+    -- `before` and `limits` have the values and limits of its counters, each by its place in the group. Marks
+    -- charges that were counted before in `held`, and puts the results into `results`. Returns whether the
+    -- group is refused.
     local function apply_group(hits, first, size, before, limits, refused, held, results)
         for place = 0, size - 1 do
             local hit = hits[place]

@@ -1,9 +1,9 @@
--- The part of the script (hit.lua) that applies hits one by one: refunds, hits that may be held back, all hits of a
--- batch that is replayed, and those from the first counter on that hit.lua finds to be unusual.
+-- The part of the script (hit.lua) that applies hits one by one: refunds, hits that may be held back, all
+-- hits of a replayed batch, and all hits from the first counter on whose value is unusual.
 
--- Applies the hits from `from` to `last`, and puts the results into `counts`. `amounts` and `ttls` are the arguments of
--- each hit, as texts. The groups that may be held back begin at ARGV[group], if there are any. `aside` has the results
--- of hits that are not on counters. A batch that is `replayed` is only read.
+-- Applies the hits from `from` to `last`, and puts the results into `counts`. `amounts` and `ttls` are the
+-- arguments of each hit, as texts. The groups that may be held back begin at ARGV[group], if there are any.
+-- `aside` has the results of hits that are not on counters. A `replayed` batch only reads.
 local function in_turn(from, last, counts, amounts, ttls, group, aside, replayed)
     local MAX_TEXT = '9007199254740991'
     local REFUSES, YIELDS, HOLDS, BUDGET, ASIDE = 1, 2, 4, 8, 16
@@ -40,7 +40,7 @@ local function in_turn(from, last, counts, amounts, ttls, group, aside, replayed
             return nil, after.err
         end
         local before = after - number
-        if after > MAX then  -- no longer exact: undo it to read the value before
+        if after > MAX then  -- not exact: undo it, to read the value before
             pcall('DECRBY', key, amount)
             before = read(key)
             pcall('SET', key, MAX_TEXT, 'KEEPTTL')
@@ -71,8 +71,8 @@ local function in_turn(from, last, counts, amounts, ttls, group, aside, replayed
     local held = {}
     local holds  -- the functions of holds.lua, once a group needs them
 
-    -- Marks the hits of a group that are held back. If any hit refuses, these are the hits with HOLDS, and those
-    -- with YIELDS that have room. Returns where the arguments of the next group begin.
+    -- Marks the hits of a group that are held back. If any hit refuses, these are the hits with HOLDS, and
+    -- those with YIELDS that have room. Returns the place of the arguments of the next group.
     local function hold_back(first, at)
         local size = tonumber(ARGV[at])
         local refused, gates, over, counts, limits = false, {}, {}, {}, {}
@@ -110,7 +110,7 @@ local function in_turn(from, last, counts, amounts, ttls, group, aside, replayed
         elseif on_holds then
             refused = holds.apply_group(on_holds, first, size, counts, limits, refused, held, aside)
         end
-        if on_holds and not writes then  -- nothing of this group changes a counter: they need not be read again
+        if on_holds and not writes then  -- the group changes no counter: do not read them again
             for i, before in pairs(counts) do
                 aside[first + i] = before
             end

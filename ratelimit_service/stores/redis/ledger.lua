@@ -31,7 +31,7 @@ if runs and not replayed then
                 record(KEYS[place], entry .. ':refused', amount, life)
             else
                 book = book + 1
-                if type(before) == 'number' and before >= 0 then  -- else it was not counted
+                if type(before) == 'number' and before >= 0 then  -- otherwise the hit was not counted
                     if string.byte(amount) == MINUS then
                         amount = string.format('%.0f', math.min(before, -tonumber(amount)))
                         record(KEYS[book], entry .. ':refunded', amount, life)

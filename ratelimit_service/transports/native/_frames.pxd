@@ -1,8 +1,8 @@
 # cython: language_level=3
 """Frames of HTTP/2 on the wire, before nghttp2 reads them.
 
-nghttp2 1.52 to 1.67 abort the process if a frame of the wrong size follows the end of a session (CVE-2026-27135). So
-`malformed` finds these frames first. Sizes and flags are those of RFC 9113, section 6.
+nghttp2 1.52 to 1.67 abort the process if a frame of the wrong size follows the end of a session
+(CVE-2026-27135). So `malformed` finds these frames first. Sizes and flags are those of RFC 9113, section 6.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t
@@ -58,7 +58,7 @@ cdef inline size_t pass_payload(Frames *frames, size_t size) noexcept:
 
 
 cdef inline size_t take_head(Frames *frames, const uint8_t *data, size_t size) noexcept:
-    """Add to the head of the next frame; return how many bytes that took. The head is complete when `known` is 9."""
+    """Add to the head of the next frame, which is complete at 9 `known` bytes; return the bytes taken."""
     cdef size_t taken = min(FRAME_HEAD - frames.known, size)
     memcpy(frames.head + frames.known, data, taken)
     frames.known += taken

@@ -12,7 +12,7 @@ for each peer:
 
 - Its *share*: streams and bytes in one turn of the event loop. `feed` takes no more than that.
 - Its *abuse budget*, for frames that are cheap for a peer and expensive for this process, and for headers
-  that are much larger decoded than on the wire. Some of it is restored every second, and a unit with each
+  that are much larger decoded than on the wire. Part of it is restored every second, and one unit with each
   complete call. At 0 the connection ends.
 - Its bytes, and those of all peers together (`Budget`).
 - Time: the seconds until a request has arrived in full, and until the peer has read a reply in full
@@ -21,31 +21,31 @@ for each peer:
 Rules for nghttp2:
 
 A. A callback does not change a session of nghttp2: it copies, counts and takes notes. `_after_reading` and
-   `_after_writing` act on the notes once nghttp2 has returned. Two calls are made within callbacks, where
-   nghttp2's manual puts them: set_stream_user_data, which stores a pointer, and submit_trailer from the read
-   callback of the data that it follows.
+   `_after_writing` act on the notes once nghttp2 has returned. Callbacks make two calls, where nghttp2's
+   manual puts them: set_stream_user_data, which stores a pointer, and submit_trailer from the read callback
+   of the data that it follows.
 B. Nothing is read after the end of a session. `_admit` finds malformed frames before nghttp2 reads them
    (`_frames.pxd`).
 
 Memory rules:
 
 1. A Session owns its nghttp2_session. nghttp2 calls back only from within a method of that Session, which is
-   therefore alive: `user_data` is a borrowed pointer to it. `abandon` frees the nghttp2_session, unless it is
-   called from within nghttp2; then the method that called nghttp2 frees it.
+   therefore alive: `user_data` is a borrowed pointer to it. `abandon` frees the nghttp2_session, unless a
+   callback calls it; then the method that called nghttp2 frees it.
 2. A Stream is allocated when the HEADERS of a request begin, and is then both nghttp2's stream_user_data and
    in one of the Session's lists. `_forget` frees it, when nghttp2 calls `on_stream_close`.
    nghttp2_session_del does not call back, so `_dispose` frees the remaining ones. No other pointer to a
    Stream is kept: every method and callback gets it from `_stream` by the stream's number, or NULL if the
-   stream is closed. `_stream` asks nghttp2, unless it is the stream of the last call; `_forget` clears that
-   pointer as well.
-3. A Stream owns one buffer: the input of the request until that is complete, then the output that is still to
-   be sent. For a method that takes a stream of messages, the input of the next message is in `incoming`.
-4. What nghttp2 passes to a callback is valid within it: it is compared or copied there.
+   stream is closed. `_stream` gets it from nghttp2, and caches the last one; `_forget` clears that pointer as
+   well.
+3. A Stream owns one buffer: the input of the request until that is complete, then the unsent output. For a
+   method that takes a stream of messages, the input of the next message is in `incoming`.
+4. The data that nghttp2 passes to a callback is valid only within it: the callback compares or copies it.
 5. Names and values of headers are string literals, which nghttp2 need not copy, or nghttp2_submit_* copies
    them.
-6. The garbage collector does not clear a Session or a NativeCall (no_gc_clear), so their attributes exist as long
-   as they do. `abandon` breaks the only cycle that they are part of. A Turn may be cleared before them, so
-   their destructors use the Budget, which refers to nothing.
+6. The garbage collector does not clear a Session or a NativeCall (no_gc_clear), so their attributes exist as
+   long as they do. `abandon` breaks the only cycle that they are part of. A Turn may be cleared before them,
+   so their destructors use the Budget, which refers to nothing.
 """
 
 cimport cython
@@ -61,42 +61,42 @@ from ratelimit_service.transports.native._nghttp2 cimport *
 
 
 cdef enum:
-    PREFIX = 5  # of a gRPC message: a byte for whether it is compressed, and its length in four bytes
+    PREFIX = 5  # bytes before a gRPC message: one for whether it is compressed, and four for its length
     MOST_STREAMS = 10000
-    MOST_HEADER_BYTES = 16384  # of a request with its trailers, decoded; beyond that the request is refused
-    MOST_BLOCK_BYTES = 65536  # of one block of headers, decoded; beyond that the session ends: decoding takes long
+    MOST_HEADER_BYTES = 16384  # of a request with its trailers, decoded; a larger one is refused
+    MOST_BLOCK_BYTES = 65536  # of a block of headers, decoded, which takes long; more ends the session
     HONEST_BLOCK_BYTES = 5120  # that decoding may add to a block: HPACK's table of 4 KiB, and static entries
     MOST_CONTINUATIONS = 8
     MOST_ACKS = 1000
     MOST_SETTINGS = 32
-    MOST_UNSENT = 1024  # bytes of a stream of messages
-    MOST_UNSENT_ANSWERS = 1048576  # bytes of a stream of messages that answer messages
+    MOST_UNSENT = 1024  # bytes of a stream of messages that the peer has not read
+    MOST_UNSENT_ANSWERS = 1048576  # the same, if these messages answer messages
     COST_OF_A_MESSAGE = 3  # units of the abuse budget
     MOST_MESSAGE = 4096  # bytes of a message in a stream of messages
-    MOST_LATE = 50  # requests that one check refuses, because calls wait meanwhile
+    MOST_LATE = 50  # requests that one `check` refuses, because calls wait meanwhile
     MOST_ERROR_TEXT = 1024  # bytes of the text of an error
-    MOST_TRACEPARENT = 128  # bytes; core/trace_context.py has the reasons of both
+    MOST_TRACEPARENT = 128  # bytes; core/trace_context.py has the reasons for both
     MOST_TRACESTATE = 512
     WINDOW = 1 << 20  # of the connection; that of a stream is the 64 KiB of HTTP/2
     ABUSE_BUDGET = 1000
-    UNITS_OF_A_STREAM = 8  # units that take as long as the decision on a call
-    FEEDS_OF_A_STREAM = 4  # calls of `feed` that do
-    BYTES_OF_WORK = 64     # of a body, that take as long to decode, match and count; at most DENSE_BYTES of them
-    HPACK_OF_WORK = 512    # of a block of headers
-    BULK_OF_WORK = 8192    # further bytes of a body that do
-    ABUSE_BUDGET_BACK = 10  # milliseconds until a unit comes back
+    UNITS_OF_A_STREAM = 8  # units of the abuse budget that take as long as the decision on a call
+    FEEDS_OF_A_STREAM = 4  # calls of `feed` that take as long
+    BYTES_OF_WORK = 64     # the same for the first DENSE_BYTES of a body, to decode, match and count them
+    HPACK_OF_WORK = 512    # the same for bytes of a block of headers
+    BULK_OF_WORK = 8192    # the same for further bytes of a body
+    ABUSE_BUDGET_BACK = 10  # milliseconds after which a unit is restored
     BYTES_OF_A_STREAM = 512  # of input in one turn, for each stream of the connection's share
     LEAST_BYTES_OF_A_TURN = 4096
-    LEAST_HELD = 4096  # bytes of a connection that may wait even if those of all connections are too many
+    LEAST_HELD = 4096  # bytes of a connection that may wait even if all connections together keep too many
     NO_TIMEOUT = -1
     UNKNOWN = -1
 
-cdef enum:  # bytes of malloc, measured and rounded up
+cdef enum:  # bytes of memory, measured and rounded up
     STREAM_COST = 512  # in nghttp2 and here
     CALL_COST = 1024  # a NativeCall, its Request and its Plan
     TRACE_COST = 1024  # the trace context of a call
-    BODY_COST = 16  # for each of the first bytes of a body, with its share of the decoded descriptors
-    DENSE_BYTES = 16384  # these first bytes: all allowed descriptors fit into them (REQUEST_MAX_ENTRIES)
+    BODY_COST = 16  # for each of the first DENSE_BYTES of a body, with its share of the decoded descriptors
+    DENSE_BYTES = 16384  # all allowed descriptors fit into these (REQUEST_MAX_ENTRIES)
     BULK_COST = 2  # for each further byte
     FRAME_COST = 256  # a frame that nghttp2 has not written yet
 
@@ -107,14 +107,14 @@ cdef enum:  # statuses of gRPC
     UNIMPLEMENTED = 12
     INTERNAL = 13
 
-cdef enum:  # states of a Stream, each with a list in which the longest in it is first
+cdef enum:  # states of a Stream; each has a list of its streams, the one that entered it first at the front
     ARRIVING = 0   # the request is not complete
     IN_HAND = 1    # the request is complete, and not answered
     LEAVING = 2    # there is output to send
     RESTING = 3    # a stream of messages without output
     STATES = 4
 
-cdef enum:  # why a Stream is refused
+cdef enum:  # reasons for the refusal of a Stream
     NOT_REFUSED = 0
     NOT_POST
     NOT_GRPC
@@ -135,8 +135,8 @@ cdef struct Stream:
     Stream *before
     Stream *after
     uint8_t state
-    uint8_t refusal      # that a callback has noted, or that was sent
-    uint64_t since       # when it entered its state, by the Session's clock
+    uint8_t refusal      # its reason, once a callback has noted it or it was sent
+    uint64_t since       # the time at which it entered its state, by the Session's clock
     int method           # the index of its path in the Session's paths
     int64_t timeout      # milliseconds
     size_t header_bytes
@@ -148,11 +148,11 @@ cdef struct Stream:
     uint8_t *buffer      # rule 3
     size_t size          # bytes of it in use
     size_t room          # bytes allocated
-    size_t sent          # bytes of it that were sent
+    size_t sent          # bytes of it that nghttp2 has taken
     uint8_t *incoming    # rule 3: the next message of a stream of messages
     size_t incoming_size # bytes of it in use
     size_t incoming_room # bytes allocated
-    uint8_t status       # of gRPC, at the end of a stream of messages
+    uint8_t status       # the gRPC status at the end of a stream of messages
 
 cdef struct List:
     Stream *first
@@ -178,7 +178,9 @@ cdef int note(Numbers *numbers, int32_t number) noexcept:
     return 0
 
 
-cdef void set_header(nghttp2_nv *header, const char *name, size_t name_size, const char *value, size_t value_size) noexcept:
+cdef void set_header(
+    nghttp2_nv *header, const char *name, size_t name_size, const char *value, size_t value_size
+) noexcept:
     header.name = <uint8_t *> name
     header.namelen = name_size
     header.value = <uint8_t *> value
@@ -186,7 +188,8 @@ cdef void set_header(nghttp2_nv *header, const char *name, size_t name_size, con
     header.flags = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE  # rule 5
 
 
-cdef const char *STATUSES = b"0 1 2 3 4 5 6 7 8 9 10111213141516"  # of gRPC, two bytes each: a literal, for rule 5
+# The statuses of gRPC, two bytes each: a literal, for rule 5.
+cdef const char *STATUSES = b"0 1 2 3 4 5 6 7 8 9 10111213141516"
 
 
 cdef size_t announced(const uint8_t *head) noexcept:
@@ -232,7 +235,7 @@ cdef bytes percent_encoded(bytes message):
     ])
 
 
-cdef bytes LONG_TRACESTATE = b"," * (MOST_TRACESTATE + 1)  # in place of values that are too long together
+cdef bytes LONG_TRACESTATE = b"," * (MOST_TRACESTATE + 1)  # replaces values that are too long together
 
 REFUSALS = {
     LARGE_HEADERS: (RESOURCE_EXHAUSTED, b"the headers are larger than 16 KiB"),
@@ -260,7 +263,7 @@ def library_version():
 
 @cython.final
 cdef class Budget:
-    """The bytes that a server keeps for its peers, and their bound, for each kind.
+    """The bytes that a server keeps for its peers, and the bound on each kind.
 
     Half of `most` is for connections, a quarter for incomplete requests and unread replies (`waiting`), and a
     quarter for calls `in_hand`: a peer that exhausts one of them does not affect the others.
@@ -279,7 +282,7 @@ cdef class Budget:
         self.most_in_hand = most // 4
 
     def connect(self, size_t cost):
-        """Count a connection. Peers finds out before whether there is room for it."""
+        """Count a connection. Peers checks before whether there is room for it."""
         self.connections += cost
 
     def disconnect(self, size_t cost):
@@ -313,14 +316,14 @@ cdef class Turn:
     cdef readonly uint64_t number
     """The number of the turn."""
     cdef public int share
-    """How many streams a connection may open in this turn. Further ones wait for the next turn."""
+    """The streams that a connection may open in this turn. Further ones wait for the next turn."""
     cdef public int total
-    """How many streams all connections may open in this turn."""
+    """The streams that all connections may open in this turn."""
     cdef readonly int opened
-    """How many streams all connections have opened in this turn, and other work that takes as long: taking input, and
-    the bytes of calls."""
+    """The streams that all connections have opened in this turn, and other work in units of the time for one:
+    taking input, and the bytes of calls."""
     cdef readonly int work
-    """How much of that the calls of the turn are."""
+    """The part of `opened` that is the calls of the turn."""
     cdef int _beyond
     cdef int _feeds
     cdef list _calls, _others, _answered, _owners, _postponed
@@ -339,14 +342,14 @@ cdef class Turn:
         self.opened += streams
 
     def begin(self):
-        """Give each connection its share again; return the owners of those that wait for it (`postpone`)."""
+        """Restore the share of each connection; return the owners of those that wait for it (`postpone`)."""
         self.number += 1
         self.opened = self.work = self._beyond = 0
         taken, self._postponed = self._postponed, []
         return taken
 
     def leave_half(self):
-        """Leave half of the turn to input that has not waited, whatever the input that has waited came to."""
+        """Reserve half of the turn for input that has not waited, however much input has."""
         self._beyond = max(0, self.opened - self.total // 2)
 
     def take_calls(self):
@@ -371,7 +374,7 @@ cdef class Turn:
 
     @property
     def waiting(self):
-        """How many owners wait for the next turn."""
+        """The number of owners that wait for the next turn."""
         return len(self._postponed)
 
     def postpone(self, owner):
@@ -380,7 +383,7 @@ cdef class Turn:
         self._something()
 
     def end(self, bint more=False):
-        """End the turn; the next one begins with the input from now on, or at once if there is `more` to process."""
+        """End the turn. The next one begins with the next input, or at once if there is `more` to process."""
         self._begun = False
         if more or self._calls or self._others or self._answered or self._owners or self._postponed:
             self._something()
@@ -407,11 +410,11 @@ cdef class NativeCall:
     """Milliseconds, or -1."""
     cdef readonly bytes body
     cdef readonly bint last
-    """Whether it stands for the end of a stream of messages instead of a message."""
+    """Whether it represents the end of a stream of messages, and no message."""
     cdef readonly tuple wrong
     """The gRPC status and its text if the peer ended the stream of messages with an error; otherwise None."""
     cdef readonly object trace
-    """The trace context that the peer has sent (core/trace_context.py); None without one, and without tracing."""
+    """The trace context from the peer (core/trace_context.py); None if there is none, and without tracing."""
     cdef public object request
     cdef readonly object answer
     """The answer, once there is one."""
@@ -425,7 +428,7 @@ cdef class NativeCall:
             self.session._budget.in_hand -= self._cost
 
     def reply(self, object answer):
-        """See service.Call. The turn then has the call as answered; `write` or `fail` answers the peer."""
+        """See service.Call. The turn then lists the call as answered; `write` or `fail` answers the peer."""
         self.answer = answer
         turn = self.session._turn
         turn._answered.append(self)
@@ -455,10 +458,11 @@ cdef class NativeCall:
 cdef class Session:
     """The server side of one connection.
 
-    `paths` are those of the methods, and `owner` stands for the session in the Turn. A message may have
-    `max_message` bytes, and the requests and replies of the connection together `max_held`. `now` is the clock of
-    `check`, in milliseconds. The methods from the index `many` on take a stream of messages of at most MOST_MESSAGE
-    bytes: each message is a NativeCall, and so is their end. With `traced`, calls have the trace context of their headers.
+    `paths` are those of the methods, and `owner` represents the session in the Turn. A message may have
+    `max_message` bytes, and the requests and replies of the connection together `max_held`. `now` is the
+    clock of `check`, in milliseconds. The methods from the index `many` on take a stream of messages of at
+    most MOST_MESSAGE bytes: each message is a NativeCall, and so is their end. With `traced`, calls have the
+    trace context of their headers.
     """
 
     cdef nghttp2_session *_h2
@@ -471,18 +475,18 @@ cdef class Session:
     cdef size_t _kept
     cdef int _abuse_budget
     cdef uint64_t _now        # milliseconds
-    cdef uint32_t _error      # of HTTP/2, because of which the session is to end
+    cdef uint32_t _error      # the HTTP/2 error that ends the session; 0: none
     cdef bint _ending         # the session was ended
     cdef bint _failed
     cdef bint _inside         # within a call of nghttp2: rule A
     cdef Frames _frames
     cdef uint64_t _turn_number
-    cdef int _streams_left    # of the share in that turn
+    cdef int _streams_left    # of the share of that turn
     cdef size_t _bytes_left
     cdef int32_t _block       # the stream whose block of headers is incomplete; 0: none
     cdef size_t _block_bytes  # of that block so far, decoded
-    cdef int _block_units     # of the abuse budget that it has cost
-    cdef Numbers _refused     # streams whose refusal is still to be sent
+    cdef int _block_units     # units of the abuse budget that it has cost
+    cdef Numbers _refused     # streams whose refusal is not sent yet
     cdef Numbers _unwanted    # streams that were answered before their request was complete
     cdef dict _traces         # the trace contexts of incomplete requests, by stream; None without tracing
     cdef readonly bint opened
@@ -554,7 +558,7 @@ cdef class Session:
     # Called by the server.
 
     def feed(self, bytes data):
-        """Take input, and return how many bytes; the rest is for the next turn."""
+        """Take input, and return the number of bytes taken; the rest is for the next turn."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef const uint8_t *start = <const uint8_t *> PyBytes_AS_STRING(data)
         cdef size_t admitted
@@ -570,12 +574,14 @@ cdef class Session:
         if self._turn_number != self._turn.number:
             self._turn_number = self._turn.number
             self._streams_left = self._turn.share
-            self._bytes_left = max(<size_t> LEAST_BYTES_OF_A_TURN, <size_t> self._streams_left * BYTES_OF_A_STREAM)
+            self._bytes_left = max(
+                <size_t> LEAST_BYTES_OF_A_TURN, <size_t> self._streams_left * BYTES_OF_A_STREAM)
         if self._turn.opened >= self._turn.total:  # no more long calls in this turn
             self._bytes_left = min(self._bytes_left, <size_t> LEAST_BYTES_OF_A_TURN)
         if self.owner is None:  # orphaned: the turn bounds how many of these sessions are fed
             self._streams_left, self._bytes_left = MOST_STREAMS, size
-        self._streams_left = min(self._streams_left, self._turn.total + self._turn._beyond - self._turn.opened)
+        self._streams_left = min(
+            self._streams_left, self._turn.total + self._turn._beyond - self._turn.opened)
         admitted = self._admit(start, size)
         if admitted:
             self._inside = True
@@ -594,7 +600,7 @@ cdef class Session:
             self._dispose()
 
     def orphan(self):
-        """The connection is closed: take calls of the first method that have arrived, and write nothing more."""
+        """The connection is closed: take the arrived calls of the first method, and write no output."""
         self.owner = None
 
     def keep(self, size_t size):
@@ -686,33 +692,34 @@ cdef class Session:
     def goaway(self):
         """Accept no more streams. The session is `closed` when the open ones have ended."""
         if not self._failed:
-            nghttp2_submit_goaway(
-                self._h2, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(self._h2), NGHTTP2_NO_ERROR, NULL, 0)
-            # The GOAWAY names the last stream that is served. nghttp2 refuses later streams as soon as it has
-            # written the GOAWAY, so it must do that before the next read: a peer repeats later calls on
-            # another server, and their charges would count twice.
+            last = nghttp2_session_get_last_proc_stream_id(self._h2)
+            nghttp2_submit_goaway(self._h2, NGHTTP2_FLAG_NONE, last, NGHTTP2_NO_ERROR, NULL, 0)
+            # The GOAWAY names the last stream that is served. nghttp2 refuses later streams once it has
+            # written the GOAWAY, so it is written before the next read: a peer repeats later calls on another
+            # server, and their charges would count twice.
             self._write()
             self._touch()
 
     def check(self, uint64_t now, uint64_t request_time, uint64_t reply_time):
         """Restore a part of the abuse budget, and refuse requests that take too long to arrive.
 
-        Return whether a reply waits for longer than `reply_time`, because the peer does not take it, or too
-        slowly. Called about once a second. All times are in milliseconds.
+        Return whether a reply waits for longer than `reply_time`, because the peer does not read it, or reads
+        too slowly. Called about once a second. All times are in milliseconds.
         """
         cdef Stream *stream
         cdef int late
         if self._failed:
             return False
         if now > self._now:
-            self._abuse_budget = <int> min(<uint64_t> ABUSE_BUDGET, self._abuse_budget + (now - self._now) // ABUSE_BUDGET_BACK)
+            self._abuse_budget = <int> min(
+                <uint64_t> ABUSE_BUDGET, self._abuse_budget + (now - self._now) // ABUSE_BUDGET_BACK)
             self._now = now
         now = self._now
         for late in range(MOST_LATE):
             stream = self._lists[ARRIVING].first
             if stream is NULL or now - stream.since <= request_time:
                 break
-            if stream.number == self._block:  # nghttp2 accepts nothing but the rest of these headers
+            if stream.number == self._block:  # nghttp2 accepts only the rest of these headers
                 self._error = NGHTTP2_ENHANCE_YOUR_CALM
                 self._touch()
                 break
@@ -736,13 +743,14 @@ cdef class Session:
 
     @property
     def error(self):
-        """The error of HTTP/2 because of which this server ends the session; 0 if there is none."""
+        """The HTTP/2 error with which this server ends the session; 0 if there is none."""
         return self._error
 
     @property
     def closed(self):
         """Whether the connection is to be closed, once the output of `drain` is written."""
-        return self._failed or not (nghttp2_session_want_read(self._h2) or nghttp2_session_want_write(self._h2))
+        return self._failed or not (
+            nghttp2_session_want_read(self._h2) or nghttp2_session_want_write(self._h2))
 
     # Helpers of the methods above and of the callbacks.
 
@@ -769,15 +777,16 @@ cdef class Session:
         free(self._unwanted.items)
         self._out = NULL
         self._refused.items = self._unwanted.items = NULL
-        self._out_used = self._out_room = self._refused.room = self._refused.size = self._unwanted.room = self._unwanted.size = 0
+        self._out_used = self._out_room = self._refused.room = self._refused.size = 0
+        self._unwanted.room = self._unwanted.size = 0
         if self._budget is not None:
             self._wait_for(-self._kept)
             self._kept = 0
 
     cdef size_t _admit(self, const uint8_t *data, size_t size) noexcept:
-        """Return how many of `size` bytes nghttp2 may read now.
+        """Return the number of bytes, of `size`, that nghttp2 may read now.
 
-        If these are not all of them, `_error` is set, or the rest is beyond the share of this turn.
+        If that is not all of them, `_error` is set, or the rest exceeds the share of this turn.
         """
         cdef Frames *frames = &self._frames
         cdef size_t at = 0
@@ -790,7 +799,7 @@ cdef class Session:
                 some = pass_payload(frames, size - at)
                 at += some
                 if frames.head[3] == F_HEADERS or frames.head[3] == F_CONTINUATION:
-                    # HPACK takes long for few bytes, in streams as well whose headers nghttp2 no longer reports.
+                    # HPACK takes long for few bytes, also of streams whose headers nghttp2 no longer reports.
                     self._turn.opened += <int> (some // HPACK_OF_WORK)
                 continue
             head = at
@@ -855,7 +864,7 @@ cdef class Session:
             stream = self._stream(self._refused.items[index])
             if stream is NULL or stream.answered:
                 continue
-            if stream.number == self._block:  # it is answered after the end of its headers
+            if stream.number == self._block:  # it is answered once its headers have ended
                 self._refused.items[kept] = stream.number
                 kept += 1
             else:
@@ -865,11 +874,12 @@ cdef class Session:
         return 0
 
     cdef bint _after_writing(self) noexcept:
-        """Act on the notes of the callbacks after nghttp2 has written; return if there is more output."""
+        """Act on the notes of the callbacks after nghttp2 has written; return whether more output exists."""
         cdef size_t index
         cdef bint more = self._unwanted.size != 0
         for index in range(self._unwanted.size):
-            nghttp2_submit_rst_stream(self._h2, NGHTTP2_FLAG_NONE, self._unwanted.items[index], NGHTTP2_NO_ERROR)
+            nghttp2_submit_rst_stream(
+                self._h2, NGHTTP2_FLAG_NONE, self._unwanted.items[index], NGHTTP2_NO_ERROR)
         self._unwanted.size = 0
         if self._error and not self._ending:
             self._end_if_broken()
@@ -906,7 +916,7 @@ cdef class Session:
         return self._decline(stream, FULL) if full else 0
 
     cdef void _forget(self, Stream *stream) noexcept:
-        """Free a stream (rule 2), which nghttp2 must not use any more."""
+        """Free a stream (rule 2), which nghttp2 no longer uses."""
         if self._last is stream:
             self._last = NULL
         if self._block == stream.number:
@@ -930,7 +940,7 @@ cdef class Session:
         else:
             there.last.after = stream
         there.last = stream
-        if state != IN_HAND:  # there the NativeCall counts its bytes
+        if state != IN_HAND:  # in that state, the NativeCall counts its bytes
             self._wait_for(STREAM_COST + stream.room + stream.incoming_room)
 
     cdef void _leave(self, Stream *stream) noexcept:
@@ -963,7 +973,7 @@ cdef class Session:
             budget.waiting + more <= budget.most_waiting or self.waiting + more <= LEAST_HELD)
 
     cdef void _empty_incoming(self, Stream *stream) noexcept:
-        """Free the input of the next message. Its bytes count as waiting, since its stream is never IN_HAND."""
+        """Free the input of the next message. Its bytes count as waiting: its stream is never IN_HAND."""
         self._wait_for(-stream.incoming_room)
         free(stream.incoming)
         stream.incoming = NULL
@@ -988,14 +998,14 @@ cdef class Session:
     # Requests.
 
     cdef int _header(
-        self, Stream *stream, const nghttp2_frame *frame, const uint8_t *name, size_t name_size, const uint8_t *value,
-        size_t size,
+        self, Stream *stream, const nghttp2_frame *frame, const uint8_t *name, size_t name_size,
+        const uint8_t *value, size_t size,
     ) noexcept:
         cdef Py_ssize_t index
         cdef int units
         self._block_bytes += name_size + size + 32  # as HTTP/2 counts them
         stream.header_bytes += name_size + size + 32
-        # One byte of HPACK may stand for a header of 4 KiB. An honest peer sends each of its headers once.
+        # One byte of HPACK can become a header of 4 KiB. An honest peer sends each of its headers once.
         if self._block_bytes > frame.hd.length + HONEST_BLOCK_BYTES:
             units = 1 + <int> ((self._block_bytes - frame.hd.length - HONEST_BLOCK_BYTES) // 1024)
             self._spend(units - self._block_units)
@@ -1053,7 +1063,7 @@ cdef class Session:
         return 0
 
     cdef object _take_trace(self, int32_t number):
-        """Take the trace context of a request out; None if it has none."""
+        """Remove and return the trace context of a request; None if it has none."""
         known = self._traces.pop(number, None)
         if known is None:
             return None
@@ -1062,7 +1072,7 @@ cdef class Session:
         return TraceHeaders(parent or b"", b"" if state is None or state is LONG_TRACESTATE else state)
 
     cdef int _headers_end(self, Stream *stream, bint trailers) noexcept:
-        """Refuse a request that is no call at once, so that its body is not kept."""
+        """Refuse a request that is no call once its headers have ended, so that its body is not kept."""
         self._block = 0
         if trailers:
             return 0
@@ -1100,7 +1110,7 @@ cdef class Session:
         return 0
 
     cdef int _messages(self, Stream *stream, const uint8_t *data, size_t size) except -1:
-        """Take input of a stream of messages, and make a call of each complete message."""
+        """Take input of a stream of messages, and create a call for each complete message."""
         cdef size_t wanted, some
         if stream.incoming is NULL:
             if not self._has_room_for(PREFIX + MOST_MESSAGE):
@@ -1131,7 +1141,8 @@ cdef class Session:
                     stream.incoming_size = 0
                     continue
                 self._turn.opened += 1
-                body = PyBytes_FromStringAndSize(<char *> stream.incoming + PREFIX, stream.incoming_size - PREFIX)
+                body = PyBytes_FromStringAndSize(
+                    <char *> stream.incoming + PREFIX, stream.incoming_size - PREFIX)
                 if not self._hand_over(stream, body):
                     return self._hand_over_end(stream, FULL)
                 stream.incoming_size = 0
@@ -1140,26 +1151,27 @@ cdef class Session:
         return 0
 
     cdef int _hand_over_end(self, Stream *stream, uint8_t why) except -1:
-        """Make a call of the end of a stream of messages, so that the messages are answered before it."""
+        """Create a call for the end of a stream of messages, so that the messages are answered before it."""
         self._empty_incoming(stream)
         stream.refusal = why
         wrong = None if why == NOT_REFUSED else REFUSALS[why]
         if not self._hand_over(stream, b"", True, wrong):
-            self._spend(ABUSE_BUDGET)  # the peer keeps so many calls in hand that there is no room for another
+            self._spend(ABUSE_BUDGET)  # the peer has so many calls in flight that another has no room
         return 0
 
     cdef bint _hand_over(self, Stream *stream, bytes body, bint last=False, tuple wrong=None) except -1:
-        """Make a call of a complete message; return False if there is no room for it."""
+        """Create a call for a complete message; return False if there is no room for it."""
         cdef size_t size = PyBytes_GET_SIZE(body)
         cdef size_t dense = min(size, <size_t> DENSE_BYTES)
         cdef size_t cost = CALL_COST + BODY_COST * dense + BULK_COST * (size - dense)
         if self.owner is None and stream.method:
             return True
         budget = self._budget
-        # A single call is accepted, however small the bounds are. A connection may have as many bytes in hand as are
-        # left for all others, so that no few of them use up everything.
+        # A single call is accepted, however small the bounds are. A connection may have at most as many bytes
+        # in hand as it leaves for all others, so that a few connections cannot use up all of them.
         if (budget.in_hand and budget.in_hand + cost > budget.most_in_hand) or \
-                (self._in_hand and self._in_hand + cost > min(self._max_held, budget.most_in_hand - budget.in_hand)):
+                (self._in_hand
+                 and self._in_hand + cost > min(self._max_held, budget.most_in_hand - budget.in_hand)):
             return False
         call = <NativeCall> NativeCall.__new__(NativeCall)
         call.session = self
@@ -1183,7 +1195,7 @@ cdef class Session:
         return True
 
     cdef int _end(self, Stream *stream) except -1:
-        """Make a call of a request that the peer has ended, or refuse it."""
+        """Create a call for a request that the peer has ended, or refuse it."""
         stream.complete = True
         if stream.refusal or (stream.answered and not stream.stays):
             return 0
@@ -1197,7 +1209,8 @@ cdef class Session:
             return self._decline(stream, SHORT_MESSAGE)
         if stream.buffer[0]:
             return self._decline(stream, COMPRESSED)
-        if not self._hand_over(stream, PyBytes_FromStringAndSize(<char *> stream.buffer + PREFIX, stream.size - PREFIX)):
+        body = PyBytes_FromStringAndSize(<char *> stream.buffer + PREFIX, stream.size - PREFIX)
+        if not self._hand_over(stream, body):
             return self._decline(stream, FULL)
         self._empty(stream)
         self._move(stream, IN_HAND)
@@ -1214,8 +1227,8 @@ cdef class Session:
         cdef size_t room
         cdef uint8_t *buffer
         if stream.room - stream.size < PREFIX + size:
-            # A reply gets exactly the room that it needs. The room for many messages doubles, so that earlier
-            # ones are not copied for each later one.
+            # A single reply gets exactly the room that it needs. The room for several messages doubles, so
+            # that later messages do not each copy the earlier ones.
             room = left + PREFIX + size if left == 0 else 2 * (left + PREFIX + size)
             buffer = <uint8_t *> malloc(room)
             if buffer is NULL:
@@ -1243,7 +1256,7 @@ cdef class Session:
             return 0
         self._mark_answered(stream, stays)
         self._queue(stream, payload)
-        if self.waiting > self._max_held:  # because the peer does not take its replies
+        if self.waiting > self._max_held:  # the peer does not read its replies
             self._error = NGHTTP2_ENHANCE_YOUR_CALM
             self._end_if_broken()
             return 0
@@ -1261,7 +1274,8 @@ cdef class Session:
         if stream.refusal == NOT_GRPC:
             return self._refuse_http(stream, "415")
         if stream.refusal == LARGE_MESSAGE:
-            return self._refuse(stream, RESOURCE_EXHAUSTED, b"the message is larger than %d bytes" % self._max_message)
+            text = b"the message is larger than %d bytes" % self._max_message
+            return self._refuse(stream, RESOURCE_EXHAUSTED, text)
         status, message = REFUSALS[stream.refusal]
         return self._refuse(stream, status, message)
 
@@ -1288,7 +1302,7 @@ cdef class Session:
         return 0
 
     cdef void _finish(self, Stream *stream, uint8_t status) noexcept:
-        """End a stream of messages, after the output that it still has."""
+        """End a stream of messages, after its remaining output."""
         stream.stays = False
         stream.status = status
         if stream.state != LEAVING:
@@ -1302,12 +1316,12 @@ cdef class Session:
         stream.stays = stays
 
     cdef void _check(self, int failure) noexcept:
-        """End the session if a call of nghttp2 failed, which only happens if there is no memory."""
+        """End the session if a call of nghttp2 has failed, which happens only without memory."""
         if failure:
             self._failed = True
 
 
-# Callbacks of nghttp2. `user_data` is the Session (rule 1). They change no session of nghttp2 (rule A).
+# Callbacks of nghttp2. `user_data` is the Session (rule 1). They do not change a session of nghttp2 (rule A).
 
 cdef int on_begin_headers(nghttp2_session *h2, const nghttp2_frame *frame, void *user_data) noexcept:
     session = <Session> user_data
@@ -1383,7 +1397,7 @@ cdef int on_frame_send(nghttp2_session *h2, const nghttp2_frame *frame, void *us
             session._spend(1)
     elif kind == NGHTTP2_HEADERS and frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
         stream = session._stream(frame.hd.stream_id)
-        if stream is not NULL and not stream.complete:  # answered before its end: stop the rest of it
+        if stream is not NULL and not stream.complete:  # answered before its end: the rest is not wanted
             return note(&session._unwanted, frame.hd.stream_id)
     return 0
 
@@ -1401,7 +1415,7 @@ cdef Py_ssize_t read_out(
     nghttp2_session *h2, int32_t number, uint8_t *buffer, size_t room, uint32_t *flags,
     nghttp2_data_source *source, void *user_data,
 ) noexcept:
-    """Copy output of a stream to nghttp2, and submit the trailers after the last of it."""
+    """Copy output of a stream to nghttp2, and submit the trailers after the last byte."""
     cdef nghttp2_nv trailer
     session = <Session> user_data
     cdef Stream *stream = session._stream(number)

@@ -43,7 +43,8 @@ cdef extern from "nghttp2/nghttp2.h":
 
     ctypedef int (*frame_callback)(nghttp2_session *, const nghttp2_frame *, void *) noexcept
     ctypedef int (*header_callback)(
-        nghttp2_session *, const nghttp2_frame *, const uint8_t *, size_t, const uint8_t *, size_t, uint8_t, void *) noexcept
+        nghttp2_session *, const nghttp2_frame *, const uint8_t *, size_t, const uint8_t *, size_t, uint8_t,
+        void *) noexcept
     ctypedef int (*chunk_callback)(
         nghttp2_session *, uint8_t, int32_t, const uint8_t *, size_t, void *) noexcept
     ctypedef int (*close_callback)(nghttp2_session *, int32_t, uint32_t, void *) noexcept
@@ -57,7 +58,8 @@ cdef extern from "nghttp2/nghttp2.h":
     void nghttp2_session_callbacks_del(nghttp2_session_callbacks *)
     void nghttp2_session_callbacks_set_on_begin_headers_callback(nghttp2_session_callbacks *, frame_callback)
     void nghttp2_session_callbacks_set_on_header_callback(nghttp2_session_callbacks *, header_callback)
-    void nghttp2_session_callbacks_set_on_data_chunk_recv_callback(nghttp2_session_callbacks *, chunk_callback)
+    void nghttp2_session_callbacks_set_on_data_chunk_recv_callback(
+        nghttp2_session_callbacks *, chunk_callback)
     void nghttp2_session_callbacks_set_on_frame_recv_callback(nghttp2_session_callbacks *, frame_callback)
     void nghttp2_session_callbacks_set_on_frame_send_callback(nghttp2_session_callbacks *, frame_callback)
     void nghttp2_session_callbacks_set_on_stream_close_callback(nghttp2_session_callbacks *, close_callback)
