@@ -262,7 +262,10 @@ def request_of(
 
 
 cdef int sized(const uint8_t **at, const uint8_t *end, const uint8_t **found, Py_ssize_t *size) noexcept:
-    """Read the size of a field, of at most two bytes, and pass over it; return 0 if it is malformed or ends behind `end`."""
+    """Read the size of a field, of at most two bytes, and pass over it.
+
+    Return 0 if it is malformed or ends behind `end`.
+    """
     cdef const uint8_t *here = at[0]
     cdef Py_ssize_t length
     if here == end:
@@ -282,7 +285,8 @@ cdef int sized(const uint8_t **at, const uint8_t *end, const uint8_t **found, Py
 
 
 cdef int of_entry(
-    const uint8_t *at, const uint8_t *end, const uint8_t **key, Py_ssize_t *key_size, const uint8_t **value, Py_ssize_t *value_size
+    const uint8_t *at, const uint8_t *end, const uint8_t **key, Py_ssize_t *key_size, const uint8_t **value,
+    Py_ssize_t *value_size
 ) noexcept:
     """Read an entry that has nothing but a key and a value, in this order; return 0 for any other."""
     key[0] = value[0] = at
@@ -337,7 +341,9 @@ def take_off(bytes data not None, bytes id_key not None, object done):
         while at != end and at[0] == ENTRY:
             begin = at
             at += 1
-            if not sized(&at, end, &inner, &size) or not of_entry(inner, at, &key, &key_size, &value, &value_size):
+            if not sized(&at, end, &inner, &size):
+                return None
+            if not of_entry(inner, at, &key, &key_size, &value, &value_size):
                 return None
             if with_id and same(id_key, key, key_size):
                 returned = PyBytes_FromStringAndSize(<char *> value, value_size) if value_size else b"-"

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from configparser import ConfigParser
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ def declared() -> list[tuple[str, int]]:
     return found
 
 
+@cache
 def length_of(name: str) -> int:
     return [length for glob, length in [("*", 0), *declared()] if fnmatchcase(name, glob)][-1]
 

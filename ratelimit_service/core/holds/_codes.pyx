@@ -1,8 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The compiled twin of codes.py, which has the documentation.
 
-hashlib computes the code of an id in two blocks, because it keeps the block of the key until it knows whether data follows. This
-module keeps the state after the block of the key, so an id of up to 128 bytes takes one block, and makes no objects.
+hashlib computes the code of an id in two blocks, because it keeps the block of the key until it knows whether
+data follows. This module keeps the state after the block of the key, so an id of up to 128 bytes takes one
+block, and makes no objects.
 
 Texts come from strangers: `read` decodes only a text whose length is bounded, into a buffer for the longest.
 """
@@ -144,7 +145,7 @@ cdef str encoded(const uint8_t *data, Py_ssize_t size):
 
 
 cdef Py_ssize_t decoded(const uint8_t *text, Py_ssize_t size, uint8_t *to) noexcept:
-    """Decode at most LONGEST characters, and return the number of bytes; -1 if the text is not what `encoded` returns."""
+    """Decode at most LONGEST characters; return the number of bytes; -1 if `encoded` returns no such text."""
     cdef Py_ssize_t at, found = 0
     cdef uint32_t value, bits = 0
     cdef int have = 0
@@ -206,7 +207,9 @@ cdef class Codes:
         self.code(whole, size, whole + size)
         return encoded(whole, size + CODE)
 
-    def write_one(self, uint32_t now, bytes nonce not None, uint64_t tokens, uint32_t expiry, bytes names not None):
+    def write_one(
+        self, uint32_t now, bytes nonce not None, uint64_t tokens, uint32_t expiry, bytes names not None
+    ):
         """See codes.Codes.write_one."""
         cdef uint8_t whole[MOST]
         cdef Py_ssize_t size = PyBytes_GET_SIZE(names)
