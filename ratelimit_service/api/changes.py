@@ -139,7 +139,7 @@ class Changes:
                 applied = await self._operations.reset(by, *again, window=body.window or "")
                 return self._changed(applied, body, key)
             self._check(body, ())
-        targets, notes = await self._previews.to_reset(target)
+        targets, notes = await self._previews.to_reset(target, self._since_preview(body))
         applied = await self._operations.reset(by, *targets, window=body.window or "", dry_run=body.dry_run)
         if not body.dry_run or applied.replayed:
             return self._changed(applied, body, key, notes)
@@ -225,6 +225,12 @@ class Changes:
             "confirmation": self._confirmation(body, [edited.before for edited in seen.edits], until),
             "confirm_by": moment(until),
         }
+
+    def _since_preview(self, body: request_types.ChangeBody) -> float:
+        """Return how many seconds ago a request was previewed; 0 for a preview, and without one."""
+        if body.dry_run or body.confirmation is None:
+            return 0.0
+        return self._now() - int(body.confirmation.partition(".")[0]) + VALID
 
     def _nothing_to_remove(self, planned: _Planned) -> str:
         target = planned.target

@@ -58,30 +58,31 @@ class Previews:
         self._near_ratio = near_ratio
 
     async def affected(
-        self, target: Target, wait: float | None = None, *, fresh: bool = False
+        self, target: Target, wait: float | None = None, oldest: float | None = None
     ) -> AffectedBuckets:
         """Return the buckets that a target matches: for a pattern, as many as one reset can have.
 
-        Waits `wait` seconds for a pattern, by default as long as a list does; with `fresh`, includes those
-        that no list has yet. Raises StoreError.
+        Waits `wait` seconds for a pattern, by default as long as a list does. They are from a list that was
+        begun at most `oldest` seconds ago (Lister.budgets). Raises StoreError.
         """
         if target.exact:
             found = await self._views.bucket(target.domain, entries_of(target))
             return AffectedBuckets([found] if found is not None else [], int(found is not None))
         query = Query(target.domain, sort="name", limit=MOST_EDITS, target=target)
-        listing = await self._views.budgets(query, wait=wait, fresh=fresh)
+        listing = await self._views.budgets(query, wait=wait, oldest=oldest)
         budgets = [one for one in listing.budgets if one.rule is not None]
         count = len(budgets) if listing.total is None else listing.total
         return AffectedBuckets(budgets, count, listing.partial_reason)
 
-    async def to_reset(self, target: Target) -> tuple[list[Target], list[str]]:
+    async def to_reset(self, target: Target, oldest: float) -> tuple[list[Target], list[str]]:
         """Return each bucket that a target matches, and a note about those that cannot be reset so.
 
-        Raises InvalidRequest if there are none, or too many.
+        They are from a list that was begun at most `oldest` seconds ago. Raises InvalidRequest if there are
+        none, or too many.
         """
         if target.exact:
             return [target], []
-        found = await self.affected(target, _RESET_WAITS, fresh=True)
+        found = await self.affected(target, _RESET_WAITS, oldest)
         targets = [exactly(one.domain, one.entries) for one in found.budgets if not one.hashed]
         if found.partial or found.total > MOST_EDITS:
             why = found.partial or f"{target.text} matches {found.total}"

@@ -78,13 +78,13 @@ def add_tls(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", type=Path, metavar="FILE", help="the key of --cert")
 
 
-def add_answers(parser: argparse.ArgumentParser, json: str = "print JSON") -> None:
+def add_answers(parser: argparse.ArgumentParser, json: str = "print JSON", timeout: float = 5.0) -> None:
     """Add how long to wait for an answer, and how to print it. `json` is the help of --json."""
     parser.add_argument("--json", action="store_true", help=json)
     parser.add_argument(
         "--timeout",
         type=seconds,
-        default=5.0,
+        default=timeout,
         metavar="SECONDS",
         help="wait at most this long for an answer (default: %(default)g)",
     )

@@ -22,7 +22,7 @@ from .arguments import (
     seconds,
 )
 from .command import Command
-from .operating.arguments import EXIT_CODES, add_server
+from .operating.arguments import EXIT_CODES, LONG, add_server
 from .operating.change_options import change
 from .operating.options import COMMANDS as OPERATING
 
@@ -282,7 +282,7 @@ def _reset_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--yes", action="store_true", help="with --server: do not ask before several are reset"
     )
-    add_server(parser)
+    add_server(parser, LONG)
 
 
 def _reset(given: argparse.Namespace) -> int:

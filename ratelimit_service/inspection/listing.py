@@ -44,6 +44,10 @@ UNUSED = 10.0
 """Seconds after which an old sweep that no list has used is not shown any more: who looks at a list uses it
 every two seconds."""
 
+_JOINED = 30.0
+"""Seconds after its begin in which a running sweep serves for a list that has to be fresh: a caller that gave
+up waiting would otherwise begin again and again."""
+
 _MOST_SWEEPS = 16
 _MOST_ROWS = 3 * MOST_ROWS
 """Sweeps that are kept, and their buckets: some 30 MB."""
@@ -120,17 +124,18 @@ class Lister:
         """The sweeps that will replace those with the same filter, once they are done."""
 
     async def budgets(
-        self, query: Query, cursor: str = "", wait: float | None = None, *, fresh: bool = False
+        self, query: Query, cursor: str = "", wait: float | None = None, oldest: float | None = None
     ) -> Listing:
         """Return one page of budgets. Waits `wait` seconds for a sweep, by default those of a page.
 
-        With `fresh`, the sweep begins now, and misses no bucket that had a counter before.
+        The sweep began at most `oldest` seconds ago, or is still running; by default, it may be as old as that
+        of a page.
 
         Raises InvalidRequest or StoreError.
         """
         query.check()
         at = read_cursor(cursor)
-        sweep = self._sweep(query, at.position, fresh=fresh)
+        sweep = self._sweep(query, at.position, oldest)
         if not sweep.done:
             with suppress(TimeoutError):
                 await asyncio.wait_for(sweep.finished.wait(), self._first_answer if wait is None else wait)
@@ -219,8 +224,8 @@ class Lister:
             return None
         return self.profiles.of(budget.bucket, ledger)
 
-    def _sweep(self, query: Query, position: str, *, fresh: bool = False) -> Sweep:
-        """Return the sweep for the filter of a query; begin one if there is none, or for a fresh one."""
+    def _sweep(self, query: Query, position: str, oldest: float | None = None) -> Sweep:
+        """Return the sweep for the filter of a query; begin one if there is none, or none so young."""
         wanted = (*query.filter, position)
         kept = self._sweeps.pop(wanted, None)
         following = self._next.get(wanted)
@@ -230,7 +235,9 @@ class Lister:
             kept = self._begin(query, position)
         elif following is None and kept.sweep.done and self._is_old(kept):
             self._next[wanted] = self._begin(query, position)
-        if fresh:
+        if oldest is not None and self._clock() - kept.began >= (
+            oldest if kept.sweep.done else max(oldest, _JOINED)
+        ):
             self._next.pop(wanted, None)
             kept = self._begin(query, position)
         self._sweeps[wanted] = kept  # the last one used is at the end

@@ -104,10 +104,10 @@ class Views:
         self.registry = registry
 
     async def budgets(
-        self, query: Query, cursor: str = "", wait: float | None = None, *, fresh: bool = False
+        self, query: Query, cursor: str = "", wait: float | None = None, oldest: float | None = None
     ) -> Listing:
         """Return one page of budgets (Lister.budgets). Raises InvalidRequest or StoreError."""
-        return await self._lister.budgets(query, cursor, wait, fresh=fresh)
+        return await self._lister.budgets(query, cursor, wait, oldest)
 
     async def bucket(self, domain: str, entries: tuple[Entry, ...]) -> Budget | None:
         """Return the bucket of a descriptor; None where no rule limits it. Raises StoreError."""

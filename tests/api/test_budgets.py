@@ -170,6 +170,17 @@ async def test_a_pattern_is_reset_as_a_whole_and_once(api: ServedApi) -> None:
     assert ["OK: OK 60 3600", "OK: OK 60 3600"] == [api.ask(f"team={name}") for name in ("dba", "dbc")]
 
 
+async def test_a_reset_by_pattern_has_buckets_that_are_newer_than_an_earlier_list(api: ServedApi) -> None:
+    """The preview reads which there are, and the change has at least those of its preview."""
+    api.ask("team=dba", 100)
+    await api.change("/reset", descriptor="team=*", dry_run=True)
+    api.ask("team=dbb", 100)
+    preview = await api.change("/reset", descriptor="team=*", dry_run=True)
+    assert 2 == preview["affected"] == len(preview["edits"])
+    done = await api.change("/reset", descriptor="team=*", confirmation=preview["confirmation"])
+    assert ["team=dba", "team=dbb"] == [edit["descriptor"] for edit in done["edits"]]
+
+
 async def test_a_reset_notes_buckets_that_it_leaves_out(api: ServedApi) -> None:
     """Counters have the digest of a value of more than 128 bytes, which no pattern can be compared with."""
     long = f"team={'x' * 200}"

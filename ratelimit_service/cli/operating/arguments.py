@@ -22,7 +22,11 @@ EXIT_CODES = (
 )
 
 
-def add_server(parser: argparse.ArgumentParser) -> None:
+LONG = 15.0
+"""Seconds to wait for a reset: of a pattern, the service reads for up to ten which buckets there are."""
+
+
+def add_server(parser: argparse.ArgumentParser, timeout: float = 5.0) -> None:
     """Add the options for the address of the API, and for calls to it."""
     parser.add_argument(
         "--server",
@@ -32,7 +36,7 @@ def add_server(parser: argparse.ArgumentParser) -> None:
         "or READ_TOKEN of the service",
     )
     parser.add_argument("--ca", type=Path, metavar="FILE", help="trust certificates signed by this CA")
-    add_answers(parser, "print JSON, as the API returns it")
+    add_answers(parser, "print JSON, as the API returns it", timeout)
 
 
 def client_of(given: argparse.Namespace) -> Client:
