@@ -128,8 +128,8 @@ class Lister:
     ) -> Listing:
         """Return one page of budgets. Waits `wait` seconds for a sweep, by default those of a page.
 
-        The sweep began at most `oldest` seconds ago, or is still running; by default, it may be as old as that
-        of a page.
+        The sweep began at most `oldest` seconds ago, or is still running; by default, it may be as old as
+        that of a page.
 
         Raises InvalidRequest or StoreError.
         """
