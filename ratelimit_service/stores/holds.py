@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from sys import getsizeof
 from typing import cast
 
+from ..core.decision import Count
 from ..core.holds.hit import ASIDE, CHARGE, REFUND, RELEASE, TAKE, HoldHit, done, refused_by
 from ..core.holds.state import Holds
 from ..core.model import Hit
@@ -57,6 +58,14 @@ class AllHolds:
             self.forget(next(iter(self._holds)))
         return done(tokens, expired)
 
+    def forget_id(self, hit: HoldHit) -> None:
+        """Forget that the charge or the refund of a hit came back."""
+        holds = self._holds.get(hit.key)
+        if holds is not None:
+            ids = len(holds.ids)
+            holds.forget(hit)
+            self.bytes += (len(holds.ids) - ids) * _BYTES_OF_AN_ID
+
     def used(self, key: str) -> None:
         """Evict the holds of a bucket after those of all others."""
         self._holds.move_to_end(key)
@@ -101,6 +110,18 @@ def apply_holds(
         if holds is not None:
             holds.refuse(hit)
     return refused, repeated, results
+
+
+def forget_uncounted(all_holds: AllHolds, group: Sequence[Hit], counts: Sequence[Count]) -> None:
+    """Forget the ids of the charges and refunds of a group that no counter of their bucket has counted.
+
+    Their callers get an error, and may send them again.
+    """
+    for hit in group:
+        if isinstance(hit, HoldHit) and hit.id and hit.op is not RELEASE:
+            own = _own(group, hit.bucket)
+            if own and not any([isinstance(counts[at], int) for at in own]):
+                all_holds.forget_id(hit)
 
 
 def take_alone(

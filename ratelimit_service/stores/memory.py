@@ -21,7 +21,7 @@ from .amendments import MemoryAmendments
 from .cursors import read_number
 from .dump import Counter, Dump
 from .events import MemoryEvents
-from .holds import AllHolds, apply_holds, take_alone
+from .holds import AllHolds, apply_holds, forget_uncounted, take_alone
 from .replicas import MemoryReplicas
 from .shards import MASK, SHARDS, SHIFT, Shards
 
@@ -114,6 +114,7 @@ class MemoryStore:
             held = {*held, *[place for place, hit in enumerate(group) if hit.gate & Gate.ENTRY]}
         shards = self._shards
         counts: list[Count] = []
+        full = False
         for hit in group:
             key, amount = hit.key, hit.amount
             counters = shards[hash(key) >> SHIFT & MASK]
@@ -124,6 +125,7 @@ class MemoryStore:
                 counts.append(~before)
             elif amount > 0:
                 if not before and key not in counters and not self._begin(key, int(now) + hit.ttl):
+                    full = True
                     counts.append(
                         StoreError(
                             f"the memory store is full ({self._size} bytes, MEMORY_STORE_SIZE_IN_BYTES)"
@@ -141,6 +143,8 @@ class MemoryStore:
                 counts.append(before)
         if gates & Gate.LEDGER:
             self._record(group, counts, now)
+        if full and gates & ASIDE:
+            forget_uncounted(self.holds, group, counts)
         return counts
 
     def _record(self, group: Sequence[Hit], counts: list[Count], now: float) -> None:

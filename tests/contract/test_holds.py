@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.gates import Gate
 from ratelimit_service.core.holds.hit import HoldHit, Op, Size, delay_in, expired_in, held_in, tokens_in
 from ratelimit_service.core.model import Hit
@@ -169,3 +170,24 @@ async def test_counters_work_if_the_key_of_holds_has_another_type(bench: Bench) 
         await take(bench)
     assert 0 == (await bench.counts(window(40), CHARGE))[0]
     assert {HOUR: 40} == await bench.store.read_bucket(BUCKET)
+
+
+@pytest.mark.parametrize("op", [Op.CHARGE, Op.REFUND])
+async def test_an_id_is_not_remembered_if_no_counter_counted_it(bench: Bench, op: Op) -> None:
+    """Its caller gets an error, and the next attempt is counted, once. One counter of two is enough."""
+    amount = 40 if op is Op.CHARGE else -40
+    if bench.name == "memory":
+        pytest.skip("tests/stores/test_memory.py fills the memory store")
+    charge = hold(op, charge=40, id="x")
+    bench.set_raw(HOUR, "not a number")
+    (failed, result) = await bench.counts(window(amount), charge)
+    assert isinstance(failed, StoreError)
+    assert 0 == result
+    bench.set_raw(HOUR, "50")
+    assert [50, 0] == await bench.counts(window(amount), charge)
+    assert [~(50 + amount), 0] == await bench.counts(window(amount), charge)
+    bench.set_raw(DAY, "not a number")
+    both = [window(amount), window(amount, 500, DAY), hold(op, charge=40, id="y")]
+    assert isinstance((await bench.counts(*both))[1], StoreError)
+    bench.set_raw(DAY, "50")
+    assert ~50 == (await bench.counts(*both))[1]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.holds.hit import HoldHit, Op
 from ratelimit_service.core.model import Hit
 from ratelimit_service.ports import Outcome
 from ratelimit_service.stores.dump import Counter
@@ -28,14 +29,18 @@ class Bench:
 
     def charge(self, key: str, amount: int = 1, ttl: int = 60) -> int | StoreError:
         """Charge a counter, and return its previous count, or the error."""
+        return self.hit(Hit(key, amount, ttl=ttl))[0]
+
+    def hit(self, *group: Hit) -> list[int | StoreError]:
+        """Return the counts of a group."""
         found: list[int | StoreError] = []
 
         def on_outcomes(outcomes: Sequence[Outcome]) -> None:
             assert not isinstance(outcomes[0], StoreError)
             found.extend(outcomes[0])
 
-        self.store.hit([[Hit(key, amount, ttl=ttl)]], on_outcomes)
-        return found[0]
+        self.store.hit([group], on_outcomes)
+        return found
 
 
 def name(number: int, length: int = 60) -> str:
@@ -70,6 +75,23 @@ def test_a_full_store_counts_only_existing_buckets() -> None:
     assert bench.store.bytes <= 20_000
     assert "MEMORY_STORE_SIZE_IN_BYTES" in str(refused[0])
     assert 0 == bench.charge(name(5_000), 0)  # a check writes nothing, and needs no room
+
+
+def test_the_id_of_a_charge_for_which_there_is_no_room_is_not_remembered() -> None:
+    """The charge is counted when it is sent again, and then once."""
+    bench = Bench(size=20_000)
+    for number in range(1_000):
+        bench.charge(name(number))
+    bucket = "{d|k=new}"
+    group = (
+        Hit(f"{bucket}:day:2026-11-21", 40, ttl=600, limit=100),
+        HoldHit(f"{bucket}:held", ttl=600, op=Op.CHARGE, now=1_000, life=60, charge=40, id="x"),
+    )
+    assert isinstance(bench.hit(*group)[0], StoreError)
+    taken = bench.store.holds.bytes
+    bench.now += 61
+    assert [0, ~40, ~40] == [bench.hit(*group)[0] for _ in range(3)]
+    assert bench.store.holds.bytes > taken
 
 
 def test_longer_names_fill_the_store_sooner() -> None:

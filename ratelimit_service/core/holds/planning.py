@@ -243,11 +243,14 @@ def plan_holds(
     """
     hits: list[HoldHit] = []
     planned: list[PlannedHold] = []
-    ended: set[str] = set()
+    ended: dict[str, set[str]] = {}
+    """The names of the ids whose holds end, by the key of the holds of their bucket."""
+    several = len(keys) > 1
+    with_id = _keys_with_id(keys, asked) if several and asked.ends else ()
     for index, holding in enumerate(holdings):
         end = asked.ends[index] if asked.ends else None
         charge = asked.addends[index]
-        if charge >= 0 and len(keys) > 1 and isinstance(end, IssuedId):
+        if charge >= 0 and several and isinstance(end, IssuedId):
             # The parts of a cost, such as those of the prompt and of the completion, are one charge.
             same = zip(keys, asked.addends, strict=True)
             charge = sum([addend for key, addend in same if key == keys[index] and addend > 0])
@@ -270,16 +273,28 @@ def plan_holds(
                 continue  # the hit of the charge is for all counters of the bucket
             assert isinstance(end, IssuedId)
             hit = _end(keys[index], op, holding, asked, index, 0, end)
-        elif keys[index] in ended:
-            continue  # the first hit of a request on a bucket has the sum of all its charges there
         else:
-            ended.add(keys[index])
             issued = end if isinstance(end, IssuedId) else None
+            if issued is None and keys[index] in with_id:
+                continue  # part of a cost whose other part has the id
+            names = ended.setdefault(keys[index], set())
+            name = issued.name if issued is not None else ""
+            if name in names:
+                continue  # the first hit of a request on a bucket has the sum of all its charges there
+            if names:
+                op = Op.RELEASE  # another check's hold in this bucket
+            names.add(name)
             hit = _end(keys[index], op, holding, asked, index, charge, issued)
         if holding is not None:
             planned.append(PlannedHold(holding, first + len(hits), op))
         hits.append(hit)
     return hits, planned
+
+
+def _keys_with_id(keys: Sequence[str], asked: HoldRequest) -> set[str]:
+    """Return the keys of the buckets that are charged, or whose holds are released, with an id."""
+    found = zip(keys, asked.ends, asked.addends, strict=True)
+    return {key for key, end, addend in found if addend >= 0 and isinstance(end, IssuedId)}
 
 
 def _op_of(asked: HoldRequest, index: int, holding: Holding | None, end: End, addend: int) -> Op | None:

@@ -99,7 +99,11 @@ class Holds:
 
     def knows(self, hit: HoldHit) -> bool:
         """Return whether the charge or the refund of this hit was counted before."""
-        return self._came_back(f"{'n' if hit.op is REFUND else 'c'}{hit.id}", hit.now)
+        return self._came_back(_mark(hit), hit.now)
+
+    def forget(self, hit: HoldHit) -> None:
+        """Forget that the charge or the refund of this hit came back: it was not counted."""
+        self.ids.pop(_mark(hit), None)
 
     def refuse(self, hit: HoldHit) -> None:
         """Note a refused TAKE: its gateway may report the end of the request, which ends no hold."""
@@ -244,6 +248,11 @@ class Holds:
             if len(ids) <= MOST_IDS and ids[oldest] > now - REMEMBERED:
                 break
             del ids[oldest]
+
+
+def _mark(hit: HoldHit) -> str:
+    """Return the mark by which the charge or the refund of an id counts once."""
+    return f"{'n' if hit.op is REFUND else 'c'}{hit.id}"
 
 
 def slot_width(life: int) -> int:

@@ -24,6 +24,7 @@ local function use_holds()
 
     local known = {}  -- the holds of each key of this call
     local failure  -- the first error of reading or writing holds in this call
+    local new_ids = {}  -- the charges and refunds with an id that are counted in this call
 
     -- Calls Redis, and returns its reply; nil for an error, which fails no hit.
     local function ask(...)
@@ -128,6 +129,23 @@ local function use_holds()
         ask('ZREMRANGEBYSCORE', ids, '-inf', now - REMEMBERED)
         ask('ZREMRANGEBYRANK', ids, 0, -MOST_IDS - 1)
         ask('EXPIRE', ids, REMEMBERED)
+    end
+
+    -- Forgets the ids whose charge or refund no counter of their bucket has counted: `results` has texts for these.
+    -- Their callers get an error, and may send them again.
+    local function forget_uncounted(results)
+        for _, new in ipairs(new_ids) do
+            local counters, counted = 0, 0
+            for i = new.first, new.last do
+                if string.sub(KEYS[i], 1, #new.bucket) == new.bucket and KEYS[i] ~= new.key then
+                    counters = counters + 1
+                    counted = counted + (type(results[i]) == 'number' and 1 or 0)
+                end
+            end
+            if counters > 0 and counted == 0 then
+                ask('ZADD', new.key .. ':ids', 0, new.mark)  -- as if it had come back long ago
+            end
+        end
     end
 
     local function held_in(holds, now)
@@ -304,6 +322,10 @@ local function use_holds()
                     for i = 0, size - 1 do
                         held[first + i] = held[first + i] or is_own(i)
                     end
+                elseif hit.id ~= '' then
+                    new_ids[#new_ids + 1] = {
+                        key = hit.key, bucket = bucket, mark = mark .. hit.id, first = first, last = first + size - 1,
+                    }
                 end
             elseif hit and hit.op == TAKE then
                 local holds = holds_of(hit.key)
@@ -338,6 +360,6 @@ local function use_holds()
         return refused
     end
 
-    return {parse = parse, apply_group = apply_group, write = write}
+    return {parse = parse, apply_group = apply_group, forget_uncounted = forget_uncounted, write = write}
 end
 

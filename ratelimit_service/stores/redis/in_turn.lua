@@ -125,6 +125,7 @@ local function in_turn(from, last, counts, amounts, ttls, group, aside, replayed
     end
 
     local first_of_group = group and tonumber(ARGV[group])
+    local failed = false
     for i = from, last do
         if i == first_of_group then
             group = hold_back(i, group + 1)
@@ -146,6 +147,10 @@ local function in_turn(from, last, counts, amounts, ttls, group, aside, replayed
             before, failure = add(key, amount, number, ttl)
         end
         counts[i] = before or failure
+        failed = failed or failure ~= nil
+    end
+    if holds and failed then
+        holds.forget_uncounted(counts)
     end
     if holds then
         counts[last + 1] = holds.write()

@@ -128,6 +128,31 @@ def test_the_parts_of_one_cost_are_all_counted() -> None:
     assert 40.0 == one.holds("learned=a").mean
 
 
+@pytest.mark.parametrize("hits", [(10, 30), (0, 40), (40, 0)])
+def test_each_id_of_one_bucket_ends_its_hold(hits: tuple[int, int]) -> None:
+    """A gateway that charges two requests in one call. Their charges count once, together."""
+    one = limiter()
+    ids = tuple(each.hold.encode() for each in passed(one, 2))
+    assert 120 == one.holds("team=a").held(MIDNIGHT)
+    for _ in range(2):
+        one.answer(Request("d", tuple(descriptor("team=a", hit) for hit in hits), returned=ids))
+    assert 0 == one.holds("team=a").held(MIDNIGHT)
+    assert 40 == one.used("team=a")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_part_of_a_cost_without_the_id_belongs_to_the_part_with_it(first: bool) -> None:
+    """Whichever comes first: both count once, and end one hold."""
+    one = limiter()
+    (check, _) = passed(one, 2)
+    returned = (check.hold.encode(), None)
+    for _ in range(2):
+        parts = (descriptor("team=a", 10), descriptor("team=a", 30))
+        one.answer(Request("d", parts, returned=returned if first else returned[::-1]))
+    assert 60 == one.holds("team=a").held(MIDNIGHT)
+    assert 40 == one.used("team=a")
+
+
 @pytest.mark.parametrize(
     "brings", ["-", "made up", "AWsA3wAAAAAAAAAAAAAAAAAAAWQAAAAAAAAAAGsA3zwBAAR0ZWFtAAFh0_Ij", "\x00" * 3000]
 )
