@@ -81,8 +81,15 @@ class Joiner:
     def known(self, domain_text: str, texts: tuple[str, ...], now: int) -> KnownBucket | None:
         """Return a bucket by its texts in keys; None where no rule is known for it."""
         domain = self.domain(domain_text)
-        found = find(domain, texts) if domain is not None else None
-        if domain is None or found is None:
+        if domain is None:
+            return None
+
+        def long_value(text: str) -> bytes | None:
+            value = self._amendments.long_value(domain.name, text)
+            return domain.limits.long_value(text) if value is None and domain.limits is not None else value
+
+        found = find(domain, texts, long_value)
+        if found is None:
             return None
         stack = self._amendments.find(domain.name, found.entries, domain.limits)
         bucket = keys.bucket(self.prefix, domain.name_in_keys, texts)

@@ -12,7 +12,9 @@ import pytest
 from ratelimit_service.core.amendments.index import Amendments
 from ratelimit_service.core.amendments.model import override
 from ratelimit_service.core.amendments.target import parse
+from ratelimit_service.core.budgets.state import State
 from ratelimit_service.core.errors import InvalidRequest, StoreError
+from ratelimit_service.core.matching import keys
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import Hit
 from ratelimit_service.core.rules.reader import load
@@ -26,6 +28,7 @@ from ratelimit_service.inspection.listing import (
 )
 from ratelimit_service.inspection.query import Cursor, Query, read_cursor
 from ratelimit_service.ports import WalkStep
+from ratelimit_service.sources import csv_text
 from ratelimit_service.sources.yaml_text import read
 from ratelimit_service.stores.memory import MemoryStore
 
@@ -207,6 +210,29 @@ async def test_a_list_can_be_wanted_as_young_as_the_preview_of_a_change() -> Non
     assert ["amy", "bob"] == await bench.users(oldest=5.5)
     assert ["amy", "bob", "carl"] == await bench.users(oldest=4.5)
     await bench.lister.close()
+
+
+async def test_a_bucket_with_a_long_value_has_the_limit_of_its_amendment() -> None:
+    """Its counters have a digest of the value, and its amendment or its limit as data has the value."""
+    bench = Bench()
+    long = "x" * 200
+    text = keys.escape(long.encode())
+    bench.store.charge(text)
+    (before,) = (await bench.lister.budgets(ANY)).budgets
+    assert (text, True, State.OK) == (before.entries[0].value.decode(), before.hashed, before.state)
+    block = override(parse("d", f"user={long}"), 0)
+    bench.amendments.put(block)
+    blocked = Query("d", sort="name", state="blocked")
+    (after,) = (await bench.lister.budgets(blocked)).budgets
+    assert (long, False, State.BLOCKED) == (after.entries[0].value.decode(), after.hashed, after.state)
+    assert [long] == [each.entries[0].value.decode() for each in (await bench.lister.budgets(ANY)).budgets]
+    bench.amendments.remove(block.id)
+    (again,) = (await bench.lister.budgets(ANY)).budgets
+    assert (text, True) == (again.entries[0].value.decode(), again.hashed)
+    table = csv_text.read("limits.csv", f"domain,descriptor,limit\nd,user={long},7\n".encode())
+    bench.tree = RuleTree(load([read("rules.yaml", RULES), table]).domains)
+    (row,) = (await bench.lister.budgets(ANY)).budgets
+    assert (long, [7, 7]) == (row.entries[0].value.decode(), [each.effective for each in row.windows])
 
 
 async def test_a_list_that_is_still_being_read_is_not_begun_again_by_each_attempt() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+from ..matching.keys import LONGEST, escape
 from ..model import Entry
 from .model import Amendment, Kind
 from .target import Target, TargetEntry, fits
@@ -112,6 +113,11 @@ class Amendments:
             return UNAMENDED
         return Stack(tuple(overrides), top_ups)
 
+    def long_value(self, domain: str, text: str) -> bytes | None:
+        """Return a value of a target in a domain by its digest in the keys of counters, if there is one."""
+        found = self._domains.get(domain)
+        return found.long_value(text) if found is not None else None
+
     def version_of(self, domain: str) -> int:
         """Return the version of the last change in a domain."""
         return self._versions.get(domain, 0)
@@ -149,10 +155,12 @@ def _precedence(amendment: Amendment) -> tuple[object, ...]:
 class Targets:
     """The amendments of one domain, by their targets."""
 
-    __slots__ = ("_count", "_shapes", "_whole")
+    __slots__ = ("_count", "_long", "_shapes", "_whole")
 
     def __init__(self) -> None:
         self._count = 0
+        self._long: dict[str, list[bytes]] = {}
+        """The values that are too long for keys of counters, by their digests there; once for each entry."""
         self._whole: list[Amendment] = []
         self._shapes: dict[tuple[bytes, ...], _Shape] = {}
 
@@ -166,6 +174,8 @@ class Targets:
         if not target.entries:
             self._whole.append(amendment)
             return
+        for value in _long_values(target):
+            self._long.setdefault(escape(value), []).append(value)
         keys = _keys(target.entries)
         shape = self._shapes.get(keys)
         if shape is None:
@@ -179,6 +189,10 @@ class Targets:
         if not target.entries:
             self._whole.remove(amendment)
             return
+        for text in map(escape, _long_values(target)):
+            self._long[text].pop()
+            if not self._long[text]:
+                del self._long[text]
         keys = _keys(target.entries)
         shape = self._shapes[keys]
         shape.remove(amendment)
@@ -191,6 +205,11 @@ class Targets:
         if shape is None:
             return list(self._whole)
         return [*self._whole, *shape.find(entries)]
+
+    def long_value(self, text: str) -> bytes | None:
+        """Return a value of a target by its digest in the keys of counters; None if no target has it."""
+        found = self._long.get(text)
+        return found[0] if found else None
 
     def steps(self, target: Target) -> int:
         """As Amendments.steps."""
@@ -242,6 +261,10 @@ class _Shape:
         signature = _signature(target.entries)
         alike = self.signatures.get(signature, {}).get(_key_of_target(target.entries), ())
         return len(self.signatures) + (signature not in self.signatures) + len(alike)
+
+
+def _long_values(target: Target) -> list[bytes]:
+    return [entry.pieces[0] for entry in target.entries if entry.exact and len(entry.pieces[0]) > LONGEST]
 
 
 def _keys(entries: tuple[TargetEntry, ...]) -> tuple[bytes, ...]:

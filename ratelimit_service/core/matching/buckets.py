@@ -85,9 +85,17 @@ def entries_of(texts: tuple[str, ...]) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def find(domain: Domain, texts: tuple[str, ...]) -> BucketRule | None:
+def _unknown(digest: str) -> bytes | None:
+    return None
+
+
+def find(
+    domain: Domain, texts: tuple[str, ...], value_of: Callable[[str], bytes | None] = _unknown
+) -> BucketRule | None:
     """Return the rule by which a descriptor counts in the bucket with these texts; None if there is none, or
     it is unknown.
+
+    `value_of` returns a long value by the text of its digest, if it is known from elsewhere.
     """
     node = domain.root
     entries: list[Entry] = []
@@ -98,21 +106,24 @@ def find(domain: Domain, texts: tuple[str, ...]) -> BucketRule | None:
         if not equals or key is None:
             return None
         if value_text.startswith(_DIGEST):
-            found = _by_digest(node, key, value_text)
-            if found is None:
-                return None
-            node, value = found
-            hashed = hashed or value is None
-            entries.append(Entry(key, value_text.encode() if value is None else value))
-            continue
-        if "*" in value_text:
+            value = value_of(value_text)
+            if value is None:
+                found = _by_digest(node, key, value_text)
+                if found is None:
+                    return None
+                node, value = found
+                hashed = hashed or value is None
+                entries.append(Entry(key, value_text.encode() if value is None else value))
+                continue
+        elif "*" in value_text:
             shared = _shared(node, key, text)
             if shared is None:
                 return None
             node = shared
             entries.append(Entry(key, node.shared_value(Entry(key, b""))))
             continue
-        value = keys.unescape(value_text)
+        else:
+            value = keys.unescape(value_text)
         following = node.next(Entry(key, value)) if value is not None else None
         if value is None or following is None or following.shares:
             return None

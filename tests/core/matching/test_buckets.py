@@ -129,6 +129,19 @@ def test_a_value_of_which_only_the_digest_is_known_finds_the_rule_for_any_value(
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "amount"), [(b"team", b"y" * 200, 1), (b"user", b"premium_" + b"y" * 200, 7)]
+)
+def test_a_value_that_is_known_by_its_digest_finds_its_rule(key: bytes, value: bytes, amount: int) -> None:
+    """Also that of a pattern. It may be known because an amendment is for it."""
+    known = {keys.escape(value): value}
+    found = find(domain(), texts((key, value)), known.get)
+    assert found is not None
+    expected = (amount, (Entry(key, value),), False)
+    assert expected == (found.rule.limits[0].amount, found.entries, found.hashed)
+    assert None is find(domain(), (f"path={keys.escape(value)}",), known.get)
+
+
+@pytest.mark.parametrize(
     "bucket",
     [
         ("nokey=1",),
