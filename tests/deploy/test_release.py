@@ -118,6 +118,13 @@ def test_continuous_integration_runs_the_targets_of_make() -> None:
     assert ".ci/run" == workflow["jobs"]["all"]["steps"][-1]["run"]
 
 
+def test_a_job_builds_the_opentelemetry_collector_before_it_runs_its_tests() -> None:
+    """`make test` skips them, because the build takes minutes."""
+    workflow = yaml.safe_load((REPOSITORY / ".github/workflows/ci.yml").read_text())
+    commands = [step["run"] for step in workflow["jobs"]["coverage"]["steps"] if "run" in step]
+    assert ["make collector && test -x build/collector", "make coverage"] == commands[-2:]
+
+
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
 def test_all_tests_run_with_the_whole_history(file: Path) -> None:
     """By default, a checkout has one commit, and the tests that need the previous version would be
