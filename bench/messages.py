@@ -49,9 +49,13 @@ descriptors:
 """
 
 
-def rules(count: int = 0) -> str:
-    """Return a configuration, with `count` additional rules, each with its own value."""
-    return _RULES + "".join(
+def rules(count: int = 0, *, ledger: bool = False) -> str:
+    """Return a configuration, with `count` additional rules, each with its own value. With `ledger`, every
+    other rule has one.
+    """
+    return (
+        _RULES.replace("    rate_limit", "    ledger: {}\n    rate_limit") if ledger else _RULES
+    ) + "".join(
         f"  - {{key: named, value: t{number}, rate_limit: {{unit: year, tokens_per_unit: {LIMIT}}}}}\n"
         for number in range(count)
     )
@@ -66,11 +70,11 @@ def rules_for_others() -> str:
     )
 
 
-def write_rules(directory: Path, count: int = 0) -> list[Path]:
+def write_rules(directory: Path, count: int = 0, *, ledger: bool = False) -> list[Path]:
     """Write the configuration of the service: these rules, and those of config/examples."""
     file = directory / "rules.yaml"
     scratch = directory / "rules.tmp"
-    scratch.write_text(rules(count), "utf-8")
+    scratch.write_text(rules(count, ledger=ledger), "utf-8")
     scratch.replace(file)
     return [file, EXAMPLES]
 

@@ -125,14 +125,15 @@ def start_service(
     directory: Path,
     *,
     rules: int = 0,
+    ledger: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
     """Start the service with all features on `store`: memory, redis or cluster.
 
-    For `rules`, see messages.write_rules.
+    For `rules` and `ledger`, see messages.write_rules.
     """
     settings = {
-        "CONFIG_PATH": ",".join(map(str, write_rules(directory, rules))),
+        "CONFIG_PATH": ",".join(map(str, write_rules(directory, rules, ledger=ledger))),
         "BACKEND_TYPE": "memory" if store == "memory" else "redis",
         "GRPC_TRANSPORT": transport,
         "MEMORY_STORE_SIZE_IN_BYTES": str(2**30),
