@@ -25,7 +25,7 @@ cdef class PreparedRequest:
     cdef object _most
     cdef object _notes
     cdef readonly object _planned
-    cdef object _records
+    cdef tuple _records
     cdef object _windows
     cdef public object held
     cdef public object version

@@ -9,7 +9,7 @@ from .amendments.amended_rules import BLOCKED, DescriptorAmendments, block_of
 from .gates import Gate
 from .holds.hit import HoldHit
 from .holds.planning import End, Holding, HoldRequest, PlannedHold, has_seconds, hold_key, plan_holds
-from .ledger.entries import Record
+from .ledger.entries import Period, Record
 from .ledger.entries import record as where
 from .matching.overrides import OVERRIDE_SOURCE
 from .model import COUNTER_MAX, Descriptor, Hit, Request, Rule, StatKey
@@ -101,8 +101,8 @@ class PreparedRequest:
         self._planned: Sequence[PlannedDescriptor] = ()
         self._keys: tuple[str, ...] = ()
         self._hits: Sequence[SharedHit] = ()
-        self._records: Mapping[int, Record] = {}
-        """Where hits are recorded in ledgers, by their indexes."""
+        self._records: tuple[Record | None, ...] = ()
+        """Where each hit is recorded in a ledger; empty if no rule has one."""
         self._checks: list[Hit] | None = None
         """The hits of a plan of checks alone, once there was one."""
 
@@ -219,11 +219,10 @@ class PreparedRequest:
             # A call of the class, which names the time to live, takes four times as long.
             hit = _new(Hit)
             hit.gate = gate if addend > 0 else Gate.NONE
-            if records and index in records:
+            hit.into = None
+            if records and records[index] is not None:
                 hit.gate |= Gate.LEDGER
                 hit.into = records[index]
-            else:
-                hit.into = None
             hit.key = keys[index]
             hit.amount = addend
             hit.ttl = shared.end - now + jitter()
@@ -246,6 +245,7 @@ class PreparedRequest:
         keys: list[str] = []
         hits: list[SharedHit] = []
         records: dict[int, Record] = {}
+        """By the indexes of the hits that carry them."""
         self._denial = self._denial_by_rules
         for index, each in enumerate(self._descriptors):
             amended = held.get(index) if held else None
@@ -275,36 +275,34 @@ class PreparedRequest:
             planned.append(
                 shared.planned if each.stat is shared.planned.stat else shared.planned.counted_as(each.stat)
             )
-            ledger = each.rule.ledger
-            if ledger is not None:
-                period = windows.period(ledger, now)
-                begin, end = max(begin, period.start), min(end, period.end)
-                longest = max(range(len(shared.hits)), key=lambda at: _length(shared.hits[at]))
-                records[len(hits) + longest] = where(each.bucket, period, ledger.life)
+            if shared.period is not None:
+                records[len(hits) + shared.longest] = _record(each, shared.period)
             keys += [f"{each.bucket}:{hit.label}" for hit in shared.hits]
             hits += shared.hits
         self._planned, self._keys, self._hits, self._checks = planned, tuple(keys), hits, None
-        self._records = records
+        self._records = tuple([records.get(at) for at in range(len(hits))]) if records else ()
         self._begin, self._end = begin, end
 
     def _enter_windows_of_one(self, now: int) -> bool:
         """Do the same for the only descriptor of a request, if nothing but its keys is its own."""
         (each,) = self._descriptors
-        if (
-            isinstance(each, PlannedDescriptor)
-            or each.stat is not each.rule.path
-            or each.rule.ledger is not None
-        ):
+        if isinstance(each, PlannedDescriptor) or each.stat is not each.rule.path:
             return False
         shared: RuleWindows = self._windows.of(each.rule, 0, 0, now)
         self._planned, self._hits, self._checks = shared.alone, shared.hits, None
         self._keys = tuple([f"{each.bucket}:{hit.label}" for hit in shared.hits])
+        if shared.period is not None:
+            record = _record(each, shared.period)
+            self._records = tuple(
+                [record if at == shared.longest else None for at in range(len(shared.hits))]
+            )
         self._begin, self._end = shared.begin, shared.end
         return True
 
 
-def _length(hit: SharedHit) -> int:
-    return hit.end - hit.start
+def _record(limited: LimitedDescriptor, period: Period) -> Record:
+    assert limited.rule.ledger is not None  # then it has a period
+    return where(limited.bucket, period, limited.rule.ledger.life)
 
 
 def _check(key: str, shared: SharedHit) -> Hit:
@@ -323,7 +321,7 @@ def _weight_of(descriptor: PlannedDescriptor | LimitedDescriptor, *, shares: boo
     if not shares or descriptor.rule.source == OVERRIDE_SOURCE:
         weight += 600 + 250 * limits
     if descriptor.rule.ledger is not None:
-        weight += 800 + 2 * bucket
+        weight += 400 + 2 * bucket
     if descriptor.stat is not descriptor.rule.path:
         weight += 250 + sum([60 + 4 * len(level) for level in descriptor.stat.levels])
     return weight

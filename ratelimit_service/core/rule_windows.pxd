@@ -18,3 +18,5 @@ cdef class RuleWindows:
     cdef public PlannedDescriptor planned
     cdef public tuple alone
     cdef public tuple hits
+    cdef public object period
+    cdef public Py_ssize_t longest

@@ -46,10 +46,15 @@ class SharedHit:
 class RuleWindows:
     """The windows of a rule from `begin` to `end`, for the descriptors at one index of their requests."""
 
-    __slots__ = ("alone", "begin", "end", "hits", "planned")
+    __slots__ = ("alone", "begin", "end", "hits", "longest", "period", "planned")
 
     def __init__(
-        self, begin: float, end: float, planned: PlannedDescriptor, hits: tuple[SharedHit, ...]
+        self,
+        begin: float,
+        end: float,
+        planned: PlannedDescriptor,
+        hits: tuple[SharedHit, ...],
+        period: Period | None,
     ) -> None:
         self.begin = begin
         self.end = end
@@ -57,6 +62,12 @@ class RuleWindows:
         self.alone = (planned,)
         """The descriptors of a request that has only this one."""
         self.hits = hits
+        self.period = period
+        """That of the entries in the rule's ledger; None if it has none."""
+        self.longest = 0
+        """The index of the hit on the longest window, which carries the entry."""
+        if period is not None:
+            self.longest = max(range(len(hits)), key=lambda at: hits[at].end - hits[at].start)
 
 
 class Windows:
@@ -116,7 +127,11 @@ class Windows:
             )
             hits.append(SharedHit(label, since, until, index, amount, gate))
         planned = PlannedDescriptor(rule, rule.path, tuple(windows), quota=quota, amendments=amendments)
-        return RuleWindows(begin, end, planned, tuple(hits))
+        entries = None
+        if rule.ledger is not None:
+            entries = self.period(rule.ledger, now)
+            begin, end = max(begin, entries.start), min(end, entries.end)
+        return RuleWindows(begin, end, planned, tuple(hits), entries)
 
     def period(self, ledger: LedgerRule, now: int) -> Period:
         """Return the period of the entries that a ledger gets now."""

@@ -32,6 +32,11 @@ descriptors:
   - {key: user, count_refused: false, rate_limit: {requests_per_unit: 3, unit: hour}}
   - {key: free, rate_limit: {unlimited: true}}
   - {key: held, rate_limit: {unit: day, tokens_per_unit: 100}, hold: auto}
+  - key: billed
+    rate_limits:
+      - {unit: minute, tokens_per_unit: 10}
+      - {unit: day, tokens_per_unit: 100}
+    ledger: {}
 """
 TREE = RuleTree(load([read("rules.yaml", RULES)]).domains)
 
@@ -120,6 +125,8 @@ def test_the_plans_of_a_second_stay_within_their_bytes() -> None:
         (60, "nobody"),
         (1, "held"),
         (1, "held team user"),
+        (1, "billed"),
+        (1, "billed user billed"),
     ],
 )
 def test_a_prepared_request_takes_no_more_memory_than_its_weight(entries: int, names: str) -> None:
@@ -155,6 +162,25 @@ def test_requests_with_one_key_share_their_planned_descriptors() -> None:
     planner = Planner(TREE, Policy(), lambda: 0)
     one, two = planner.plan(asked(b"k", 1, 2, 3), MIDNIGHT), planner.plan(asked(b"k", 4, 5, 6), MIDNIGHT + 1)
     assert one.descriptors is two.descriptors
+
+
+def test_buckets_of_a_rule_with_a_ledger_share_its_windows() -> None:
+    """So a new bucket takes little time and memory. Each has entries of its own, on its longest window."""
+    planner = Planner(TREE, Policy(), lambda: 0)
+
+    def plan(team: bytes, at: int) -> Plan:
+        return planner.plan(Request("d", (Descriptor((Entry(b"billed", team),), 1),), key=team), at)
+
+    one, two, later = plan(b"a", MIDNIGHT), plan(b"b", MIDNIGHT), plan(b"a", MIDNIGHT + 3_600)
+    assert one.descriptors is two.descriptors
+    assert [
+        [None, ("{d|billed=a}", "T00Z")],
+        [None, ("{d|billed=b}", "T00Z")],
+        [None, ("{d|billed=a}", "T01Z")],
+    ] == [
+        [hit.into and (hit.into.book.partition(":")[0], hit.into.entry) for hit in each.hits]
+        for each in (one, two, later)
+    ]
 
 
 def test_requests_without_a_key_share_nothing() -> None:
