@@ -161,7 +161,12 @@ class MemoryStore:
                 continue
             elif amount < 0:
                 amount, key = min(before, -amount), f"{into.book}{into.entry}:{REFUNDED}"
-            if amount:
+            entries = self._shards[hash(key) >> SHIFT & MASK]
+            value = entries.get(key)
+            if value and self._dump is None:  # nearly every entry
+                after = value + amount
+                entries[key] = after if after < COUNTER_MAX else COUNTER_MAX
+            elif amount:
                 self._add_to_entry(key, amount, int(now) + into.life)
 
     def _add_to_entry(self, key: str, amount: int, end: int) -> None:

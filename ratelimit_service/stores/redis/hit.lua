@@ -36,10 +36,10 @@
 -- Every command is a pcall, so a key that is not a counter fails only its own hit, and not the rest of the
 -- batch. memory.py is the twin of this script.
 --
--- The script is hit.lua, holds.lua, in_turn.lua and ledger.lua, in this order. This file applies charges and
--- checks, up to the first counter whose value is unusual; in_turn.lua applies all other hits. This file
--- defines no functions, and a plain batch ends in it: defining those of the other files would take a tenth of
--- the time of a single charge.
+-- The script is hit.lua, plain_ledger.lua, holds.lua, in_turn.lua and ledger.lua, in this order. This file
+-- applies charges and checks, up to the first counter whose value is unusual; in_turn.lua applies all other
+-- hits. This file defines no functions, and a plain batch ends in it: defining those of the other files would
+-- take a tenth of the time of a single charge.
 
 local KEYS, ARGV, pcall, tonumber, type = KEYS, ARGV, redis.pcall, tonumber, type
 local find = string.find
@@ -91,6 +91,7 @@ end
 
 local counts, amounts = {}, kind and {}
 local at, first = 3, 1  -- the place of the arguments of the next hit, and its number
+local failed = false  -- whether a counter could not be written
 local new = false  -- whether the last charge created its counter: then the next one probably does so, too
 while in_order and first <= hits do
     local key, amount = KEYS[first], ARGV[at]
@@ -115,7 +116,7 @@ while in_order and first <= hits do
         else
             local after = pcall('INCRBY', key, amount)
             if type(after) == 'table' then
-                counts[first] = after.err
+                counts[first], failed = after.err, true
             elseif after <= MAX then
                 if pcall('TTL', key) == -1 then
                     pcall('EXPIRE', key, ttl)

@@ -169,12 +169,14 @@ for i = first, hits do
     end
 end
 
-local CHARGED_AS_HIT, REFUSED = '0', '2'  -- forms of runs
-local runs, first_run = kind and tonumber(ARGV[at]), at + 1
+local REFUSED = '2'  -- the form of a run
+if kind and not runs then
+    runs, run, book = tonumber(ARGV[at]), at + 1, hits + 1
+end
 if first <= hits then
     local aside, group = {}, nil
     if kind == IN_TURN then
-        group = first_run
+        group = run
         for _ = 1, runs do
             local form, size = ARGV[group], tonumber(ARGV[group + 3])
             group = group + 4

@@ -2,7 +2,6 @@
 
 if runs and not replayed then
     local MINUS = 45  -- the byte of '-'
-    local failure, failures = nil, 0
 
     -- Adds `amount`, a text, to an entry.
     local function record(book, entry, amount, life)
@@ -19,7 +18,7 @@ if runs and not replayed then
         end
     end
 
-    local at, book = first_run, hits + 1
+    local at = run
     for _ = 1, runs do
         local form, entry, life, size = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
         local step = form == CHARGED_AS_HIT and 1 or 2

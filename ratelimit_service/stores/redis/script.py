@@ -15,16 +15,16 @@ from ...core.decision import Count
 from ...core.errors import CounterRefused
 from ...core.gates import Gate
 from ...core.holds.hit import HoldHit
-from ...core.ledger.entries import Record
 from ...core.model import COUNTER_MAX, HELD_BACK
 from ..batch import Batch, Counts, Groups
 from ..lanes import REGISTER_TTL, Lane
+from .ledger_arguments import ledger_arguments
 from .wire import Argument, Command
 
 SCRIPT = b"".join(
     [
         resources.files(__package__).joinpath(name).read_bytes()
-        for name in ("hit.lua", "holds.lua", "in_turn.lua", "ledger.lua")
+        for name in ("hit.lua", "plain_ledger.lua", "holds.lua", "in_turn.lua", "ledger.lua")
     ]
 )
 SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
@@ -35,8 +35,6 @@ _IN_TURN = HELD_BACK | Gate.ENTRY
 """The gates of hits that the script applies one by one; it does the same with refunds."""
 
 _INTEGER = re.compile(rb"-?[0-9]+").fullmatch
-_AS_HIT, _CHARGED, _REFUSED = 0, 1, 2
-"""The forms of entries of ledgers (hit.lua)."""
 _SURELY_EXACT = 15
 """The digits of a number that is surely at most COUNTER_MAX."""
 _MOST_DIGITS = 20
@@ -131,7 +129,11 @@ class ScriptCall:
         if simple:
             self.command = evalsha(len(keys) + 1, *keys, where, *arguments)
             return
-        books, entries = self._entries(amounts)
+        books, entries = (
+            ledger_arguments(groups, self._place_of, amounts, 2 if routed else 1, gates)
+            if self._records
+            else ([], [0])
+        )
         gated = self._gates() if gates & HELD_BACK else ()
         end = f"{'T' if in_turn else 'L'}{len(books)}"
         self.command = evalsha(
@@ -180,62 +182,6 @@ class ScriptCall:
                         arguments += _hold_fields(hit)
             place += len(group)
         return arguments
-
-    def _entries(self, amounts: Sequence[int]) -> tuple[list[str], list[Argument]]:
-        """Return the books and the arguments for the entries. `amounts` are those of the script's hits.
-
-        Entries of one counter and one period are added up, as its charges are. Nearly all entries of a batch
-        have the amount of their counter's hit, one name and one time to live, so that each costs a key and
-        its place.
-        """
-        if not self._records:
-            return [], [0]
-        first = 2 if self._routed else 1
-        place_of = self._place_of
-        found: dict[int, Record] = {}
-        sums: dict[int, int] = {}
-        more: dict[tuple[int, Record], int] = {}
-        """Entries of a counter that has one of another period in `found`."""
-        refused: set[int] = set()
-        hits = [hit for group in self._groups for hit in group]
-        for at, hit in zip(range(len(hits)) if place_of is None else place_of, hits, strict=True):
-            into = hit.into
-            if into is not None:
-                known = found.get(at)
-                if known is None:
-                    found[at] = into
-                    sums[at] = hit.amount
-                    if hit.gate & Gate.ENTRY:
-                        refused.add(at)
-                elif known is into or known == into:
-                    sums[at] += hit.amount
-                else:
-                    more[at, into] = more.get((at, into), 0) + hit.amount
-        runs: dict[tuple[str, int], tuple[list[int], list[str]]] = {}
-        entry, life = "", -1
-        places: list[int] = []
-        of_run: list[str] = []
-        for at, into in found.items():
-            if sums[at] != amounts[at + first - 1] or at in refused:
-                more[at, into] = sums[at]
-                continue
-            if into.entry != entry or into.life != life:
-                _, entry, life, _ = into
-                places, of_run = runs.setdefault((entry, life), ([], []))
-            places.append(at + first)
-            of_run.append(into.book)
-        arguments: list[Argument] = [len(runs) + len(more)]
-        books: list[str] = []
-        for (entry, life), (places, of_run) in runs.items():
-            arguments += (_AS_HIT, entry, life, len(places))
-            arguments += places
-            books += of_run
-        for (at, into), amount in more.items():
-            form = _REFUSED if at in refused else _CHARGED
-            arguments += (form, into.entry, into.life, 1, at + first, min(amount, COUNTER_MAX))
-            if form == _CHARGED:
-                books.append(into.book)
-        return books, arguments
 
     def counts(self, reply: Any) -> Counts | Exception:
         """Return the counts in a reply of the script, by group; a reply that is an exception is returned
