@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -13,6 +14,8 @@ def main() -> None:
     # grpc reads this when it is imported. Its C library would write lines to stderr, among those of the log,
     # of which LOG_FORMAT=json promises that each is JSON; what they report comes back as errors as well.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of callers, on a terminal that is not UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     garbage.disable()
     imports.skip_unused()
     from .cli.main import main as run

@@ -121,3 +121,19 @@ def test_a_closed_pipe_causes_no_traceback() -> None:
     )
     read.stdin.close()
     assert (1, b"") == (ended.returncode, ended.stderr)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+def test_a_full_disk_is_an_error_of_one_line() -> None:
+    """An export that is cut off must not look complete."""
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [*COMMAND, "completion", "bash"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=inherited(),
+            cwd=ROOT,
+            text=True,
+            check=False,
+        )
+    assert (1, "the output cannot be written: No space left on device\n") == (ended.returncode, ended.stderr)

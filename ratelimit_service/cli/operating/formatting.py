@@ -67,7 +67,7 @@ def bar(share: float, width: int = _BAR) -> str:
 def width_of(line: str) -> int:
     """Return the columns that a line takes on a terminal."""
     return sum(
-        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
+        0 if unicodedata.category(char) in ("Mn", "Me") else 1 + (unicodedata.east_asian_width(char) in "WF")
         for char in line
     )
 
@@ -158,7 +158,7 @@ def amendment(found: Json) -> str:
     if found["until"]:
         end = f"until {text(found['until'])}"
     elif found["windows"]:
-        end = f"for {found['windows']} window{'s' if found['windows'] != 1 else ''}"
+        end = f"for {_windows(found)}"
     said = f"{text(found['author'])}: {text(found['reason'])}"
     return (
         f"{text(found['id'])}  {what}{' ' if by else ''}{by}{window} for {text(found['descriptor'])} {end} "
@@ -192,7 +192,13 @@ def _said(found: Json | None) -> str:
     if found is None:
         return "none"
     by = f"+{amount(found['amount'])}" if found["kind"] == "top_up" else amount(found["amount"])
+    if found["windows"]:
+        return f"{by} for {_windows(found)}"
     return by + (f" until {text(found['until'])}" if found["until"] else "")
+
+
+def _windows(found: Json) -> str:
+    return f"{found['windows']} window{'s' if found['windows'] != 1 else ''}"
 
 
 def audit_line(found: Json) -> str:

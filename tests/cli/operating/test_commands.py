@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from ratelimit_service.cli.operating import read_commands as reading
 from testing.redis_servers import free_port
-from testing.service import Service
+from testing.service import COMMAND, REPOSITORY, Service, inherited
 
 from ..conftest import Command
 from .conftest import BECAUSE, READ, RULES, Operate
@@ -46,6 +47,23 @@ def test_budgets_are_listed_by_what_is_used(operate: Operate) -> None:
     assert [("team=far", "ok")] == [(each["descriptor"], each["state"]) for each in found["budgets"]]
     code, out, err = operate("budgets", "--limit", "1", "--sort", "name")
     assert (0, 2, True) == (code, len(out.splitlines()), "raise --limit for more" in err)
+
+
+def test_names_are_escaped_on_a_terminal_that_is_not_utf_8(operate: Operate) -> None:
+    """Instead of a traceback."""
+    operate.charge("team=na\u00efve-\u65e5", 1)
+    environment = {"RATELIMIT_SERVER": operate.service.debug}
+    asked = ("budgets", "budgets", "--prefix", "na")
+    for encoding, shown in (("utf-8", "team=na\u00efve-\u65e5"), ("latin-1", "team=na\u00efve-\\u65e5")):
+        done = subprocess.run(
+            [*COMMAND, *asked],
+            env={**inherited(), **environment, "PYTHONIOENCODING": encoding},
+            cwd=REPOSITORY,
+            capture_output=True,
+            check=False,
+        )
+        assert (0, b"") == (done.returncode, done.stderr)
+        assert done.stdout.decode(encoding).rstrip().endswith(shown)
 
 
 def test_usage_is_added_up_from_ledgers(operate: Operate) -> None:
@@ -122,14 +140,16 @@ def test_a_top_up_lets_a_team_in_again(operate: Operate) -> None:
     operate.charge("team=up", 5_000)
     asked = ("top-up", "budgets", "team=up", "2k", "--windows", "1", "--window", "year", *BECAUSE)
     would = operate(*asked, "--dry-run")
-    assert (0, "would top-up team=up in budgets (year): none -> +2,000") == (
+    assert (0, "would top-up team=up in budgets (year): none -> +2,000 for 1 window") == (
         would.code,
         would.out.splitlines()[0],
     )
     assert 3 == operate("explain", "budgets", "team=up").code
     made = operate(*asked)
     assert (0, "") == (made.code, made.err)
-    assert made.out.startswith("top-up team=up in budgets (year): none -> +2,000\nteam=up in budgets: ok\n")
+    assert made.out.startswith(
+        "top-up team=up in budgets (year): none -> +2,000 for 1 window\nteam=up in budgets: ok\n"
+    )
     assert 0 == operate("explain", "budgets", "team=up").code
     shown = operate("show", "budgets", "team=up").out
     assert made.out.splitlines()[-1] == shown.splitlines()[-1]
@@ -138,7 +158,7 @@ def test_a_top_up_lets_a_team_in_again(operate: Operate) -> None:
     assert 0 == operate("remove", name, *BECAUSE).code
     assert "5,000 of 5,000 used" in operate("show", "budgets", "team=up").out
     line = operate("audit", "--limit", "1").out
-    assert "ana  remove team=up in budgets (year): +2,000 -> none  (a launch)\n" in line
+    assert "ana  remove team=up in budgets (year): +2,000 for 1 window -> none  (a launch)\n" in line
     lines = json.loads(operate("audit", "--json").out)["lines"]
     assert {"ana"} == {each["author"] for each in lines[:2]}
 

@@ -156,3 +156,12 @@ def test_without_a_terminal_it_prints_lines_once(operate: Operate) -> None:
     code, out, _ = operate("top", "--prefix", "plain")
     assert (0, 2) == (code, len(out.splitlines()))
     assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"), [("dba", 3), ("日本", 4), ("e\u0301", 1), ("\u2764\ufe0f", 1), ("\u0915\u094d", 1)]
+)
+def test_a_column_is_as_wide_as_its_characters(text: str, columns: int) -> None:
+    """Marks take no column, whether or not they have a class of combination."""
+    assert columns == formatting.width_of(text)
+    assert formatting.padded(text, 8) == text + " " * (8 - columns)
