@@ -16,7 +16,9 @@ from ..model import DescriptorRule
 from .fields import Fields, quoted
 
 _MOST_COMPARED = 200_000
-"""The comparisons of values with wildcards. In a file with thousands of both, the search ends early."""
+"""The comparisons of values with wildcards, and of nested rules with others. In a file with thousands of
+both, the search ends early.
+"""
 
 _MOST_NAMED = 3
 
@@ -101,16 +103,23 @@ class _Search:
         return None
 
     def _lacking(self, default: DescriptorRule, descriptor: DescriptorRule) -> Sequence[str]:
-        """Return the names of the rules under `default` that have no counterpart under `descriptor`."""
+        """Return the names of the rules under `default` that have no counterpart under `descriptor`.
+
+        At most one more than a warning names, because thousands of values may lack the same thousands of
+        rules.
+        """
         nested = self._nested.get(id(default))
         if nested is None:
             nested = [child for child in default.children if _limits_something(child)]
             self._nested[id(default)] = nested
         if not nested or not descriptor.children:
-            return [_text(child.composite) for child in nested]
+            return [_text(child.composite) for child in nested[: _MOST_NAMED + 1]]
         level = _Level(descriptor.children)
         names: list[str] = []
         for child in nested:
+            self._left -= 1
+            if len(names) > _MOST_NAMED or self._left < 0:
+                break
             covering = (
                 level.plain.get(child.composite) or self._wildcard(level, child) or level.plain.get(child.key)
             )

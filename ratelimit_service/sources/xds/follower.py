@@ -41,7 +41,7 @@ different each time gets no pause between its rejections, and would keep both si
 """
 
 _LONGEST_VERSION = 100
-"""Characters of a version that are shown."""
+"""Characters of a version, or of a type, that are shown."""
 
 _MOST_NAMED = 10
 """The most domains that a log line names."""
@@ -224,7 +224,8 @@ class Follower:
             answer = self._subscription.foreign(received)
             if not answer.pause:
                 self._log.error(
-                    "the control plane sends resources of another type", type=printable(received.type_url)
+                    "the control plane sends resources of another type",
+                    type=fit(received.type_url, _LONGEST_VERSION),
                 )
             self.standing.responses["rejected"] += 1
             self._answer(answer)

@@ -42,17 +42,16 @@ def lay(below: MappingNode, above: MappingNode, *, but: Sequence[str] = _IDENTIT
 
     The keys of a rate_limit are copied one by one.
     """
-    said = [(key, node) for key, node in above.items if key.text not in but]
-    names = {key.text for key, _ in said}
-    if "rate_limits" in names:
+    said = {key.text: (key, node) for key, node in above.items if key.text not in but}
+    if "rate_limits" in said:
         _drop(below, "rate_limit")
-    for key, node in said:
-        there = _at(below, key.text)
-        if key.text == "rate_limit" and isinstance(node, MappingNode) and isinstance(there, MappingNode):
-            _lay_limit(there, node)
-            continue
-        _drop(below, key.text)
-        below.items.append((key, _own(node)))
+    there, limit = _at(below, "rate_limit"), said.get("rate_limit")
+    if limit is not None and isinstance(limit[1], MappingNode) and isinstance(there, MappingNode):
+        _lay_limit(there, limit[1])
+        del said["rate_limit"]
+    # One pass for all keys: metadata may have any number of them.
+    below.items = [(key, value) for key, value in below.items if key.text not in said]
+    below.items += [(key, _own(node)) for key, node in said.values()]
     below.repeated += [key for key in above.repeated if key.text not in but]
 
 

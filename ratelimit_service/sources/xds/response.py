@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from ...core.text import fit
 from .spool import Spool
 
 TYPE_URL = "type.googleapis.com/ratelimit.config.ratelimit.v3.RateLimitConfig"
@@ -21,6 +22,9 @@ _ANY_TYPE, _ANY_VALUE = 1, 2
 _NAME, _DOMAIN = 1, 2
 _LONGEST_VARINT = 10
 _LONGEST_NAME = 4_096
+_LONGEST_SHOWN = 200
+_LONGEST_TEXT = 1 << 20
+"""Bytes of a version, which each request repeats on the event loop."""
 
 
 class Malformed(ValueError):
@@ -77,6 +81,8 @@ def open_response(spool: Spool) -> OpenedResponse:
     place = 0
     for number, start, end in _fields(view, 0, len(view)):
         if number in texts:
+            if end - start > _LONGEST_TEXT:
+                raise Malformed(f"a version, a type or a nonce of {end - start} bytes")
             texts[number] = str(view[start:end], "utf-8", "replace")
         elif number == _RESOURCES:
             domain, resource = _resource(spool, view, start, end, place)
@@ -117,7 +123,8 @@ def _resource(spool: Spool, view: memoryview, start: int, end: int, place: int) 
             elif number == _ANY_VALUE:
                 at, until = begins, ends
         if type_url != TYPE_URL:
-            wrong = f"is a {type_url or 'resource without a type'}: only {TYPE_URL} was asked for"
+            shown = fit(type_url, _LONGEST_SHOWN) or "resource without a type"
+            wrong = f"is a {shown}: only {TYPE_URL} was asked for"
         for number, begins, ends in _fields(view, at, until):
             if number == _NAME:
                 name = _text(view, begins, ends)
@@ -130,6 +137,8 @@ def _resource(spool: Spool, view: memoryview, start: int, end: int, place: int) 
     digest = hashlib.sha256(type_url.encode("utf-8", "replace"))
     digest.update(view[at:until])
     name = name or domain or f"resource {place}"
+    if domain.startswith("\0"):
+        wrong = wrong or "has a domain that begins with NUL"
     if wrong or not domain:
         domain = f"\0{name}"
     return domain, Resource(name, spool, at, until - at, digest.digest(), wrong)

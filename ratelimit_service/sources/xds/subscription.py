@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ...core.errors import Problem
-from ...core.text import printable
+from ...core.text import fit, printable
 from ...proto.xds_pb2 import DiscoveryRequest, Node, Status
 from .response import TYPE_URL, Group, OpenedResponse
 from .server import Server
@@ -28,6 +28,7 @@ _DIGEST = 32
 _SUMS = 1 << 8 * _DIGEST
 _INVALID_ARGUMENT = 3
 _LONGEST_REJECTION = 4_096
+_LONGEST_TYPE = 200
 
 
 class Refusal(NamedTuple):
@@ -146,7 +147,7 @@ class Subscription:
 
     def foreign(self, received: OpenedResponse) -> Answer:
         """Return the answer to resources of another type."""
-        shown = printable(received.type_url)
+        shown = fit(received.type_url, _LONGEST_TYPE)
         return self._reject(
             received.digest, received.nonce, f"unexpected type {shown}: the subscription is to {TYPE_URL}"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ratelimit_service.proto.xds_pb2 import RateLimitConfig, Resource
@@ -106,3 +108,27 @@ def test_an_empty_response_is_an_empty_set() -> None:
     """Envoy Gateway sends one without a version when the last Gateway is deleted."""
     found = received(version="")
     assert ("", {}, 0) == (found.version, found.groups, len(found.groups))
+
+
+def test_a_type_of_megabytes_is_not_shown_in_full() -> None:
+    """It is part of a problem, which the log, the answer and /rlconfig have."""
+    (group,) = received(Resource(type_url="t" * 5_000_000)).groups.values()
+    assert len(group.resources[0].wrong) < 500
+
+
+@pytest.mark.parametrize("field", ["version", "nonce", "type_url"])
+def test_a_response_with_a_text_of_megabytes_is_malformed(field: str) -> None:
+    """Each request repeats the version, and control planes read no request of this size."""
+    texts: dict[str, Any] = {field: "9" * (1 << 20)}
+    received(A, **texts)
+    with pytest.raises(Malformed, match="of 1048577 bytes"):
+        received(A, **{field: "9" * ((1 << 20) + 1)})
+
+
+def test_a_domain_that_begins_with_nul_is_wrong() -> None:
+    """The group of a resource without a domain has such a name, and they would be one group."""
+    found = received(resource("\0x", limit("team", 5), name="y"), RateLimitConfig(name=b"x"))
+    assert {"y": "has a domain that begins with NUL", "x": ""} == {
+        each.name: each.wrong for group in found.groups.values() for each in group.resources
+    }
+    assert 2 == len(found.groups)

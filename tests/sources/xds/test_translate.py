@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
+from time import thread_time
 from typing import Any
 
 import pytest
 
 from ratelimit_service.core.model import DomainRules
+from ratelimit_service.core.rules import hidden_rules
 from ratelimit_service.core.rules.reader import load
 from ratelimit_service.loading.task import Task
 from ratelimit_service.proto.xds_pb2 import RateLimitConfig
@@ -265,3 +268,37 @@ def test_limits_of_budget_domains_are_budgets() -> None:
         domain.name: each.rule.budget for domain in loaded.domains for each in domain.descriptors if each.rule
     }
     assert ({"d": True, "e": False}, ()) == (budgets, loaded.warnings)
+
+
+def test_thousands_of_keys_can_be_in_metadata() -> None:
+    """The time grows with their number, not with its square: the changes of other domains wait for it."""
+    keys = {f"key{place}": 1 for place in range(30_000)}
+    began = thread_time()
+    _, problems, _ = rules(resource("d", limit("team", 5, metadata={"ratelimit-service": keys})))
+    assert len(problems) > 100
+    assert thread_time() - began < 10
+
+
+@pytest.mark.parametrize("covered", [False, True])
+def test_thousands_of_values_can_hide_thousands_of_nested_rules(
+    covered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The warning names a few of them, and the search ends early if the values have nested rules, too."""
+    steps: Counter[str] = Counter()
+
+    def counted(name: str, function: Any) -> Any:
+        def call(argument: Any) -> Any:
+            steps[name] += 1
+            return function(argument)
+
+        return call
+
+    for name in ("_text", "_is_exempt"):
+        monkeypatch.setattr(hidden_rules, name, counted(name, getattr(hidden_rules, name)))
+    nested = [limit("model", 1, value=f"m{place}") for place in range(1_000)]
+    own = [limit("model", 1)] if covered else []
+    values = [limit("team", 1, value=f"t{place}", descriptors=own) for place in range(1_000)]
+    _, problems, warnings = rules(resource("d", {"key": "team", "descriptors": nested}, *values))
+    assert ([], not covered) == (problems, any("'model_m2' and more" in warning for warning in warnings))
+    # All of them with each other would be a million.
+    assert (True, True) == (steps["_text"] < 10_000, steps["_is_exempt"] < 300_000)
