@@ -131,8 +131,8 @@ local function use_holds()
         ask('EXPIRE', ids, REMEMBERED)
     end
 
-    -- Forgets the ids whose charge or refund no counter of their bucket has counted: `results` has texts for these.
-    -- Their callers get an error, and may send them again.
+    -- Forgets the ids whose charge or refund no counter of their bucket has counted: `results` has texts for
+    -- these. Their callers get an error, and may send them again.
     local function forget_uncounted(results)
         for _, new in ipairs(new_ids) do
             local counters, counted = 0, 0
@@ -324,7 +324,8 @@ local function use_holds()
                     end
                 elseif hit.id ~= '' then
                     new_ids[#new_ids + 1] = {
-                        key = hit.key, bucket = bucket, mark = mark .. hit.id, first = first, last = first + size - 1,
+                        key = hit.key, bucket = bucket, mark = mark .. hit.id,
+                        first = first, last = first + size - 1,
                     }
                 end
             elseif hit and hit.op == TAKE then
