@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ..core.decision import Count
 from ..core.errors import StoreError
+from ..core.gates import HELD_BACK, Gate
 from ..core.model import Hit
 from ..ports import Outcome
 from .lanes import EVERYWHERE, Lane, Place
@@ -55,6 +56,14 @@ class Batch:
         self.sent = sent
         self.hand_over = hand_over
         self.kept_at = kept_at
+
+
+def is_check(groups: Groups) -> bool:
+    """Return whether groups are one check of one counter, as half of the calls for a Cluster are."""
+    if len(groups) != 1 or len(groups[0]) != 1:
+        return False
+    hit = groups[0][0]
+    return not hit.amount and not hit.gate & (HELD_BACK | Gate.LEDGER)
 
 
 OnApplied = Callable[[Counts | StoreError], None]

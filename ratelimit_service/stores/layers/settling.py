@@ -38,7 +38,7 @@ import structlog
 from ...core.errors import StoreError
 from ...ports import OnOutcomes, Outcome
 from ...runtime.tasks import Background
-from ..batch import Batch, CallFailed, Counts, Fate, Groups, InFlight, Part, failed, join
+from ..batch import Batch, CallFailed, Counts, Fate, Groups, InFlight, Part, failed, is_check, join
 from ..batch_age import Clocks
 from ..lanes import EVERYWHERE, Lanes
 from ..throttled_log import ENTRIES_MISSING, ThrottledLog
@@ -166,7 +166,8 @@ class SettlingStore(Layer):
             if part.place in self._writer.open_circuits:
                 self._keep(batch, StoreError("a part of Redis is away"), partial(settle, index))
             else:
-                batch.sent = self._lanes.take(batch.place, self._clocks.last)
+                if not is_check(part.groups):  # which may be sent any number of times
+                    batch.sent = self._lanes.take(batch.place, self._clocks.last)
                 batches.append(batch)
                 indexes.append(index)
 

@@ -50,7 +50,8 @@ class Pipeline:
 
     def add(self, number: int, batch: Batch, prefix: str) -> None:
         """Add the call of a batch, whose place is a slot. All keys begin with `prefix`."""
-        tag = tag_in(int(batch.place))
+        # A check has no lane, so its command needs no tag.
+        tag = "" if batch.sent is None else tag_in(int(batch.place))
         call, command = None, plain_command(batch, prefix, tag)
         if command is None:
             call = ScriptCall(batch, prefix, tag)

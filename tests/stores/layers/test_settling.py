@@ -97,6 +97,20 @@ async def test_a_lane_is_used_again_and_by_one_batch_at_a_time() -> None:
     assert 3 == len({call.lane for call in backend.calls[2:]})
 
 
+async def test_a_check_of_one_counter_has_no_lane() -> None:
+    """Where batches are split: it writes nothing, so it may be sent any number of times. A charge has one."""
+    backend = TwoSlots()
+    store = SettlingStore(backend)
+    await charge(store, "a", amount=0)
+    await charge(store, "b")
+    await charge(store, "a", "b", amount=0)
+    assert [("a", None), ("b", 1)] == [(call.groups[0][0].key, call.number) for call in backend.calls[:2]]
+    assert [None, None] == [call.number for call in backend.calls[2:]]
+    backend.faults = ["after"]
+    assert isinstance((await charge(store, "a", amount=0))[0], Sequence)
+    assert 0 == store.journal.hits
+
+
 async def test_writing_the_journal_continues_after_an_unexpected_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
