@@ -181,6 +181,7 @@ BOUNDS = {
     "bytes of a set, XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES": f"{control_planes._LARGEST}",
     "milliseconds in which a set is read in one turn": f"{1_000 * link._SLICE:g}",
     "sets that are sent without waiting for an answer": f"{xds_call._MOST_UNANSWERED}",
+    "files of sets that domains in force keep open": f"{subscription._MOST_FILES}",
     "sets that are read at once": f"{xds_follower._SETS_AT_ONCE}",
     "bytes of a rejection": f"{subscription._LONGEST_REJECTION}",
     "control planes, in CONFIG_GRPC_XDS_SERVER_URL": f"{xds._MOST_SERVERS}",

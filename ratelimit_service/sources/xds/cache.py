@@ -101,12 +101,7 @@ def _response(groups: Mapping[str, Group]) -> Iterator[bytes | memoryview]:
         for each in group.resources:
             length = b"\x12" + _varint(each.length)
             yield b"\x12" + _varint(len(head) + len(length) + each.length) + head + length
-            yield from _chunks(each.spool, each.start, each.length)
-
-
-def _chunks(spool: Spool, start: int, length: int) -> Iterator[bytes]:
-    for at in range(start, start + length, _CHUNK):
-        yield spool.read(at, min(_CHUNK, start + length - at))
+            yield from each.spool.chunks(each.start, each.length)
 
 
 def _varint(number: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -314,6 +315,8 @@ class Follower:
 
     def _settle(self, received: OpenedResponse, now: float) -> Answer:
         """Return the answer to a set whose groups have been read."""
+        with contextlib.suppress(OSError):  # no file descriptors or memory: the next set is the next attempt
+            self._subscription.compact()
         if self._strict and not self._subscription.problems:
             self._miss(received, now)
         return self._subscription.settle(received, self._hidden(received))

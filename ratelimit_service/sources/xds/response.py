@@ -7,7 +7,7 @@ not parsed at all, and of a thousand domains only those that have changed are pa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ...core.text import fit
@@ -100,6 +100,21 @@ def digest_of(groups: Mapping[str, Group]) -> bytes:
     for _, group in sorted(groups.items()):
         content.update(group.digest)
     return content.digest()
+
+
+def copied(groups: Sequence[Group]) -> list[Group]:
+    """Return these groups with their resources in one new file. Raises OSError."""
+    spool = Spool()
+    result = []
+    for group in groups:
+        resources = []
+        for each in group.resources:
+            start = spool.size
+            for part in each.spool.chunks(each.start, each.length):
+                spool.write(part)
+            resources.append(each._replace(spool=spool, start=start))
+        result.append(group._replace(resources=tuple(resources)))
+    return result
 
 
 def _group(domain: str, resources: list[Resource]) -> Group:

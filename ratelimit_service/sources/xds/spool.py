@@ -12,6 +12,9 @@ import mmap
 import os
 import tempfile
 import weakref
+from collections.abc import Iterator
+
+_CHUNK = 1 << 20
 
 
 class Spool:
@@ -33,6 +36,11 @@ class Spool:
     def read(self, start: int, length: int) -> bytes:
         """Return a part of the file."""
         return read_at(self.fd, start, length)
+
+    def chunks(self, start: int, length: int) -> Iterator[bytes]:
+        """Yield a part of the file in pieces of at most a MiB."""
+        for at in range(start, start + length, _CHUNK):
+            yield self.read(at, min(_CHUNK, start + length - at))
 
     def view(self) -> memoryview:
         """Return the whole file, mapped into memory."""

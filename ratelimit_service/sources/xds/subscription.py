@@ -16,11 +16,17 @@ from typing import NamedTuple
 from ...core.errors import Problem
 from ...core.text import fit, printable
 from ...proto.xds_pb2 import DiscoveryRequest, Node, Status
-from .response import TYPE_URL, Group, OpenedResponse
+from .response import TYPE_URL, Group, OpenedResponse, copied
 from .server import Server
 
 PAUSES = (0.0, 1.0, 2.0, 5.0, 10.0)
 """The delay of the first rejection of a content, of the second, and so on, in seconds."""
+
+_MOST_FILES = 8
+"""Messages that groups keep open."""
+
+_OVERHEAD, _SLACK = 4, 1 << 20
+"""The bytes of these messages: so many for each byte of a group, and some more."""
 
 _DIGEST = 32
 """The bytes of a hash."""
@@ -144,6 +150,25 @@ class Subscription:
             self.version = received.version
             return Answer(self._request(received.version, received.nonce), 0.0, rejects=False)
         return self._reject(received.digest, received.nonce, rejection(problems, self._server.name))
+
+    def compact(self) -> None:
+        """Copy the groups to one file if they keep many messages open, or messages that are much larger.
+
+        Each of a thousand sets may have one domain, which stays in force for its grace period. Raises
+        OSError.
+        """
+        refused = [refusal.group for refusal in self.refused.values()]
+        groups = [*self.held.values(), *refused]
+        resources = [each for group in groups for each in group.resources]
+        sizes = {each.spool.fd: each.spool.size for each in resources}
+        used = sum([each.length for each in resources])
+        if len(sizes) <= _MOST_FILES and sum(sizes.values()) <= _OVERHEAD * used + _SLACK:
+            return
+        copies = copied(groups)
+        for group in copies[: len(self.held)]:
+            self.held[group.domain] = group
+        for group in copies[len(copies) - len(refused) :]:
+            self.refused[group.domain] = self.refused[group.domain]._replace(group=group)
 
     def foreign(self, received: OpenedResponse) -> Answer:
         """Return the answer to resources of another type."""

@@ -11,7 +11,7 @@ from ratelimit_service.proto.xds_pb2 import Resource
 from ratelimit_service.sources.xds.overlays import by_domain
 from ratelimit_service.sources.xds.response import TYPE_URL
 from ratelimit_service.sources.yaml_text import read
-from testing.control_plane import ControlPlane
+from testing.control_plane import ControlPlane, limit, resource
 from testing.waiting import until
 from tests.sources.xds.conftest import START, Follow, Following
 from tests.sources.xds.rule_sets import Book
@@ -375,3 +375,25 @@ async def test_a_stop_closes_the_call(plane: ControlPlane, follow: Follow) -> No
     await following.answered(2)
     await following.end()
     await until(lambda: not plane.peers)
+
+
+async def test_rules_from_copied_messages_can_be_read_again(plane: ControlPlane, follow: Follow) -> None:
+    """After many partial sets, the resources are in one file, which overlays need."""
+    following = await follow(grace=1_000.0)
+    for place in range(12):
+        plane.send(resource(f"d{place}", limit("team", place)))
+        await following.until(lambda number=place: following.standing.domains == number + 1)  # type: ignore[misc]
+        await following.rest()
+    held = following.follower._subscription.held.values()
+    assert len({each.spool.fd for group in held for each in group.resources}) <= 8
+    domains = [f"d{place}" for place in range(12)]
+    following.overlays, _ = by_domain(
+        [
+            read(
+                f"{name}.yaml", f"{{domain: {name}, descriptors: [{{key: team, rate_limit: {{unit: day}}}}]}}"
+            )
+            for name in domains
+        ]
+    )
+    assert await following.follower.overlaid()
+    assert {name: [place] for place, name in enumerate(domains)} == following.book.amounts()

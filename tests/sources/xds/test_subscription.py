@@ -267,3 +267,36 @@ def test_the_hash_in_force_depends_on_the_content_alone(plane: Plane) -> None:
     assert before == plane.subscription.digest == other.subscription.digest
     plane.subscription.drop({"a", "b"})
     assert b"" == plane.subscription.digest
+
+
+def test_sets_with_one_domain_each_keep_few_messages_open() -> None:
+    """Each message may have 64 MiB, and each domain stays in force for its grace period."""
+    plane = Plane()
+    plane.is_bad(B2)
+    sent = [resource(f"d{place}", limit("team", place)) for place in range(100)]
+    for each in (B2, *sent):
+        plane.sends(each, B2)
+        plane.subscription.compact()
+    before = plane.subscription.digest
+    held = plane.subscription.held
+    refused = [refusal.group for refusal in plane.subscription.refused.values()]
+    resources = [each for group in [*held.values(), *refused] for each in group.resources]
+    assert len({each.spool.fd for each in resources}) <= 8
+    assert [each.SerializeToString() for each in (*sent, B2)] == [
+        each.spool.read(each.start, each.length) for each in resources
+    ]
+    plane.sends(*sent, B2)
+    assert (before, []) == (plane.subscription.digest, plane.read)
+
+
+def test_a_domain_does_not_keep_a_much_larger_message_open() -> None:
+    """The domains that were sent with it have ended."""
+    plane = Plane()
+    plane.sends(A, resource("b", limit("x" * (1 << 21), 1)))
+    plane.subscription.drop({"b"})
+    plane.subscription.compact()
+    (kept,) = plane.subscription.held["a"].resources
+    assert (len(A.SerializeToString()), A.SerializeToString()) == (
+        kept.spool.size,
+        kept.spool.read(kept.start, kept.length),
+    )
