@@ -227,7 +227,7 @@ class App:
         if opening.leads:
             await self._lead(opening.addresses)
         await self.grpc.start()
-        keep_views(self.background, self.views, self._profiles, self.pairing, self.follower)
+        keep_views(self, self.background, self._profiles)
         keep_events(self._events, self.background)
         if watcher is not None:
             self.background.keep(

@@ -127,7 +127,10 @@ class Rules(TypedDict):
     problems: Annotated[list[RuleProblem], Doc("The first hundred problems of the last load.")]
     unpaired: Annotated[
         list[str],
-        Doc("The first hundred rules that were checked and not charged in the last hour, or the reverse."),
+        Doc(
+            "The first hundred rules that this replica got checks and no charges for in the last hour, "
+            "or the reverse."
+        ),
     ]
     rules: Annotated[list[Rule], Doc("A page of the rules, in the order of the files.")]
     next_cursor: Annotated[str | None, _NEXT]

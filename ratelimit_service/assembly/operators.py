@@ -30,7 +30,7 @@ from ..loading.slices import in_slices
 from ..observe.decision_log import DecisionLog
 from ..observe.metrics import Metrics
 from ..observe.observers import Observers
-from ..observe.pairing import PERIOD, Pairing
+from ..observe.pairing import PERIOD, Pairing, Question, Unpaired, added_up
 from ..observe.tables import Sample
 from ..observe.thresholds import Thresholds
 from ..observe.tracking import Tracker
@@ -44,6 +44,10 @@ from .running import Running
 
 if TYPE_CHECKING:
     from ..events.events import Events
+
+_PAIRS = "pairs"
+_ASKED_AT_ONCE = 500
+"""The most rules of one question to the other workers: more would take long to pickle."""
 
 
 def make_views(
@@ -140,15 +144,14 @@ def make_api(app: Running, settings: Settings) -> Handler:
             return await no_control_planes()
         return most_troubled([planes.status(), *await app.siblings.ask("control_planes")])
 
-    async def unpaired_here() -> Sequence[str]:
-        return [str(each) for each in app.pairing.unpaired]
+    async def unpaired_here() -> Sequence[Unpaired]:
+        return app.pairing.unpaired
 
     app.siblings.share("unpaired", unpaired_here)
 
     async def unpaired() -> Sequence[str]:
-        """Return the unpaired rules of all workers, each as one of them sees it."""
-        workers = [await unpaired_here(), *await app.siblings.ask("unpaired")]
-        return list(dict.fromkeys([line for worker in workers for line in worker]))
+        """Return the unpaired rules of all workers."""
+        return list(map(str, added_up([await unpaired_here(), *await app.siblings.ask("unpaired")])))
 
     parts = ApiParts(
         app.operations,
@@ -237,20 +240,35 @@ def make_observers(
     return Observers(metrics, thresholds, tracker, log, refusals.note, refused)
 
 
-def keep_views(
-    background: Background, views: Views, profiles: Profiles, pairing: Pairing, follower: Follower
-) -> None:
+async def look_for_unpaired(pairing: Pairing, siblings: Siblings, now: float) -> None:
+    """Report the rules that this worker and no other one finds unpaired."""
+    found = await in_slices(pairing.look())
+    unpaired: list[Unpaired] = []
+    for begin in range(0, len(found), _ASKED_AT_ONCE):
+        some = found[begin : begin + _ASKED_AT_ONCE]
+        questions: list[Question] = [(each.rule, each.checked) for each in some]
+        answers = await siblings.ask(_PAIRS, questions)
+        unpaired += [each for place, each in enumerate(some) if not any([one[place] for one in answers])]
+    pairing.report(unpaired, now)
+
+
+def keep_views(app: Running, background: Background, profiles: Profiles) -> None:
     """Keep current what the views show, from now on, and remove amendments that ended some time ago."""
+
+    async def pairs(found: Sequence[Question]) -> Sequence[bool]:
+        return await in_slices(app.pairing.pairs(found))
+
+    app.siblings.share(_PAIRS, pairs)
 
     async def pair() -> None:
         while True:
             await asyncio.sleep(PERIOD)
-            await in_slices(pairing.look(time.time()))
+            await look_for_unpaired(app.pairing, app.siblings, time.time())
 
-    background.keep("replicas", views.registry.run)
+    background.keep("replicas", app.views.registry.run)
     background.keep("forecasts", profiles.run)
     background.keep("pairing", pair)
-    background.keep("amendments_ended", follower.run_tidying)
+    background.keep("amendments_ended", app.follower.run_tidying)
 
 
 def keep_events(events: Events | None, background: Background, *, leads: bool = False) -> None:

@@ -5,12 +5,15 @@ Where the two differ, a budget has no effect, and every answer is right: a count
 refuses nothing, and nothing asks for a counter that is never checked. Some gateways check with a charge of 1,
 so this counts as a check here.
 
-It compares the counts of Metrics once an hour, so it costs requests nothing.
+It compares the counts of Metrics once an hour, so it costs requests nothing. Checks and charges that come
+over different connections may reach different workers, so a worker asks the others about the rules that it
+finds. They may also reach different replicas, which it cannot know: its lines are about this replica.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import structlog
@@ -37,6 +40,9 @@ _MOST_KEPT = 100
 Rows = dict[tuple[Rule, Window], list[int]]
 """The rows of the windows of rules (columns.py)."""
 
+Question = tuple[str, bool]
+"""The rule and the kind of an Unpaired: another worker may have seen the other kind."""
+
 
 class _Counts(NamedTuple):
     checks: int
@@ -62,25 +68,39 @@ class Unpaired(NamedTuple):
 
     def __str__(self) -> str:
         found = "checks and no charge" if self.checked else "charges and no check"
-        return printable(f"{self.rule} ({self.source}): {self.number} {found} within an hour")
+        return printable(f"{self.rule} ({self.source}): {self.number} {found} on this replica within an hour")
+
+
+def added_up(workers: Iterable[Sequence[Unpaired]]) -> list[Unpaired]:
+    """Return the rules that several workers have found, each once, with the sum of their numbers."""
+    found: dict[tuple[str, str, bool], Unpaired] = {}
+    for each in chain.from_iterable(workers):
+        key = each.rule, each.source, each.checked
+        before = found.get(key)
+        found[key] = each if before is None else each._replace(number=before.number + each.number)
+    return list(found.values())
 
 
 class Pairing:
     """Looks for such rules. `rows` returns a copy of the rows of the rules in force, which count since the
     start.
+
+    A look is `look`, then `pairs` of the other workers, then `report` of the rules that none of them pairs.
     """
 
     def __init__(self, rows: Callable[[], Rows]) -> None:
         self._rows = rows
         self._before: dict[tuple[str, ...], _Counts] = {}
+        self._earlier: dict[tuple[str, ...], _Counts] = {}
+        """The counts at the last look, and at the one before."""
         self._logged: dict[tuple[str, bool], float] = {}
         self._log = structlog.get_logger("ratelimit_service.pairing")
         self.unpaired: Sequence[Unpaired] = ()
         """The rules of the last look."""
 
-    def look(self, now: float) -> Generator[None, None, None]:
-        """Compare the counts with those of the last look, in a step for each rule. Log what is found, each
-        rule once a day.
+    def look(self) -> Generator[None, None, list[Unpaired]]:
+        """Compare the counts with those of the last look, in a step for each rule, and return what is found
+        in this process.
         """
         counts: dict[tuple[str, ...], _Counts] = {}
         found: list[Unpaired] = []
@@ -91,7 +111,27 @@ class Pairing:
             if unpaired is not None:
                 found.append(unpaired)
             yield
-        self._before = counts
+        self._before, self._earlier = counts, self._before
+        return found
+
+    def pairs(self, found: Sequence[Question]) -> Generator[None, None, list[bool]]:
+        """Return for each rule that another worker has found whether this one has counted the other kind, in
+        a step for each rule.
+
+        It counts from the look before its last one on, because its last look may just have been.
+        """
+        wanted = {rule for rule, _ in found}
+        counts: dict[str, _Counts] = {}
+        for rule, rows in _by_rule(self._rows()):
+            name = str(rule.path)
+            if name in wanted:
+                path = (rule.path.domain, *rule.path.levels)
+                counts[name] = _counts(rows).since(self._earlier.get(path, _NOTHING))
+            yield
+        return [(_charges if checked else _checks)(counts.get(name, _NOTHING)) > 0 for name, checked in found]
+
+    def report(self, found: Sequence[Unpaired], now: float) -> None:
+        """Keep what is found, and log it, each rule once a day."""
         self.unpaired = tuple(found[:_MOST_KEPT])
         self._logged = {key: at for key, at in self._logged.items() if now - at < _AGAIN}
         new = [each for each in found if (each.rule, each.checked) not in self._logged]
@@ -99,7 +139,7 @@ class Pairing:
             self._write(each)
         if len(new) > _MOST_LOGGED:
             self._log.warning(
-                "more rules are checked and not charged, or charged and not checked",
+                "more rules get checks and no charge on this replica, or the reverse",
                 rules=len(new) - _MOST_LOGGED,
             )
         self._logged |= {(each.rule, each.checked): now for each in new}
@@ -107,14 +147,14 @@ class Pairing:
     def _write(self, found: Unpaired) -> None:
         if found.checked:
             self._log.warning(
-                "a rule is checked and never charged",
+                "a rule gets checks and no charge on this replica",
                 rule=found.rule,
                 source=found.source,
                 checks=found.number,
             )
         else:
             self._log.warning(
-                "a rule is charged and never checked",
+                "a rule gets charges and no check on this replica",
                 rule=found.rule,
                 source=found.source,
                 charges=found.number,
@@ -143,12 +183,23 @@ def _counts(rows: Sequence[Sequence[int]]) -> _Counts:
     )
 
 
+def _charges(counts: _Counts) -> int:
+    return counts.ones + counts.larger
+
+
+def _checks(counts: _Counts) -> int:
+    """Return at least 1 if there were checks.
+
+    Refused checks are no checks in the metrics. A window refuses each charge once, so more refusals than
+    charges are refused checks.
+    """
+    return counts.checks + counts.ones + max(0, counts.refused - counts.larger)
+
+
 def _judge(rule: Rule, counts: _Counts) -> Unpaired | None:
-    checks, ones, larger, refused = counts
-    if checks >= LEAST and not ones + larger:
-        return Unpaired(str(rule.path), rule.source, checked=True, number=checks)
-    # Refused checks are no checks in the metrics. A window refuses each charge once, so more refusals than
-    # charges are refused checks. A check that a shadow rule lets pass above its limit is not counted at all.
-    if larger >= LEAST and not checks + ones and refused <= larger and not rule.shadow:
-        return Unpaired(str(rule.path), rule.source, checked=False, number=larger)
+    if counts.checks >= LEAST and not _charges(counts):
+        return Unpaired(str(rule.path), rule.source, checked=True, number=counts.checks)
+    # A check that a shadow rule lets pass above its limit is not counted at all.
+    if counts.larger >= LEAST and not _checks(counts) and not rule.shadow:
+        return Unpaired(str(rule.path), rule.source, checked=False, number=counts.larger)
     return None

@@ -322,9 +322,9 @@ class Supervisor:
         while self._stopping.is_set() and len(self._workers) > 1:
             await self._worker_left.wait()
 
-    async def _gather(self, worker: Worker, name: str) -> list[Any]:
+    async def _gather(self, worker: Worker, name: str, *arguments: Any) -> list[Any]:
         others = [each for each in self._workers.values() if each is not worker and each.serving]
-        answers = await asyncio.gather(*[_answer(each.ask("share", name)) for each in others])
+        answers = await asyncio.gather(*[_answer(each.ask("share", name, *arguments)) for each in others])
         return [answer for answer in answers if answer is not None]
 
     async def _scrape(self, worker: Worker, own: bytes) -> Scrape:

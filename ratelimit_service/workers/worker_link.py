@@ -20,7 +20,7 @@ TakeRules = Callable[[Sequence[bytes], Callable[[], Awaitable[None]]], Awaitable
 Returns whether they are in force.
 """
 
-Provide = Callable[[], Awaitable[Any]]
+Provide = Callable[..., Awaitable[Any]]
 
 METRICS = "metrics"
 """What every worker shares: its metrics (observe/merging.py)."""
@@ -59,10 +59,10 @@ class Siblings(Protocol):
     """The other workers of this service."""
 
     def share(self, name: str, provide: Provide) -> None:
-        """Let the leading worker ask this one for `name`. The answer is data that can be pickled."""
+        """Let the other workers ask this one for `name`. Arguments and answers can be pickled."""
         ...
 
-    async def ask(self, name: str) -> list[Any]:
+    async def ask(self, name: str, *arguments: Any) -> list[Any]:
         """Return the answers of the other workers that answer in time."""
         ...
 
@@ -73,7 +73,7 @@ class NoSiblings:
     def share(self, name: str, provide: Provide) -> None:
         """See Siblings."""
 
-    async def ask(self, name: str) -> list[Any]:
+    async def ask(self, name: str, *arguments: Any) -> list[Any]:
         """See Siblings."""
         return []
 
@@ -110,10 +110,10 @@ class WorkerLink:
         """See Siblings."""
         self._shared[name] = provide
 
-    async def ask(self, name: str) -> list[Any]:
+    async def ask(self, name: str, *arguments: Any) -> list[Any]:
         """See Siblings."""
         try:
-            answers: list[Any] = await self._link.ask("gather", name)
+            answers: list[Any] = await self._link.ask("gather", name, *arguments)
         except LinkError:  # the supervisor has ended, and so will this process
             return []
         return answers
@@ -215,5 +215,5 @@ class WorkerLink:
             self._link.tell("taken", generation, in_force)
             del self._use[generation], self._loads[generation]
 
-    async def _provide(self, name: str) -> Any:
-        return await self._shared[name]()
+    async def _provide(self, name: str, *arguments: Any) -> Any:
+        return await self._shared[name](*arguments)

@@ -202,7 +202,7 @@ class Others:
     def share(self, name: str, provide: Callable[[], Awaitable[Any]]) -> None:
         self.shared.append(name)
 
-    async def ask(self, name: str) -> list[Any]:
+    async def ask(self, name: str, *arguments: Any) -> list[Any]:
         return [[each] for each in self._refusals]
 
 

@@ -203,5 +203,7 @@ async def test_a_rule_that_is_never_charged_is_shown(compared_at_once: None, app
                     break
     shown = [line for line in text.splitlines() if "no charge" in line]
     for line in (*shown, *[f"# {line}" for line in unpaired]):
-        assert re.fullmatch(r"# d\.team \(.*rules\.yaml:4\): \d+ checks and no charge within an hour", line)
+        assert re.fullmatch(
+            r"# d\.team \(.*rules\.yaml:4\): \d+ checks and no charge on this replica within an hour", line
+        )
     assert (1, 1) == (len(shown), len(unpaired))

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 import structlog
 
+from ratelimit_service.assembly.operators import look_for_unpaired
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import DescriptorRule, DomainRules, Limit, Override, Rule, StatKey, Unit
 from ratelimit_service.loading.slices import at_once
 from ratelimit_service.observe.metrics import Metrics
-from ratelimit_service.observe.pairing import LEAST, Pairing
+from ratelimit_service.observe.pairing import LEAST, Pairing, Unpaired, added_up
+from ratelimit_service.workers.worker_link import Provide
 
 from .counting import DAY, TREE, count, descriptor
 
 HOUR = 3_600.0
-CHECKED, CHARGED = "a rule is checked and never charged", "a rule is charged and never checked"
+CHECKED = "a rule gets checks and no charge on this replica"
+CHARGED = "a rule gets charges and no check on this replica"
 
 
 class Looks:
-    """A service with metrics, at which a test looks every hour."""
+    """A service with metrics, at which a test looks every hour; `others` are its other workers."""
 
-    def __init__(self) -> None:
+    def __init__(self, *others: Looks) -> None:
+        self.others = others
         self.metrics = Metrics()
         self.pairing = Pairing(self.metrics.rows_of_rules)
         self.now = 0.0
@@ -36,11 +41,18 @@ class Looks:
         """Return the lines that the next look logs: the event, the rule and the number."""
         self.now += hours * HOUR
         with structlog.testing.capture_logs() as lines:
-            at_once(self.pairing.look(self.now))
+            asyncio.run(look_for_unpaired(self.pairing, self, self.now))
         return [
             (line["event"], line.get("rule", ""), line.get("checks", line.get("charges", line.get("rules"))))
             for line in lines
         ]
+
+    def share(self, name: str, provide: Provide) -> None:
+        """See Siblings."""
+
+    async def ask(self, name: str, *arguments: Any) -> list[Any]:
+        """See Siblings."""
+        return [at_once(other.pairing.pairs(*arguments)) for other in self.others]
 
 
 @pytest.fixture
@@ -52,7 +64,7 @@ def test_a_rule_that_is_checked_and_never_charged_is_logged(looks: Looks) -> Non
     """Its counters never grow, so it refuses nothing."""
     looks.calls(0)
     assert [(CHECKED, "d.budget", LEAST)] == looks.look()
-    assert [f"d.budget (): {LEAST} checks and no charge within an hour"] == list(
+    assert [f"d.budget (): {LEAST} checks and no charge on this replica within an hour"] == list(
         map(str, looks.pairing.unpaired)
     )
 
@@ -61,7 +73,7 @@ def test_a_rule_that_is_charged_and_never_checked_is_logged(looks: Looks) -> Non
     """No caller waits for the answer to a charge that is sent after a response."""
     looks.calls(700)
     assert [(CHARGED, "d.budget", LEAST)] == looks.look()
-    assert [f"d.budget (): {LEAST} charges and no check within an hour"] == list(
+    assert [f"d.budget (): {LEAST} charges and no check on this replica within an hour"] == list(
         map(str, looks.pairing.unpaired)
     )
 
@@ -185,3 +197,59 @@ def test_a_reload_begins_anew_without_a_false_line(looks: Looks) -> None:
     assert [] == looks.look()
     looks.calls(0)
     assert [(CHECKED, "d.budget", LEAST)] == looks.look()
+
+
+def test_checks_and_charges_over_connections_to_different_workers_are_no_mistake() -> None:
+    """The kernel gives each connection of a gateway to one of the workers, for as long as it lasts."""
+    charged = Looks()
+    checked = Looks(charged)
+    charged.others = (checked,)
+    for hour in range(3):
+        checked.calls(0, LEAST + hour)
+        charged.calls(700, LEAST + hour)
+        first, second = (checked, charged) if hour % 2 else (charged, checked)
+        assert ([], []) == (first.look(), second.look())
+    assert ((), ()) == (checked.pairing.unpaired, charged.pairing.unpaired)
+
+
+def test_refused_checks_on_another_worker_are_checks() -> None:
+    """The metrics count them as refusals only."""
+    other = Looks()
+    charged = Looks(other)
+    charged.calls(700)
+    other.calls(0, before=10)
+    assert [] == charged.look()
+
+
+@pytest.mark.parametrize("hits, event", [(0, CHECKED), (700, CHARGED)])
+def test_a_rule_that_no_worker_pairs_is_logged(hits: int, event: str) -> None:
+    """Another worker that got the same kind, another rule or nothing changes nothing."""
+    one, other = Looks(), Looks()
+    looks = Looks(one, other, Looks())
+    looks.calls(hits)
+    one.calls(hits)
+    other.calls(0, to="windows=x")
+    other.calls(700, to="windows=x")
+    assert [(event, "d.budget", LEAST)] == looks.look()
+
+
+def test_what_another_worker_saw_long_ago_does_not_count() -> None:
+    """It was before the last two looks of that worker."""
+    other = Looks()
+    looks = Looks(other)
+    other.calls(700)
+    looks.calls(0)
+    other.look()
+    assert [] == looks.look()
+    looks.calls(0)
+    other.look()
+    assert [(CHECKED, "d.budget", LEAST)] == looks.look()
+
+
+def test_rules_that_several_workers_find_are_added_up() -> None:
+    """The API lists each once."""
+    checks, charges = Unpaired("d.a", "f:1", True, 100), Unpaired("d.a", "f:1", False, 200)
+    other = Unpaired("d.b", "f:2", True, 300)
+    assert [checks._replace(number=150), charges, other] == added_up(
+        [[checks], [charges, checks._replace(number=50)], [other], []]
+    )

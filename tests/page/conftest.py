@@ -140,7 +140,9 @@ def everything(fake_api: FakeApi) -> FakeApi:
             missing=["ai-gateway-quota"],
         ),
     ]
-    fake_api.unpaired = ["token-budgets.team (a.yaml:4): 240 checks and no charge within an hour"]
+    fake_api.unpaired = [
+        "token-budgets.team (a.yaml:4): 240 checks and no charge on this replica within an hour"
+    ]
     fake_api.problems = [
         {"file": "a.yaml", "line": 3, "path": "descriptors[0]", "problem": "'fortnight' is no unit"}
     ]

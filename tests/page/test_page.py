@@ -275,8 +275,10 @@ def test_the_view_of_the_service_has_its_replicas_and_its_rules(page: Page, ever
     rules = page.get_by_role("region", name="Rules", exact=True)
     expect(rules).to_contain_text("Generation 3 5c1f0a6be2d9, in force since ")
     expect(rules).to_contain_text("The last load has failed; earlier rules are in force")
-    expect(rules).to_contain_text("Checked and never charged, or charged and never checked")
-    expect(rules).to_contain_text("token-budgets.team (a.yaml:4): 240 checks and no charge within an hour")
+    expect(rules).to_contain_text("Checked and not charged on this replica, or charged and not checked")
+    expect(rules).to_contain_text(
+        "token-budgets.team (a.yaml:4): 240 checks and no charge on this replica within an hour"
+    )
     expect(rules).to_contain_text("is refused, and so is one without team")
     listed = page.get_by_role("region", name="Rules of token-budgets").get_by_role("row")
     assert [["Rule", "Limits", "Name"], ["token-budgets.team", "5,000 / hour", ""]] == [

@@ -56,7 +56,7 @@ export function Problems({ problems }) {
 
 function Unpaired({ of }) {
   if (of.length === 0) return null;
-  return html`<div class="notice"><h3>Checked and never charged, or charged and never checked</h3>
+  return html`<div class="notice"><h3>Checked and not charged on this replica, or charged and not checked</h3>
     <ul>${of.slice(0, 50).map((each, place) => html`<li key=${place}><${Text} of=${each} longest=${600} /></li>`)}</ul></div>`;
 }
 
