@@ -65,8 +65,7 @@ if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
 
 # OPEN has created the group. If it is missing, Redis has lost its data, and the stream has only later events;
 # or FORGET_UNUSED has deleted it while this replica could not reach Redis, and noted its place. An ACL may
-# forbid the notes: then
-# there are none.
+# forbid the notes: then there are none.
 TAKE = script(b"""
 local stream, notes, group, consumer = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local made = redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
@@ -122,9 +121,7 @@ return 0
 # version may read a group, and would create it again at the oldest event. Before Redis 7.2, the idle time of
 # their consumers shows only when they last got something. But nothing waits for a receiver that is read, so a
 # week counts from the last time at which nothing waited. A replica has another name after a restart, so
-# consumers without events are
-# deleted after a
-# day.
+# consumers without events are deleted after a day.
 FORGET_UNUSED = script(
     _FIELDS
     + b"""
