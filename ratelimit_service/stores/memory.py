@@ -166,6 +166,7 @@ class MemoryStore:
             if value and self._dump is None:  # nearly every entry
                 after = value + amount
                 entries[key] = after if after < COUNTER_MAX else COUNTER_MAX
+                self.changed = True
             elif amount:
                 self._add_to_entry(key, amount, int(now) + into.life)
 

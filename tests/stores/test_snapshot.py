@@ -72,6 +72,18 @@ async def test_a_stop_and_a_start_keep_the_ledger(kept: SnapshotStore) -> None:
         assert expected == await ledger(store)
 
 
+async def test_a_refused_request_alone_changes_the_ledger(kept: SnapshotStore) -> None:
+    """While a budget is exhausted, there may be no other change for hours."""
+    life = 400 * 86_400
+    into = record("{d|team=dba}", Period(0, 0, ":ledger:hour:2026-11-21", "T08Z"), life)
+    refused = Hit(into.book, 1, ttl=life, gate=Gate.LEDGER | Gate.ENTRY, into=into)
+    store = await kept.start()
+    for _ in range(3):
+        store.hit([[refused]], lambda outcomes: None)
+        store = await kept.restart()
+    assert [3] == list((await entries_in(store, "{d|")).values())
+
+
 async def test_a_counter_keeps_the_time_it_has(kept: SnapshotStore) -> None:
     """It expires at its original time, however often the process is started."""
     store = await kept.start()
