@@ -50,6 +50,7 @@ HOT = (
     "stores/layers/settling",
     "stores/memory",
     "stores/redis/cluster",
+    "stores/redis/hold_arguments",
     "stores/redis/ledger_arguments",
     "stores/redis/pipeline",
     "stores/redis/script",

@@ -76,15 +76,20 @@ ON_HOLDS = st.builds(
     st.sampled_from([0, 25, 60]),
     st.sampled_from(["", "", "x", "y"]),
 ) | st.sampled_from(SAME)
+ANY_GROUP = st.lists(ON_A_COUNTER, max_size=3).flatmap(
+    lambda hits: st.lists(ON_HOLDS, max_size=2).map(lambda more: [*hits, *more])
+)
+CHECK = st.lists(ON_A_COUNTER.filter(lambda hit: not hit.amount), max_size=2).flatmap(
+    lambda hits: st.sampled_from(SAME).map(lambda take: [*hits, take])
+)
 WITH_HOLDS = st.lists(
-    st.lists(
-        st.lists(ON_A_COUNTER, max_size=3)
-        .flatmap(lambda hits: st.lists(ON_HOLDS, max_size=2).map(lambda more: [*hits, *more])),
-        min_size=1, max_size=4,
+    st.lists(st.tuples(ANY_GROUP | CHECK, st.sampled_from([1, 1, 2, 5, 20])), min_size=1, max_size=4).flatmap(
+        lambda groups: st.permutations([group for group, times in groups for _ in range(times)])
     ),
     min_size=1,
     max_size=6,
-)  # fmt: skip
+)
+"""Equal checks are one object, as those of one second are, and Redis gets them as one."""
 
 
 async def replay(store: CounterStore, batches: list[list[list[Hit]]]) -> list[list[list[Count]]]:
@@ -139,6 +144,8 @@ def test_memory_and_redis_hold_the_same(server: RedisServer, batches: list[list[
             for expiry, (tokens, many) in holds.slots.items()
         }
         assert slots == {field: value for field, value in kept.items() if field[:1].isdigit()}
+        for name in ("marked", "refusals", "refused_at"):
+            assert getattr(holds, name) == int(kept.get(name.encode(), 0))
         for name in ("mean", "square", "share", "flight"):
             assert getattr(holds, name) == float(kept.get(name.encode(), 1 if name == "share" else 0))
         await redis_store.close()

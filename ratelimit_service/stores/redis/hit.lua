@@ -10,7 +10,7 @@
 --       In form 2, the entry is of a refused request: its hit has no counter, and its key is the book;
 --       then for each group of hits that may be held back: the place of its first hit, the number of its
 --       hits, and for each hit its gate (1 refuses + 2 yields + 4 holds + 8 budget + 16 aside; see
---       core/gates.py) and its limit, then for a hit on holds (16) thirteen fields (holds.lua, parse);
+--       core/gates.py) and its limit, then for a hit on holds (16) fourteen fields (holds.lua, parse);
 --       last, unless the batch is plain: L and the number of books; T in place of L if a hit is neither a
 --       charge nor a check, or may be held back, or is of a refused request. A plain batch has only charges
 --       and checks.
@@ -19,7 +19,8 @@
 --       Nearly all script calls to a Cluster have this form, and an argument costs a third of a command in a
 --       script.
 -- Returns for each hit the value of the counter before it; the bitwise complement of that value (-before - 1)
--- if the hit was held back; a text if it failed. A hit on holds has a result of its own (core/holds/hit.py).
+-- if the hit was held back; a text if it failed. A hit on holds has a result of its own (core/holds/hit.py), or
+-- four if it stands for several equal checks (holds.lua, take_all).
 -- Then a text if holds could not be read or written. If entries could not be written, that text can be empty,
 -- and two more elements follow: the error, and the number of these entries. For a single charge, the result
 -- is returned without a list.

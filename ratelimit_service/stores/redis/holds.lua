@@ -292,7 +292,42 @@ local function use_holds()
         return min(expired, MOST_EXPIRED) * EXPIRED + tokens
     end
 
-    -- Returns the hit on holds whose fields are at ARGV[at].
+    -- Returns the result of a check that is refused because `tokens` are held.
+    local function refused_by(holds, tokens)
+        return -1 - (min(tokens, MOST_HELD) * DELAYS + delay_of(holds))
+    end
+
+    -- Notes that `times` checks are refused: their gateway may report these ends, which end no hold.
+    local function refuse(holds, hit, times)
+        holds.now = hit.now
+        if holds.marked > 0 then
+            set(holds, 'refusals', hit.now <= holds.refused_at + REFUSAL and holds.refusals + times or times)
+            set(holds, 'refused_at', hit.now)
+        end
+    end
+
+    -- Applies several equal checks, of which the first passes. Returns its result, how many pass, and the
+    -- results of the others that pass and of those that do not, because those before them hold too much.
+    local function take_all(holds, hit)
+        local result = apply(holds, hit)
+        local tokens, passed = result % EXPIRED, hit.times
+        if tokens > 0 then
+            if hit.left > 0 then
+                passed = min(passed, math.ceil((hit.left - hit.held) / tokens))
+            end
+            local slot = holds.slots[hit.expiry]
+            local more = passed - 1
+            local whole = hit.expiry > hit.now + hit.life - max(1, floor(hit.life / 12))
+            set_slot(holds, hit.expiry, slot[1] + tokens * more, slot[2] + (whole and more or 0))
+        end
+        if passed == hit.times then
+            return {result, passed, tokens, 0}
+        end
+        refuse(holds, hit, hit.times - passed)
+        return {result, passed, tokens, refused_by(holds, hit.held + tokens * passed)}
+    end
+
+    -- Returns the hit on holds whose fields are at ARGV[at]. It stands for `times` equal checks.
     local function parse(key, at)
         return {
             key = key, op = tonumber(ARGV[at]), now = tonumber(ARGV[at + 1]), life = tonumber(ARGV[at + 2]),
@@ -300,7 +335,7 @@ local function use_holds()
             deviations = tonumber(ARGV[at + 5]), otherwise = tonumber(ARGV[at + 6]),
             most = tonumber(ARGV[at + 7]), charge = tonumber(ARGV[at + 8]),
             tokens = tonumber(ARGV[at + 9]), made = tonumber(ARGV[at + 10]), id = ARGV[at + 11],
-            part = tonumber(ARGV[at + 12]),
+            part = tonumber(ARGV[at + 12]), times = tonumber(ARGV[at + 13]),
         }
     end
 
@@ -330,16 +365,15 @@ local function use_holds()
                 end
             elseif hit and hit.op == TAKE then
                 local holds = holds_of(hit.key)
-                local tokens = held_in(holds, hit.now)
-                local room, too_much = true, false
+                local tokens, left = held_in(holds, hit.now), math.huge
                 for i = 0, size - 1 do
                     if is_own(i) and before[i] then
-                        room = room and before[i] < limits[i]
-                        too_much = too_much or before[i] + tokens >= limits[i]
+                        left = min(left, limits[i] - before[i])
                     end
                 end
-                if room and too_much then
-                    results[first + place] = -1 - (tokens * DELAYS + delay_of(holds))
+                hit.held, hit.left = tokens, left
+                if left > 0 and tokens >= left then
+                    results[first + place] = refused_by(holds, tokens)
                     refused = true
                 end
             end
@@ -347,15 +381,12 @@ local function use_holds()
         for place = 0, size - 1 do
             local hit = hits[place]
             if hit and hit.op == TAKE and refused then
-                results[first + place] = results[first + place] or 0
-                local holds = holds_of(hit.key)
-                holds.now = hit.now
-                if holds.marked > 0 then
-                    set(holds, 'refusals', hit.now <= holds.refused_at + REFUSAL and holds.refusals + 1 or 1)
-                    set(holds, 'refused_at', hit.now)
-                end
+                local result = results[first + place] or 0
+                refuse(holds_of(hit.key), hit, hit.times)
+                results[first + place] = hit.times > 1 and {result, 0, 0, result} or result
             elseif hit and not results[first + place] then
-                results[first + place] = apply(holds_of(hit.key), hit)
+                local all = hit.times > 1 and take_all or apply
+                results[first + place] = all(holds_of(hit.key), hit)
             end
         end
         return refused

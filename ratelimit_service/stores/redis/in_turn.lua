@@ -7,7 +7,7 @@
 local function in_turn(from, last, counts, amounts, ttls, group, aside, replayed)
     local MAX_TEXT = '9007199254740991'
     local REFUSES, YIELDS, HOLDS, BUDGET, ASIDE = 1, 2, 4, 8, 16
-    local HOLD_FIELDS = 13
+    local HOLD_FIELDS = 14
 
     local function has(gate, flag)
         return bit.band(gate, flag) ~= 0

@@ -18,6 +18,7 @@ from ...core.holds.hit import HoldHit
 from ...core.model import COUNTER_MAX, HELD_BACK
 from ..batch import Batch, Counts, Groups
 from ..lanes import REGISTER_TTL, Lane
+from .hold_arguments import Repeated, combine, fields
 from .ledger_arguments import ledger_arguments
 from .wire import Argument, Command
 
@@ -64,6 +65,7 @@ class ScriptCall:
         "_on_holds",
         "_place_of",
         "_records",
+        "_repeated",
         "_routed",
         "_size",
         "command",
@@ -74,6 +76,8 @@ class ScriptCall:
 
     def __init__(self, batch: Batch, prefix: str = "", tag: str = "", *, routed: bool = False) -> None:
         self._groups = groups = batch.groups
+        self._repeated: Repeated | None = None
+        """If equal checks are sent as one: `_groups` has those that are sent."""
         self._on_holds = self._records = 0
         self.unrecorded = ""
         """Why entries of ledgers could not be written, once the reply is there."""
@@ -104,6 +108,11 @@ class ScriptCall:
                 amounts.append(hit.amount)
                 ttls.append(hit.ttl)
                 gates |= hit.gate
+        if gates & Gate.ASIDE and (repeated := combine(groups)) is not None:
+            self._repeated, self._groups, groups = repeated, repeated.groups, repeated.groups
+            hits = [hit for group in groups for hit in group]
+            keys, amounts = [hit.key for hit in hits], [hit.amount for hit in hits]
+            ttls = [hit.ttl for hit in hits]
         if keys and not any(amounts):
             number = ""
         in_turn = gates & _IN_TURN or (keys and min(amounts) < 0)
@@ -173,13 +182,14 @@ class ScriptCall:
         place = 0
         first = 2 if self._routed else 1
         place_of = self._place_of
-        for group in self._groups:
+        repeated = self._repeated
+        for number, group in enumerate(self._groups):
             if any([hit.gate & HELD_BACK for hit in group]):
                 arguments += (first + (place if place_of is None else place_of[place]), len(group))
                 for hit in group:
                     arguments += (hit.gate, hit.limit)
                     if isinstance(hit, HoldHit):
-                        arguments += _hold_fields(hit)
+                        arguments += fields(hit, repeated.times[number] if repeated is not None else 1)
             place += len(group)
         return arguments
 
@@ -201,6 +211,12 @@ class ScriptCall:
             return InvalidResponse(f"the script replied {len(reply)} counts")
         if self._routed:
             reply = reply[1:]
+        if self._repeated is not None:
+            return self._repeated.counts(reply, self._place_of, self._counts)
+        return self._counts(reply)
+
+    def _counts(self, reply: list[Any]) -> Counts:
+        """Return the counts of the groups that were sent."""
         try:
             if self._place_of is None:
                 sum(reply)  # raises TypeError if a hit failed: its reply is a text
@@ -261,13 +277,6 @@ def plain_count(command: Command, reply: Any) -> int | None:
 def _charge(key: str, amount: int, ttl: int, where: str, number: int | str) -> Command:
     """Return the command for charges of one counter; `where` is the register."""
     return ("EVALSHA", SHA, 2, key, where, f"{number} {REGISTER_TTL} {amount} {ttl}")
-
-
-def _hold_fields(hit: HoldHit) -> tuple[Argument, ...]:
-    """Return the fields of a hit on holds, in the order of holds.lua."""
-    fixed, deviations, otherwise, most = hit.size
-    head = (int(hit.op), hit.now, hit.life, hit.expiry, fixed, repr(deviations), otherwise, most)
-    return (*head, hit.charge, hit.tokens, hit.made, hit.id, repr(hit.part))
 
 
 def _as_of_the_script(reply: Any) -> Any:
