@@ -136,7 +136,7 @@ def test_every_scene_succeeds() -> None:
     assert {burnt, added(lines[3], "team")["support"]} == set(map(int, held.values()))
     assert 4 == len(held)
 
-    assert "top-up team=dba in team-budgets (hour): none -> +5,000" in scenes[4]
+    assert "top-up team=dba in team-budgets (hour): none -> +5,000 for 1 window" in scenes[4]
     assert "of 10,000 (5,000 in the rules) used" in scenes[4]
     assert [("200", 10_000 - burnt - int(lines[4][0]["tokens"]))] == [
         (line["status"], int(line["left"])) for line in lines[4][:1]
