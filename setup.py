@@ -19,8 +19,10 @@ from setuptools.command.build_ext import build_ext
 PACKAGE = "ratelimit_service"
 HOT = (
     "core/amendments/index",
+    "core/answers/refusal",
     "core/bounds",
     "core/decision",
+    "core/hit",
     "core/holds/hit",
     "core/holds/ids",
     "core/holds/planning",
@@ -64,13 +66,8 @@ HOT = (
     "transports/native/connection",
 )
 TYPED = (
-    "core/decision",
     "core/holds/results",
-    "core/planner",
-    "core/prepared",
-    "core/rule_windows",
     "observe/holds",
-    "observe/metrics",
     "observe/observers",
     "service",
     "stores/holds",

@@ -208,7 +208,10 @@ class RateLimitService:
                 observe(plan, decision)
             except Exception as error:
                 report("observing a decision failed", error)
-            self._reply(call, decision)
+            try:
+                call.reply(decision)
+            except Exception as error:
+                report("a call could not be answered", error)
         waiting.clear()
         plans.clear()
         if refusing:

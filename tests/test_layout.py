@@ -317,7 +317,7 @@ def _declared(text: str) -> dict[str, set[str]]:
     for line in text.splitlines():
         if match := re.match(r"cdef class (\w+)", line):
             fields = found[match[1]] = set()
-        elif match := re.match(r"    cdef .*?(\w+)$", line):
+        elif match := re.match(r"    cdef [^(]*?(\w+)$", line):
             fields.add(match[1])
     return found
 

@@ -15,6 +15,7 @@ from .answers.limit_headers import ietf_fields, ietf_refusal, limit_text
 from .answers.refusal import Refusals
 from .answers.signals import signals_of
 from .errors import StoreError
+from .hit import Hit
 from .holds.hit import delay_in, held_in
 from .holds.planning import PlannedHold
 from .model import (
@@ -32,7 +33,6 @@ from .model import (
     Code,
     Decision,
     Header,
-    Hit,
     Status,
     StatusValues,
     TallyValues,
@@ -64,14 +64,11 @@ def decide(policy: Policy, plan: Plan, counts: Sequence[Count], refusals: Refusa
     planned: PlannedDescriptor
     # Without zip(strict=True): the keyword alone takes as long as making a status.
     for index, planned in enumerate(plan.descriptors):
-        if planned.windows:
-            status, tally = _judge(planned, addends[index], hits, counts, now)
-            tallies.append(tally)
-        else:
-            status = _unlimited_status(planned)
+        if not planned.windows:
             tallies.append(None)
-        statuses.append(status)
-        if status[STATUS_CODE] is OVER_LIMIT:
+            statuses.append(_unlimited_status(planned))
+            over = over or planned.denied
+        elif _judge(planned, addends[index], hits, counts, now, statuses, tallies):
             over = True
     in_flight = _refuse_in_flight(plan, statuses, counts) if plan.holds else None
     if over or in_flight is not None or plan.denial:
@@ -168,57 +165,73 @@ def _unlimited_status(planned: PlannedDescriptor) -> Status:
 
 
 def _judge(
-    planned: PlannedDescriptor, addend: int, hits: Sequence[Hit], counts: Sequence[Count], now: int
-) -> tuple[StatusValues, TallyValues]:
-    """Return the status of a limited descriptor, and what it adds to the statistics.
+    planned: PlannedDescriptor,
+    addend: int,
+    hits: Sequence[Hit],
+    counts: Sequence[Count],
+    now: int,
+    statuses: list[StatusValues],
+    tallies: list[TallyValues | None],
+) -> bool:
+    """Add the status of a limited descriptor, and its tally. Return whether the descriptor is refused.
 
     A window of requests is over if the counter, with these hits, would exceed the limit. A budget is over if
     it was used up before: the request that crosses the limit succeeds. Hit.is_over has the same rule; a call
     of it would make this function a tenth slower.
     """
-    rule, stat = planned.rule, planned.stat
+    rule, stat, budget = planned.rule, planned.stat, planned.budget
     assert rule is not None and stat is not None
-    budget = rule.budget
     uses: list[UseValues] = []
     shown: UseValues | None = None
     window: PlannedWindow
+    hit: Hit
+    before = after = shown_before = shown_after = 0
+    over = shown_over = False
+    shown_window = planned.windows[0]
     for window in planned.windows:
-        index = window.hit
-        before = counts[index]
-        if not isinstance(before, int):
-            raise before
-        hit = hits[index]
-        added = hit.amount
+        count = counts[window.hit]
+        if not isinstance(count, int):
+            raise count
+        hit = hits[window.hit]
+        before = count
         amount = window.amount
         if before < 0:
             after = before = ~before
-        elif added:
-            after = before + added
-            after = 0 if after < 0 else after if after < COUNTER_MAX else COUNTER_MAX
         else:
-            after = before
+            after = before + hit.amount
+            if after > COUNTER_MAX:
+                after = COUNTER_MAX if hit.amount else before
+            elif after < 0:
+                after = 0
         over = addend >= 0 and (before >= amount if budget else before + addend > amount)
         use = (window.limit, hit.key, window.end, before, after, over, window.near)
         uses.append(use)
         if shown is None or _is_shown_before(use, shown):
-            shown = use
-    assert shown is not None
-    limit, _, end, before, after, over, near = shown
-
-    amount = limit.amount
-    if not over:
-        near_hits = after - max(near, before) if after > near and addend > 0 else 0
-        tally = (stat, rule, limit, False, addend if addend > 0 else 0, near_hits, 0, 0, uses)
-        remaining = amount - after if after < amount else 0
-        return (OK, None if rule.limit_on_refusal_only else limit, remaining, end - now), tally
+            shown, shown_window = use, window
+            shown_before, shown_after, shown_over = before, after, over
+    limit, near, reset = shown_window.limit, shown_window.near, shown_window.end - now
+    amount = shown_window.configured
+    if not shown_over:
+        near_hits = 0
+        if shown_after > near and addend > 0:
+            near_hits = shown_after - (near if near > shown_before else shown_before)
+        remaining = amount - shown_after if shown_after < amount else 0
+        tallies.append((stat, rule, limit, False, addend if addend > 0 else 0, near_hits, 0, 0, uses))
+        statuses.append((OK, None if planned.hides_limit else limit, remaining, reset))
+        return False
     # If the hits cross a limit of requests, those that fit are near the limit, and the rest is over it.
-    over_hits, near_hits = (
-        (addend, 0) if before >= amount else (before + addend - amount, amount - max(near, before))
-    )
-    tally = (stat, rule, limit, True, 0, near_hits, over_hits, over_hits if rule.shadow else 0, uses)
-    if rule.shadow:
-        return (OK, None if rule.limit_on_refusal_only else limit, 0, end - now), tally
-    return (OVER_LIMIT, limit, 0, end - now), tally
+    if shown_before >= amount:
+        over_hits, near_hits = addend, 0
+    else:
+        over_hits = shown_before + addend - amount
+        near_hits = amount - (near if near > shown_before else shown_before)
+    shadow = planned.shadow
+    tallies.append((stat, rule, limit, True, 0, near_hits, over_hits, over_hits if shadow else 0, uses))
+    if shadow:
+        statuses.append((OK, None if planned.hides_limit else limit, 0, reset))
+        return False
+    statuses.append((OVER_LIMIT, limit, 0, reset))
+    return True
 
 
 def _is_shown_before(one: UseValues, other: UseValues) -> bool:

@@ -1,20 +1,19 @@
 """The nouns of rate limiting, as Envoy's API names them.
 
-A request is made of NamedTuples, a rule of frozen dataclasses. Hits, plans and decisions have slots;
-those in model.pxd have C fields if compiled. Statuses, uses and tallies are tuples, read by index constants.
+A request is made of NamedTuples, a rule of frozen dataclasses. Decisions have slots, hits (hit.py) and plans
+as well, which are C fields if compiled. Statuses, uses and tallies are tuples, read by index constants.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .gates import HELD_BACK as HELD_BACK
-from .gates import Gate
+from .hit import Hit as Hit
 from .holds.rule import HoldRule
-from .ledger.entries import Record
 from .ledger.rule import LedgerRule, Price
 
 if TYPE_CHECKING:
@@ -239,31 +238,6 @@ class Request(NamedTuple):
     returned: tuple[bytes | None, ...] = ()
     """What came back of each descriptor's check: an id, or empty for a marker (holds/entries.py)."""
     repeats: bool = False
-
-
-@dataclass(slots=True)
-class Hit:
-    """What one request asks of one counter: a charge (`amount` > 0), a check (0) or a refund (< 0).
-
-    A refund never takes a counter below 0. A counter that is created, or has no time to live, gets `ttl`
-    seconds, at least 1. `limit` matters only with a `gate`. Plans share their hits, so a hit never changes.
-    """
-
-    key: str
-    amount: int
-    _: KW_ONLY
-    ttl: int
-    limit: int = 0
-    gate: int = 0
-    into: Record | None = None
-    """Where the step that counts it also writes an entry of a ledger (with Gate.LEDGER). The entry has
-    what the hit did: nothing if it was held back or has failed, and for a refund what the counter had."""
-
-    def is_over(self, before: int) -> bool:
-        """Return whether a counter that holds `before` has no room for this hit. A refund always has room."""
-        if self.amount < 0:
-            return False
-        return before >= self.limit if self.gate & Gate.BUDGET else before + self.amount > self.limit
 
 
 class Header(NamedTuple):

@@ -2,16 +2,21 @@
 
 cdef class PlannedWindow:
     cdef public object limit
-    cdef public object amount
-    cdef public object end
+    cdef public long long configured
+    cdef public long long amount
+    cdef public long long end
     cdef public Py_ssize_t hit
-    cdef public object near
+    cdef public long long near
 
 
 cdef class PlannedDescriptor:
     cdef public object rule
     cdef public object stat
     cdef public tuple windows
+    cdef public bint budget
+    cdef public bint shadow
+    cdef public bint watched
+    cdef public bint hides_limit
     cdef public bint quota
     cdef public bint denied
     cdef public bint replaced

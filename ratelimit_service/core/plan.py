@@ -81,10 +81,12 @@ class Policy:
 class PlannedWindow:
     """One window of one limit that a descriptor counts in."""
 
-    __slots__ = ("amount", "end", "hit", "limit", "near")
+    __slots__ = ("amount", "configured", "end", "hit", "limit", "near")
 
     def __init__(self, limit: Limit, amount: int, end: int, hit: int, near: int) -> None:
         self.limit = limit
+        self.configured = limit.amount
+        """The amount that an answer shows."""
         self.amount = amount
         """The amount of the limit; below 0 where an amendment blocks the window, and not even a check has
         room.
@@ -104,7 +106,8 @@ class PlannedDescriptor:
     may cache in `memo` what it has looked up for one; nothing else reads `memo`.
     """
 
-    __slots__ = ("amendments", "blocked", "denied", "memo", "quota", "replaced", "rule", "stat", "windows")
+    __slots__ = ("amendments", "blocked", "budget", "denied", "hides_limit", "memo", "quota", "replaced",
+                 "rule", "shadow", "stat", "watched", "windows")  # fmt: skip
 
     def __init__(
         self,
@@ -121,6 +124,11 @@ class PlannedDescriptor:
         self.rule = rule
         self.stat = stat
         self.windows = windows
+        self.budget = rule is not None and rule.budget
+        self.shadow = rule is not None and rule.shadow
+        self.watched = rule is not None and rule.watched
+        self.hides_limit = rule is not None and rule.limit_on_refusal_only
+        """The fields of the rule that each decision needs, copied: they are found faster here."""
         self.quota = quota
         self.denied = denied
         """Whether it is refused without a limit: its domain refuses what no rule matches, or it is blocked.

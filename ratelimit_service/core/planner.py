@@ -10,7 +10,7 @@ are prepared again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import islice
 
 from .amendments.amended_rules import DescriptorAmendments
@@ -23,7 +23,7 @@ from .holds.planning import Holding, elsewhere, has_seconds, release, with_ends
 from .holds.results import for_all_second
 from .ledger.entries import Period
 from .ledger.rule import LedgerRule
-from .matching import keys
+from .matching.keys import bucket as bucket_name
 from .matching.overrides import overridden, override_limit
 from .matching.tree import Domain, Match, RuleTree
 from .model import Descriptor, Request, Rule
@@ -76,6 +76,7 @@ class Planner:
         self._amendments = amendments if amendments is not None else Amendments()
         self._version = self._amendments.version
         self._policy = policy
+        self._no_notes = _METADATA_ONLY if policy.dynamic_metadata else None
         self._jitter = jitter
         self._windows = Windows(policy)
         self._prepared: BoundedCache[bytes, PreparedRequest] = BoundedCache(
@@ -167,23 +168,25 @@ class Planner:
         return prepared
 
     def _prepare(self, request: Request) -> PreparedRequest:
-        _check(request, self._policy.bounds)
-        if self._tree is None:
+        descriptors = request.descriptors
+        _check(request.domain, descriptors, self._policy.bounds)
+        tree = self._tree
+        if tree is None:
             raise NotReady("no configuration has been loaded yet")
-        domain = self._tree.domains.get(request.domain)
-        notes = self._notes(request, domain)
+        domain: Domain | None = tree.domains.get(request.domain)
+        explain = request.explain
+        notes = self._notes(request, domain) if explain else self._no_notes
         held = self._held(request)
         if domain is None:
-            free = [_FREE] * len(request.descriptors)
+            free = [_FREE] * len(descriptors)
             prepared = PreparedRequest(self._windows, free, held, known_domain=False, notes=notes)
         else:
-            descriptors, denial = _match_all(self._policy, domain, request)
-            if domain.signals and any([_signals(each) for each in descriptors]):
+            limited, denial = _match_all(self._policy, domain, descriptors)
+            if domain.signals and any([_signals(each) for each in limited]):
                 notes = (notes or _METADATA_ONLY)._replace(signals=True)
-            holdings = self._holdings(request, descriptors)
-            prepared = PreparedRequest(
-                self._windows, descriptors, held, denial, notes=notes, holdings=holdings
-            )
+            # A caller that asks for an explanation does not run the request.
+            holdings = self._holdings(request, limited) if domain.holds and not explain else ()
+            prepared = PreparedRequest(self._windows, limited, held, denial, notes=notes, holdings=holdings)
         prepared.version = self._version
         return prepared
 
@@ -195,8 +198,6 @@ class Planner:
         A rule that refuses nothing, in shadow or quota mode, has none. Nor has a descriptor that is in the
         request twice: one request, one hold.
         """
-        if request.explain:  # a caller that asks for an explanation does not run the request
-            return ()
         found: list[Holding | None] = []
         buckets = set()
         for index, (each, descriptor) in enumerate(zip(limited, request.descriptors, strict=True)):
@@ -223,27 +224,29 @@ class Planner:
 
     def _held(self, request: Request) -> Mapping[int, DescriptorAmendments]:
         """Return what amends each descriptor of a request, by the index of the descriptor."""
-        domain = self._tree.domains.get(request.domain) if self._tree is not None else None
+        name = request.domain
+        domain: Domain | None = self._tree.domains.get(name) if self._tree is not None else None
         data = domain.limits if domain is not None else None
-        if data is None and not self._amendments.version_of(request.domain):  # there have never been any
+        if data is None and not self._amendments.version_of(name):  # there have never been any
             return _NOT_HELD
         found = {}
         for index, descriptor in enumerate(request.descriptors):
             entries = descriptor.entries
             if domain is not None and descriptor.override is None:
                 entries = domain.entries_of_bucket(entries)
-            stack = self._amendments.find(request.domain, entries, data)
+            stack = self._amendments.find(name, entries, data)
             if stack is not UNAMENDED:
                 found[index] = DescriptorAmendments(stack, descriptor.override)
         return found or _NOT_HELD
 
     def _notes(self, request: Request, domain: Domain | None) -> AnswerExtras | None:
-        if not request.explain or len(request.descriptors) > MOST_EXPLAINED:
-            return _METADATA_ONLY if self._policy.dynamic_metadata else None
+        """Return the extras of a request that asks for an explanation."""
+        if len(request.descriptors) > MOST_EXPLAINED:
+            return self._no_notes
         if domain is None:
             domains = self._tree.domains if self._tree is not None else ()
             return AnswerExtras(explain=True, domains=tuple(islice(domains, _MOST_DOMAINS)))
-        return AnswerExtras(explain=True, missing_keys=tuple(_missing_keys(domain, request)))
+        return AnswerExtras(explain=True, missing_keys=tuple(_missing_keys(domain, request.descriptors)))
 
 
 def _signals(descriptor: PlannedDescriptor | LimitedDescriptor) -> bool:
@@ -251,52 +254,58 @@ def _signals(descriptor: PlannedDescriptor | LimitedDescriptor) -> bool:
 
 
 def _match_all(
-    policy: Policy, domain: Domain, request: Request
+    policy: Policy, domain: Domain, descriptors: Sequence[Descriptor]
 ) -> tuple[list[PlannedDescriptor | LimitedDescriptor], str]:
     """Match each descriptor, and return why the rules refuse the request, or an empty text."""
-    matches = [_match(domain, descriptor) for descriptor in request.descriptors]
-    replaced: set[str] = set()
-    for match in matches:
-        if match is not None and match.rule.replaces:
-            replaced |= match.rule.replaces
-
-    unmatched = _FREE_QUOTA if policy.quota_mode else _FREE
-    replaced_by_another = _REPLACED_QUOTA if policy.quota_mode else _REPLACED
-    denial = _denial_for_missing_keys(domain, request) if domain.required_keys else ""
     found: list[PlannedDescriptor | LimitedDescriptor] = []
-    for descriptor, match in zip(request.descriptors, matches, strict=True):
-        if match is None and domain.deny_unmatched:
-            denial = denial or _denial_for_unmatched(policy, domain, descriptor)
-            found.append(PlannedDescriptor(denied=True))
-        elif match is None:
-            found.append(unmatched)
+    matches: list[Match | None] = [_match(domain, descriptor) for descriptor in descriptors]
+    replaced = _replaced(matches) if domain.replaces else ()
+    quota = policy.quota_mode
+    denial = _denial_for_missing_keys(domain, descriptors) if domain.required_keys else ""
+    match: Match | None
+    for index, match in enumerate(matches):
+        if match is None:
+            if domain.deny_unmatched:
+                denial = denial or _denial_for_unmatched(policy, domain, descriptors[index])
+                found.append(PlannedDescriptor(denied=True))
+            else:
+                found.append(_FREE_QUOTA if quota else _FREE)
         elif replaced and match.rule.name in replaced:
-            found.append(replaced_by_another)
+            found.append(_REPLACED_QUOTA if quota else _REPLACED)
         elif match.rule.unlimited:
             found.append(PlannedDescriptor(match.rule, match.stat))
         else:
-            bucket = keys.bucket(policy.key_prefix, domain.name_in_keys, match.bucket_entries)
+            bucket = bucket_name(policy.key_prefix, domain.name_in_keys, match.bucket_entries)
             found.append(LimitedDescriptor(match.rule, match.stat, bucket))
     return found, denial
 
 
-def _check(request: Request, bounds: RequestBounds) -> None:
-    if not request.domain:
+def _replaced(matches: Sequence[Match | None]) -> Collection[str]:
+    """Return the names of the rules that matched rules replace."""
+    replaced: set[str] = set()
+    for match in matches:
+        if match is not None:
+            replaced |= match.rule.replaces
+    return replaced
+
+
+def _check(domain: str, descriptors: Sequence[Descriptor], bounds: RequestBounds) -> None:
+    if not domain:
         raise InvalidRequest("the domain of a request must not be empty")
-    if not request.descriptors:
+    if not descriptors:
         raise InvalidRequest("a request needs at least one descriptor")
-    bounds.check(request.descriptors)
-    for descriptor in request.descriptors:
-        if descriptor.override is not None:
-            override_limit(descriptor.override)
+    bounds.check(descriptors)
+    for descriptor in descriptors:
+        override = descriptor.override
+        if override is not None:
+            override_limit(override)
 
 
 def _match(domain: Domain, descriptor: Descriptor) -> Match | None:
     """Return the match of a descriptor, after applying its override."""
     match = domain.match(descriptor.entries)
-    if descriptor.override is None:
-        return match
-    return overridden(domain, descriptor, descriptor.override, match)
+    override = descriptor.override
+    return match if override is None else overridden(domain, descriptor, override, match)
 
 
 def _denial_for_unmatched(policy: Policy, domain: Domain, descriptor: Descriptor) -> str:
@@ -304,12 +313,12 @@ def _denial_for_unmatched(policy: Policy, domain: Domain, descriptor: Descriptor
     return "no rule matches it" if minimal else f"no rule matches {descriptor_text(descriptor.entries)}"
 
 
-def _denial_for_missing_keys(domain: Domain, request: Request) -> str:
-    missing = [f"'{key}'" for key in _missing_keys(domain, request)]
+def _denial_for_missing_keys(domain: Domain, descriptors: Sequence[Descriptor]) -> str:
+    missing = [f"'{key}'" for key in _missing_keys(domain, descriptors)]
     return f"no descriptor has the key {either(missing)}" if missing else ""
 
 
-def _missing_keys(domain: Domain, request: Request) -> list[str]:
+def _missing_keys(domain: Domain, descriptors: Sequence[Descriptor]) -> list[str]:
     """Return the keys that the domain requires and no descriptor has."""
-    present = {entry.key for descriptor in request.descriptors for entry in descriptor.entries}
+    present = {entry.key for descriptor in descriptors for entry in descriptor.entries}
     return [show(key) for key in domain.required_keys if key not in present]

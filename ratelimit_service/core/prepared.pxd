@@ -1,7 +1,10 @@
 """The fields of C of prepared requests, where this module is compiled."""
 
+cimport cython
+
+from ratelimit_service.core.hit cimport Hit
 from ratelimit_service.core.plan cimport Plan, PlannedDescriptor
-from ratelimit_service.core.rule_windows cimport RuleWindows, SharedHit
+from ratelimit_service.core.rule_windows cimport RuleWindows, SharedHit, Windows
 
 
 cdef class LimitedDescriptor:
@@ -13,7 +16,7 @@ cdef class LimitedDescriptor:
 cdef class PreparedRequest:
     cdef double _begin
     cdef double _end
-    cdef object _checks
+    cdef list _checks
     cdef str _denial
     cdef str _denial_by_rules
     cdef tuple _descriptors
@@ -26,7 +29,20 @@ cdef class PreparedRequest:
     cdef object _notes
     cdef readonly object _planned
     cdef tuple _records
-    cdef object _windows
+    cdef Windows _windows
     cdef public object held
     cdef public object version
-    cdef public object weight
+    cdef public Py_ssize_t weight
+
+    cpdef Plan plan(self, request, long long now, jitter, ends=*, releases=*)
+    cdef list _hits_of_checks(self)
+    @cython.locals(shared=SharedHit, hit=Hit, gate=int)
+    cdef list _hits_of(self, list addends, long long now, jitter, str denial)
+    @cython.locals(begin=double, end=double, shared=RuleWindows)
+    cdef object _enter_windows(self, long long now)
+    @cython.locals(shared=RuleWindows, hit=SharedHit, limited=LimitedDescriptor)
+    cdef bint _enter_windows_of_one(self, long long now)
+
+
+cdef Hit _check(str key, SharedHit shared)
+cdef Py_ssize_t _weight_of(LimitedDescriptor descriptor, rule, bint shares)

@@ -7,19 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 
 from .amendments.amended_rules import BLOCKED, DescriptorAmendments, block_of
 from .gates import Gate
+from .hit import Hit
 from .holds.hit import HoldHit
 from .holds.planning import End, Holding, HoldRequest, PlannedHold, has_seconds, hold_key, plan_holds
 from .ledger.entries import Period, Record
 from .ledger.entries import record as where
 from .matching.overrides import OVERRIDE_SOURCE
-from .model import COUNTER_MAX, Descriptor, Hit, Request, Rule, StatKey
+from .model import COUNTER_MAX, Descriptor, Request, Rule, StatKey
 from .plan import AnswerExtras, Plan, PlannedDescriptor
-from .rule_windows import RuleWindows, SharedHit, Windows
+from .rule_windows import SharedHit, Windows
 
 Jitter = Callable[[], int]
 """Seconds that a new counter outlives its window, so that counters do not all expire at once."""
 
-_new = object.__new__
+_HOLDS, _LEDGER = Gate.HOLDS, Gate.LEDGER
 
 
 class LimitedDescriptor:
@@ -89,10 +90,15 @@ class PreparedRequest:
             self._hold_keys = self.hold_keys()
             weight += sum([360 + len(key) for key in self._hold_keys])
         for each in descriptors:
-            rule = each.rule
-            if rule is not None and rule.max_charge < most:
-                most = rule.max_charge
-            weight += _weight_of(each, shares=shares)
+            if isinstance(each, LimitedDescriptor):
+                rule = each.rule
+                weight += _weight_of(each, rule, shares)
+                if rule.max_charge < most:
+                    most = rule.max_charge
+            else:
+                weight += 20
+                if each.rule is not None and each.rule.max_charge < most:
+                    most = each.rule.max_charge
         self._most = most
         """The least max_charge of its rules."""
         self.weight = weight
@@ -119,7 +125,7 @@ class PreparedRequest:
         `ends` has what came back with its descriptors, and `releases` the hits that end holds in other
         buckets.
         """
-        if not self._begin <= now < self._end:
+        if now < self._begin or now >= self._end:
             self._enter_windows(now)
         descriptors, default = request.descriptors, request.hits_addend
         addends: list[int] = []
@@ -207,21 +213,21 @@ class PreparedRequest:
             self._checks = [_check(key, shared) for key, shared in zip(self._keys, self._hits, strict=True)]
         return self._checks
 
-    def _hits_of(self, addends: Sequence[int], now: int, jitter: Jitter, denial: str) -> list[Hit]:
+    def _hits_of(self, addends: list[int], now: int, jitter: Jitter, denial: str) -> list[Hit]:
         hits: list[Hit] = []
         keys, records = self._keys, self._records
         shared: SharedHit
         for index, shared in enumerate(self._hits):
             addend, gate = addends[shared.descriptor], shared.gate
-            if not addend or (gate & Gate.HOLDS and addend > 0 and denial):
+            if not addend or (gate & _HOLDS and addend > 0 and denial):
                 hits.append(_check(keys[index], shared))
                 continue
             # A call of the class, which names the time to live, takes four times as long.
-            hit = _new(Hit)
-            hit.gate = gate if addend > 0 else Gate.NONE
+            hit = Hit.__new__(Hit)
+            hit.gate = gate if addend > 0 else 0
             hit.into = None
             if records and records[index] is not None:
-                hit.gate |= Gate.LEDGER
+                hit.gate |= _LEDGER
                 hit.into = records[index]
             hit.key = keys[index]
             hit.amount = addend
@@ -285,12 +291,15 @@ class PreparedRequest:
 
     def _enter_windows_of_one(self, now: int) -> bool:
         """Do the same for the only descriptor of a request, if nothing but its keys is its own."""
-        (each,) = self._descriptors
-        if isinstance(each, PlannedDescriptor) or each.stat is not each.rule.path:
+        each = self._descriptors[0]
+        if isinstance(each, PlannedDescriptor):
             return False
-        shared: RuleWindows = self._windows.of(each.rule, 0, 0, now)
+        rule, bucket = each.rule, each.bucket
+        if each.stat is not rule.path:
+            return False
+        shared = self._windows.of(rule, 0, 0, now)
         self._planned, self._hits, self._checks = shared.alone, shared.hits, None
-        self._keys = tuple([f"{each.bucket}:{hit.label}" for hit in shared.hits])
+        self._keys = tuple([f"{bucket}:{hit.label}" for hit in shared.hits])
         if shared.period is not None:
             record = _record(each, shared.period)
             self._records = tuple(
@@ -310,19 +319,15 @@ def _check(key: str, shared: SharedHit) -> Hit:
     return Hit(key, 0, ttl=shared.end - shared.start, limit=shared.limit, gate=shared.gate)
 
 
-def _weight_of(descriptor: PlannedDescriptor | LimitedDescriptor, *, shares: bool) -> int:
-    """Return the bytes of a descriptor; `shares` is whether other buckets of its rule have its windows,
-    too.
-    """
-    if isinstance(descriptor, PlannedDescriptor):
-        return 20
-    bucket, limits = len(descriptor.bucket), len(descriptor.rule.limits)
+def _weight_of(descriptor: LimitedDescriptor, rule: Rule, shares: bool) -> int:
+    """Return the bytes of a descriptor; `shares` is whether other buckets of its rule have its windows."""
+    bucket, limits = len(descriptor.bucket), len(rule.limits)
     weight = 150 + bucket + limits * (250 + bucket)
-    if not shares or descriptor.rule.source == OVERRIDE_SOURCE:
+    if not shares or rule.source == OVERRIDE_SOURCE:
         weight += 600 + 250 * limits
-    if descriptor.rule.ledger is not None:
+    if rule.ledger is not None:
         weight += 400 + 2 * bucket
-    if descriptor.stat is not descriptor.rule.path:
+    if descriptor.stat is not rule.path:
         weight += 250 + sum([60 + 4 * len(level) for level in descriptor.stat.levels])
     return weight
 

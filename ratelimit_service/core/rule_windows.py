@@ -79,7 +79,7 @@ class Windows:
         self._policy = policy
         self._near: dict[int, int] = {}
         self._spans = Spans()
-        self._shared: dict[tuple[Rule, int, int], RuleWindows] = {}
+        self._shared: dict[Rule | tuple[Rule, int, int], RuleWindows] = {}
         self.amended_rules = AmendedRules()
         self.means = MeanCharges()
         self.crowded = False
@@ -92,9 +92,9 @@ class Windows:
 
     def of(self, rule: Rule, index: int, first: int, now: int) -> RuleWindows:
         """Return the windows of `rule` at `now`, for a descriptor at `index` whose hits begin at `first`."""
-        key = (rule, index, first)
-        shared = self._shared.get(key)
-        if shared is None or not shared.begin <= now < shared.end:
+        key = (rule, index, first) if index or first else rule
+        shared: RuleWindows | None = self._shared.get(key)
+        if shared is None or now < shared.begin or now >= shared.end:
             shared = self.make(rule, index, first, now)
             if rule.source != OVERRIDE_SOURCE:  # otherwise, only this request has the rule
                 if len(self._shared) >= _MOST_SHARED:

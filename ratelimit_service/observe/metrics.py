@@ -14,13 +14,6 @@ from ..core.matching.overrides import OVERRIDE_SOURCE
 from ..core.matching.tree import RuleTree
 from ..core.model import (
     OK,
-    TALLY_NEAR_LIMIT,
-    TALLY_OVER,
-    TALLY_OVER_LIMIT,
-    TALLY_RULE,
-    TALLY_SHADOW_MODE,
-    TALLY_USES,
-    TALLY_WITHIN_LIMIT,
     USE_OVER,
     Decision,
     Limit,
@@ -59,11 +52,16 @@ from .exposition import Process, family
 from .holds import HoldMetrics
 from .labels import crossing_labels, rule_labels
 from .loads import Loads
-from .tables import Histogram, Sample, Table, counters
+from .tables import Histogram, Sample, Table, counters, samples_of
 from .thresholds import thresholds
 
 UNKNOWN_DOMAIN = "unknown"
 """The label of domains without a configuration, and of requests that could not be planned."""
+
+# The columns that decisions change. Where this module is compiled, these are integers of C.
+_HITS, _WITHIN, _NEAR, _OVER, _SHADOW = HITS, WITHIN, NEAR, OVER, SHADOW
+_NEGATIVE, _UNLIMITED = NEGATIVE, UNLIMITED
+_RULE_HITS, _REFUSED, _CHECKS = RULE_HITS, RULE_REFUSED, RULE_CHECKS
 
 _OUTCOMES = ("ok", "over_limit", "error")
 _ERRORS = ("redis_error", "service_error")
@@ -136,46 +134,55 @@ class Metrics:
         code = decision.code
         if plan.known_domain:
             domain = plan.request.domain
-            verdicts = self._verdicts.get(domain) or self._verdicts_in(domain)
-            verdicts[code is not OK][0] += 1
+            verdicts = self._verdicts.get(domain)
+            if verdicts is None:
+                verdicts = self._verdicts_in(domain)
+            row = verdicts[0] if code is OK else verdicts[1]
+            row[0] += 1
         else:
             self._count_request(plan, "ok" if code is OK else "over_limit")
         if decision.shadowed:
             self._shadowed += 1
         if plan.without_addend:
             self._count_without_addend(plan)
-        if more := bool(plan.excess):
+        more = False
+        if plan.excess:
+            more = True
             self._count_excess(plan)
         if plan.holds:
             self._holds.decided(plan, decision)
         descriptors, addends = plan.descriptors, plan.addends
-        planned: PlannedDescriptor
-        rows: _Rows
         for index, tally in enumerate(decision.tally_values):
             addend, planned = addends[index], descriptors[index]
             if tally is None:
                 if addend and planned.rule is not None:
                     self._count_addend(planned, addend)
                 continue
-            over, rule = tally[TALLY_OVER], tally[TALLY_RULE]
-            if over or rule.watched:
+            _, _, _, over, within, near, refused, shadowed, uses = tally
+            if over or planned.watched:
                 more = True
-            if not (addend or over):
+            rows = planned.memo
+            if rows is None:
+                rows = self._rows(planned)
+            if addend:
+                self._count_addend(planned, addend)
+            elif not over:
                 if code is OK and not (plan.request.returned and _ends(plan, index)):
-                    (planned.memo or self._rows(planned)).windows[0][RULE_CHECKS] += 1
+                    row = rows.windows[0]
+                    row[_CHECKS] += 1
                 continue
-            rows = self._count_addend(planned, addend) if addend else planned.memo or self._rows(planned)
-            limit_row = rows.limit
-            limit_row[WITHIN] += tally[TALLY_WITHIN_LIMIT]
-            limit_row[NEAR] += tally[TALLY_NEAR_LIMIT]
+            row = rows.limit
+            row[_WITHIN] += within
+            if near:
+                row[_NEAR] += near
             if not over:
                 continue
-            limit_row[OVER] += tally[TALLY_OVER_LIMIT]
-            limit_row[SHADOW] += tally[TALLY_SHADOW_MODE]
-            if not rule.shadow:
-                for use, row in zip(tally[TALLY_USES], rows.windows, strict=True):
+            row[_OVER] += refused
+            row[_SHADOW] += shadowed
+            if not planned.shadow:
+                for use, row in zip(uses, rows.windows, strict=True):
                     if use[USE_OVER]:
-                        row[RULE_REFUSED] += 1
+                        row[_REFUSED] += 1
         return more
 
     def failed(self, plan: Plan | None, error: RateLimitServiceError) -> None:
@@ -280,20 +287,23 @@ class Metrics:
         )
         return rows
 
-    def _count_addend(self, planned: PlannedDescriptor, addend: int) -> _Rows:
+    def _count_addend(self, planned: PlannedDescriptor, addend: int) -> None:
         """Count the hits_addend of a descriptor, independent of the answer."""
-        rows: _Rows = planned.memo or self._rows(planned)
+        rows = planned.memo
+        if rows is None:
+            rows = self._rows(planned)
+        row = rows.limit
         if not planned.windows:
-            rows.limit[UNLIMITED] += abs(addend)
+            row[_UNLIMITED] += abs(addend)
         elif addend < 0:
-            rows.limit[NEGATIVE] -= addend
+            row[_NEGATIVE] -= addend
         else:
-            rows.limit[HITS] += addend
-            windows = rows.windows
-            windows[0][CHARGE_COLUMNS[(addend - 1).bit_length()]] += 1
-            for row in windows:
-                row[RULE_HITS] += addend
-        return rows
+            row[_HITS] += addend
+            row = rows.windows[0]
+            column = CHARGE_COLUMNS[(addend - 1).bit_length()]
+            row[column] += 1
+            for row in rows.windows:
+                row[_RULE_HITS] += addend
 
     def _count_without_addend(self, plan: Plan) -> None:
         for index in plan.without_addend:
@@ -359,7 +369,7 @@ class Metrics:
                 yield info.name, self._charges.numbers()
             elif info.name in columns:
                 table, column = columns[info.name]
-                yield info.name, _samples(table, column)
+                yield info.name, samples_of(table, column)
             elif info.kind is Kind.HISTOGRAM:
                 yield info.name, self._histograms(info.name)
             else:
@@ -388,11 +398,3 @@ def _ends(plan: Plan, index: int) -> bool:
     """Return whether a descriptor without hits is the end of a request, and no check."""
     returned = plan.request.returned
     return len(returned) != len(plan.descriptors) or returned[index] is not None
-
-
-def _samples(table: Table[list[int]], column: int) -> Iterator[Sample]:
-    """Yield the samples of a column."""
-    name = table.metrics[column]
-    for labels, row, expected in table.labelled():
-        if row[column] or column in expected:
-            yield Sample(name, labels, row[column])

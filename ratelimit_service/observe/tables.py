@@ -125,3 +125,11 @@ class Table(Generic[_Row]):
 def counters(metrics: Sequence[str], most: int, columns: int = 0) -> Table[list[int]]:
     """Return a table with a column for each of `metrics`, and further ones up to `columns`."""
     return Table(metrics, lambda: [0] * max(columns, len(metrics)), most)
+
+
+def samples_of(table: Table[list[int]], column: int) -> Iterator[Sample]:
+    """Yield the samples of a column."""
+    name = table.metrics[column]
+    for labels, row, expected in table.labelled():
+        if row[column] or column in expected:
+            yield Sample(name, labels, row[column])

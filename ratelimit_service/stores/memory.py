@@ -13,9 +13,10 @@ from sys import getsizeof
 from ..core.decision import Count
 from ..core.errors import StoreError
 from ..core.gates import Gate
+from ..core.hit import Hit
 from ..core.holds.hit import ASIDE, TAKE, HoldHit
 from ..core.ledger.entries import REFUNDED, REFUSED, is_of_ledger
-from ..core.model import COUNTER_MAX, HELD_BACK, Hit
+from ..core.model import COUNTER_MAX, HELD_BACK
 from ..ports import Clock, OnOutcomes, Outcome, WalkStep
 from .amendments import MemoryAmendments
 from .cursors import read_number
@@ -46,9 +47,17 @@ _BYTES_OF_AN_END = 300
 """Bytes of memory of such a list, without its entries."""
 
 
+_BYTES_OF_A_TEXT = getsizeof("")
+"""Bytes of memory of a text of ASCII beside its characters; nearly all keys are such."""
+
+# Where this module is compiled, these are integers of C.
+_SHIFT, _MASK = SHIFT, MASK
+_ASIDE, _HELD_BACK, _ENTRY, _LEDGER = ASIDE, HELD_BACK, Gate.ENTRY, Gate.LEDGER
+
+
 def weight_of(key: str) -> int:
     """Estimate the bytes of memory of a counter."""
-    return getsizeof(key) + _BYTES_OF_A_COUNTER
+    return (len(key) + _BYTES_OF_A_TEXT if key.isascii() else getsizeof(key)) + _BYTES_OF_A_COUNTER
 
 
 class MemoryStore:
@@ -93,8 +102,7 @@ class MemoryStore:
             self._sweep(now)
         if self._dump is not None:
             self._dump.before_write(hit.key for group in groups for hit in group if hit.amount)
-        apply = self._apply
-        outcomes: list[Outcome] = [apply(group, now) for group in groups]
+        outcomes: list[Outcome] = [self._apply(group, now) for group in groups]
         if self._defer is None:
             on_outcomes(outcomes)
         else:
@@ -106,21 +114,21 @@ class MemoryStore:
         gates = 0
         for hit in group:
             gates |= hit.gate
-        if gates & ASIDE and (checked := self._check_with_hold(group)) is not None:
+        if gates & _ASIDE and (checked := self._check_with_hold(group)) is not None:
             return checked
-        if gates & HELD_BACK:
+        if gates & _HELD_BACK:
             held, aside = self._held_back(group)
-        if gates & Gate.ENTRY:
+        if gates & _ENTRY:
             held = {*held, *[place for place, hit in enumerate(group) if hit.gate & Gate.ENTRY]}
         shards = self._shards
         counts: list[Count] = []
         full = False
         for hit in group:
             key, amount = hit.key, hit.amount
-            counters = shards[hash(key) >> SHIFT & MASK]
+            counters = shards[hash(key) >> _SHIFT & _MASK]
             before = counters.get(key, 0)
-            if amount == 0:
-                counts.append(aside[len(counts)] if aside and hit.gate & ASIDE else before)
+            if not amount:
+                counts.append(aside[len(counts)] if aside and hit.gate & _ASIDE else before)
             elif held and len(counts) in held:
                 counts.append(~before)
             elif amount > 0:
@@ -141,7 +149,7 @@ class MemoryStore:
                     counters[key] = max(0, before + amount)
                     self.changed = True
                 counts.append(before)
-        if gates & Gate.LEDGER:
+        if gates & _LEDGER:
             self._record(group, counts, now)
         if full and gates & ASIDE:
             forget_uncounted(self.holds, group, counts)
@@ -172,7 +180,7 @@ class MemoryStore:
 
     def _add_to_entry(self, key: str, amount: int, end: int) -> None:
         """Add to an entry, which is a counter. A full store omits it; the charge itself is counted."""
-        counters = self._shards[hash(key) >> SHIFT & MASK]
+        counters = self._shards[hash(key) >> _SHIFT & _MASK]
         before = counters.get(key, 0)
         if self._dump is not None:
             self._dump.before_write((key,))
@@ -221,7 +229,7 @@ class MemoryStore:
             if hit.amount or gate & ASIDE:
                 return None
             key = hit.key
-            before = shards[hash(key) >> SHIFT & MASK].get(key, 0)
+            before = shards[hash(key) >> _SHIFT & _MASK].get(key, 0)
             counts.append(before)
             here = hit.limit - before
             if here < left:
@@ -248,7 +256,7 @@ class MemoryStore:
                 before.append(0)
                 over.append(False)
                 continue
-            count = shards[hash(key) >> SHIFT & MASK].get(key, 0)
+            count = shards[hash(key) >> _SHIFT & _MASK].get(key, 0)
             before.append(count)
             is_over = hit.is_over(count)
             over.append(is_over)

@@ -23,10 +23,7 @@ from ..core.matching.tree import RuleTree
 from ..core.model import (
     OK,
     OVER_LIMIT,
-    STATUS_CODE,
     STATUS_LIMIT,
-    STATUS_REMAINING,
-    STATUS_RESET,
     UINT32_MAX,
     Code,
     Decision,
@@ -98,7 +95,8 @@ class _Form:
 
 
 def _weight_of_form(key: bytes, entries: Entries) -> int:
-    return 350 + 2 * len(key) + 110 * len(entries) + 150 * sum(map(len, entries))
+    of_entries = 150 * len(entries[0]) if len(entries) == 1 else 150 * sum(map(len, entries))
+    return 350 + 2 * len(key) + 110 * len(entries) + of_entries
 
 
 def _weight_of_request(data: bytes, request: Request) -> int:
@@ -112,8 +110,8 @@ def make_decode(bounds: RequestBounds = DEFAULT_BOUNDS, hold_entries: HoldEntrie
     """
     requests: BoundedCache[bytes, Request] = BoundedCache(_REQUESTS_BYTES, _weight_of_request)
     forms: BoundedCache[bytes, _Form] = BoundedCache(_FORMS_BYTES, lambda key, form: form.weight)
-    newest, older = requests.newest, requests.get
-    newest_form, older_form = forms.newest, forms.get
+    newest, older = requests.newest, requests.older
+    newest_form, older_form = forms.newest, forms.older
     id_mark, done_mark = _marks(hold_entries)
     id_key, done_key = hold_entries.id_key, b"" if hold_entries.done is None else hold_entries.done.key
 
@@ -259,9 +257,7 @@ def make_encode() -> Encode:
         """
         parts = [_OVERALL_OK if decision.code is OK else _OVERALL_REFUSED]
         encoded: _EncodedLimit | None
-        for status in decision.status_values:
-            code, limit = status[STATUS_CODE], status[STATUS_LIMIT]
-            remaining, reset = status[STATUS_REMAINING], status[STATUS_RESET]
+        for code, limit, remaining, reset in decision.status_values:
             amount = limit_remaining(remaining) if remaining else b""
             if limit is None:
                 head = _FREE if code is OK else _REFUSED
@@ -272,7 +268,9 @@ def make_encode() -> Encode:
                 if encoded is None or encoded.reset != reset:
                     encoded = _encode_limit(limits, limit, reset)
                 # The fields are in the order of their numbers.
-                parts += ((encoded.ok if code is OK else encoded.refused)[len(amount)], amount, encoded.tail)
+                parts.append((encoded.ok if code is OK else encoded.refused)[len(amount)])
+                parts.append(amount)
+                parts.append(encoded.tail)
         if decision.headers:
             parts.append(headers.get(decision.headers) or _encode_headers(headers, decision.headers))
         body = decision.body

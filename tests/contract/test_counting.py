@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from ratelimit_service.core.errors import StoreError
@@ -152,7 +150,7 @@ async def test_gated_hits_of_a_refused_group_are_not_counted(
     """The previous counts of all counters in the group decide."""
     if bench.slotted and keys is IN_THREE_BUCKETS:
         pytest.skip("in a Cluster, a group is one step for each of its buckets")
-    assert await bench.counts(*[replace(hit, key=keys[hit.key]) for hit in hits]) == counts
+    assert await bench.counts(*[hit.changed(key=keys[hit.key]) for hit in hits]) == counts
     held: dict[str, int | None] = {}
     for bucket in ("{d|k=a}", "{d|k=b}", "{d|k=c}"):
         held |= await bench.store.read_bucket(bucket)

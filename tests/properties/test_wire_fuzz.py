@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -161,7 +160,7 @@ def check_counters(store: RecordingStore) -> None:
         assert -COUNTER_MAX <= hit.amount <= COUNTER_MAX
         assert hit.ttl >= 1
         held: list[Any] = []
-        store.hit([[replace(hit, amount=0)]], held.extend)
+        store.hit([[hit.changed(amount=0)]], held.extend)
         assert 0 <= held[0][0] <= COUNTER_MAX
 
 

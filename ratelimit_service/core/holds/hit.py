@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
 
 from ..gates import Gate
-from ..model import Hit
+from ..hit import Hit
 
 SUFFIX: Final = "held"
 """The key of the holds of a bucket is `<bucket>:held`, beside its counters `<bucket>:<window>:<start>`."""
@@ -58,32 +57,66 @@ class Size(NamedTuple):
 NO_SIZE = Size(0, 0.0, 0, 0)
 
 
-@dataclass(slots=True, kw_only=True)
 class HoldHit(Hit):
     """A hit on the holds of a bucket, in the same group as the hits on its counters.
 
-    `amount` is 0: a hold is never in a counter. Times are in seconds since 1970, by the planner's `now`.
+    Its `amount` is 0: a hold is never in a counter. Times are in seconds since 1970, by the planner's `now`.
     """
 
-    amount: int = 0
-    gate: int = Gate.ASIDE
-    op: Op
-    now: int
-    life: int
-    """The seconds that a hold lasts at most (`hold_ttl`)."""
-    expiry: int = 0
-    """When the hold expires: that of a new one, or of the one that `id` names. 0 where it is not known."""
-    size: Size = NO_SIZE
-    charge: int = 0
-    """CHARGE: its amount."""
-    part: float = 1.0
-    """CHARGE and RELEASE without an id: the part of a hold that ends."""
-    tokens: int = 0
-    """CHARGE and RELEASE with an id: the tokens that its check has set aside in this bucket."""
-    made: int = 0
-    """CHARGE and RELEASE with an id: the time of its check."""
-    id: str = ""
-    """The id, by which CHARGE and RELEASE count once; empty without one."""
+    __slots__ = ("charge", "expiry", "id", "life", "made", "now", "op", "part", "size", "tokens")
+
+    def __init__(
+        self,
+        key: str,
+        *,
+        ttl: int,
+        op: Op,
+        now: int,
+        life: int,
+        expiry: int = 0,
+        size: Size = NO_SIZE,
+        charge: int = 0,
+        part: float = 1.0,
+        tokens: int = 0,
+        made: int = 0,
+        id: str = "",  # noqa: A002  # the name of the field
+        limit: int = 0,
+        gate: int = Gate.ASIDE,
+    ) -> None:
+        super().__init__(key, 0, ttl=ttl, limit=limit, gate=gate)
+        self.op = op
+        self.now = now
+        self.life = life
+        """The seconds that a hold lasts at most (`hold_ttl`)."""
+        self.expiry = expiry
+        """When the hold expires: that of a new one, or of the one that `id` names; 0 if that is unknown."""
+        self.size = size
+        self.charge = charge
+        """CHARGE: its amount."""
+        self.part = part
+        """CHARGE and RELEASE without an id: the part of a hold that ends."""
+        self.tokens = tokens
+        """CHARGE and RELEASE with an id: the tokens that its check has set aside in this bucket."""
+        self.made = made
+        """CHARGE and RELEASE with an id: the time of its check."""
+        self.id = id
+        """The id, by which CHARGE and RELEASE count once; empty without one."""
+
+    def values(self) -> tuple[object, ...]:
+        """Return the values of all fields."""
+        own = (
+            self.op,
+            self.now,
+            self.life,
+            self.expiry,
+            self.size,
+            self.charge,
+            self.part,
+            self.tokens,
+            self.made,
+            self.id,
+        )
+        return (*super().values(), *own)
 
     def is_over(self, before: int) -> bool:
         """Return False: the result of this hit is not the use of a counter."""

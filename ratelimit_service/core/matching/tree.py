@@ -12,27 +12,31 @@ The lookup joins key and value with `_`, as upstream does. Counter keys do not, 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from typing import NamedTuple
 
 from ..amendments.index import Targets
 from ..amendments.model import Amendment
 from ..answers.statkeys import stat_level, stat_levels
 from ..model import DescriptorRule, DomainRules, Entry, Rule, StatKey
 from . import keys
+from .keys import escape
 
 Steps = Generator[None, None, None]
 """Long work in steps: it can pause at each yield, so that calls need not wait for the end."""
 
 
 _NO_DIGESTS: dict[str, RuleNode] = {}
+_NO_PATH = StatKey("", ())
 
 
-class Match(NamedTuple):
+class Match:
     """The rule that a descriptor matches, the entries of its bucket (keys.bucket), and its statistics."""
 
-    rule: Rule
-    bucket_entries: tuple[str, ...]
-    stat: StatKey
+    __slots__ = ("bucket_entries", "rule", "stat")
+
+    def __init__(self, rule: Rule, bucket_entries: tuple[str, ...], stat: StatKey) -> None:
+        self.rule = rule
+        self.bucket_entries = bucket_entries
+        self.stat = stat
 
 
 class Pattern:
@@ -64,9 +68,11 @@ class RuleNode:
         "_key_text",
         "children",
         "composite",
+        "detailed",
         "digests",
         "key",
         "level",
+        "path",
         "rule",
         "shares",
         "value_to_metric",
@@ -79,6 +85,9 @@ class RuleNode:
         self.composite = source.composite if source else b""
         self.level = stat_level(self.composite)
         self.rule = source.rule if source else None
+        self.path = self.rule.path if self.rule else _NO_PATH
+        self.detailed = self.rule is not None and self.rule.detailed_metric
+        """The fields of the rule that each match needs, copied: they are found faster here."""
         self.shares = bool(source and source.share_threshold)
         self.value_to_metric = bool(source and source.value_to_metric)
         self.children: dict[bytes, RuleNode] = {}
@@ -108,22 +117,28 @@ class RuleNode:
 
     def next(self, entry: Entry) -> RuleNode | None:
         """Return the node below this one that `entry` matches, or None."""
-        joined = entry.key + b"_" + entry.value
-        node = self.children.get(joined)
-        if node is not None:
-            return node
-        for pattern, node in self.wildcards:
-            if pattern.matches(joined):
-                return node
-        return self.children.get(entry.key)
-
-    def entry_text(self, entry: Entry) -> str:
-        """Return the text for a bucket of an entry that matches this node."""
         key, value = entry
+        return self.find(key, value)
+
+    def find(self, key: bytes, value: bytes) -> RuleNode | None:
+        """Return the same for the key and the value of an entry."""
+        children = self.children
+        joined = key + b"_" + value
+        node = children.get(joined)
+        if node is None:
+            if self.wildcards:
+                for pattern, below in self.wildcards:
+                    if pattern.matches(joined):
+                        return below
+            node = children.get(key)
+        return node
+
+    def entry_text(self, key: bytes, value: bytes) -> str:
+        """Return the text for a bucket of an entry that matches this node."""
         if self.shares:
             return keys.shared_entry_text(key, self.composite)
         if key == self.key:  # escaped before
-            return f"{self._key_text}={keys.escape(value)}"
+            return f"{self._key_text}={escape(value)}"
         return keys.entry_text(key, value)
 
     def shared_value(self, entry: Entry) -> bytes:
@@ -147,9 +162,11 @@ class Domain:
         "deny_unmatched",
         "error_details",
         "error_format",
+        "holds",
         "limits",
         "name",
         "name_in_keys",
+        "replaces",
         "required_keys",
         "rules",
         "signals",
@@ -171,6 +188,10 @@ class Domain:
         self.rules: tuple[Rule, ...] = ()
         self.signals = False
         """Whether one of its rules has `signal`."""
+        self.holds = False
+        """Whether one of its rules has `hold`."""
+        self.replaces = False
+        """Whether one of its rules has `replaces`."""
 
     def grow(self, descriptors: Iterable[DescriptorRule]) -> Steps:
         """Add the descriptors of the domain, one at each step."""
@@ -181,6 +202,10 @@ class Domain:
                 rules.append(node.rule)
                 if node.rule.signal:
                     self.signals = True
+                if node.rule.hold is not None:
+                    self.holds = True
+                if node.rule.replaces:
+                    self.replaces = True
             yield
         self.rules = tuple(rules)
 
@@ -208,21 +233,21 @@ class Domain:
     def match(self, entries: tuple[Entry, ...]) -> Match | None:
         """Return the rule that a descriptor with these entries matches, or None."""
         node = self._root
-        path: list[RuleNode] = []
-        values_in_metric = False
+        texts: list[str] = []
+        named_by_values = False
         for entry in entries:
-            following = node.next(entry)
+            key, value = entry
+            following = node.find(key, value)
             if following is None:
                 return None
-            path.append(following)
             node = following
-            values_in_metric = values_in_metric or node.value_to_metric
+            texts.append(node.entry_text(key, value))
+            named_by_values = named_by_values or node.value_to_metric
         rule = node.rule
         if rule is None:  # the root has none, so a descriptor without entries matches nothing
             return None
-        texts = tuple([node.entry_text(entry) for entry, node in zip(entries, path, strict=True)])
-        named_by_values = values_in_metric or rule.detailed_metric
-        return Match(rule, texts, _stat(rule, entries, path) if named_by_values else rule.path)
+        named_by_values = named_by_values or node.detailed
+        return Match(rule, tuple(texts), _stat(rule, entries, self._root) if named_by_values else node.path)
 
     def entries_of_bucket(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
         """Return the entries of a descriptor with the pattern for each value that shares a bucket with
@@ -284,8 +309,15 @@ def _joined(entry: Entry) -> bytes:
     return entry.key + b"_" + entry.value if entry.value else entry.key
 
 
-def _stat(rule: Rule, entries: tuple[Entry, ...], path: list[RuleNode]) -> StatKey:
+def _stat(rule: Rule, entries: tuple[Entry, ...], root: RuleNode) -> StatKey:
     """Return the name in the statistics of a rule that is named by values."""
+    path: list[RuleNode] = []
+    node: RuleNode | None = root
+    for entry in entries:
+        assert node is not None
+        node = node.next(entry)
+        assert node is not None
+        path.append(node)
     if rule.detailed_metric:
         return StatKey(
             rule.path.domain,

@@ -112,7 +112,7 @@ def still_counting(batch: Batch, now: float) -> Groups:
 
 def _last(hit: Hit) -> Hit:
     """Return a hit with a valid time to live, because ledger entries outlive the window."""
-    return hit if hit.ttl > 0 else replace(hit, ttl=1)
+    return hit if hit.ttl > 0 else hit.changed(ttl=1)
 
 
 def _writes(group: Sequence[Hit]) -> bool:
@@ -140,4 +140,4 @@ def _bytes_of(hit: Hit) -> int:
 def _with_longer_lives(group: Sequence[Hit], seconds: float) -> Sequence[Hit]:
     """Return a group with times to live that are longer by `seconds`, which may be negative."""
     more = int(seconds)
-    return [replace(hit, ttl=hit.ttl + more) for hit in group]
+    return [hit.changed(ttl=hit.ttl + more) for hit in group]

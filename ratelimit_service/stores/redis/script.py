@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from importlib import resources
 from itertools import zip_longest
 from typing import Any
@@ -101,18 +101,11 @@ class ScriptCall:
         keys: list[str] = []
         amounts: list[int] = []
         ttls: list[int] = []
-        gates = 0
-        for group in groups:
-            for hit in group:
-                keys.append(hit.key)
-                amounts.append(hit.amount)
-                ttls.append(hit.ttl)
-                gates |= hit.gate
+        gates = self._collect(keys, amounts, ttls)
         if gates & Gate.ASIDE and (repeated := combine(groups)) is not None:
             self._repeated, self._groups, groups = repeated, repeated.groups, repeated.groups
-            hits = [hit for group in groups for hit in group]
-            keys, amounts = [hit.key for hit in hits], [hit.amount for hit in hits]
-            ttls = [hit.ttl for hit in hits]
+            keys, amounts, ttls = [], [], []
+            self._collect(keys, amounts, ttls)
         if keys and not any(amounts):
             number = ""
         in_turn = gates & _IN_TURN or (keys and min(amounts) < 0)
@@ -149,7 +142,18 @@ class ScriptCall:
             len(keys) + 1 + len(books), *keys, where, *books, *arguments, *entries, *gated, end
         )
 
-    def _add_up(self, apart: Container[str]) -> tuple[list[str], list[int], list[int]]:
+    def _collect(self, keys: list[str], amounts: list[int], ttls: list[int]) -> int:
+        """Add the key, the amount and the time to live of each hit. Return the gates that any of them has."""
+        gates = 0
+        for group in self._groups:
+            for hit in group:
+                keys.append(hit.key)
+                amounts.append(hit.amount)
+                ttls.append(hit.ttl)
+                gates |= hit.gate
+        return gates
+
+    def _add_up(self, apart: Collection[str]) -> tuple[list[str], list[int], list[int]]:
         """Return keys, amounts and times to live of the script's hits: one hit for each counter that is not
         in `apart`.
         """
@@ -161,14 +165,16 @@ class ScriptCall:
         ttls: list[int] = []
         for group in self._groups:
             for hit in group:
-                place = places.get(hit.key)
-                if place is None or hit.key in apart:
-                    place = places[hit.key] = len(keys)
-                    keys.append(hit.key)
+                key = hit.key
+                known = places.get(key)
+                if known is None or (apart and key in apart):
+                    place = places[key] = len(keys)
+                    keys.append(key)
                     sums.append(hit.amount)
                     ttls.append(hit.ttl)
                     added_before.append(0)
                 else:
+                    place = known
                     before = sums[place]
                     added_before.append(before)
                     sums[place] = before + hit.amount

@@ -34,6 +34,10 @@ OnReplies = Callable[[list[Any]], None]
 
 _NOT_YET: Any = object()
 
+_ORDINARY = 256
+_SIZES = [f"${size}\r\n" for size in range(_ORDINARY)]
+"""The beginnings of arguments, by their size."""
+
 _TRUSTED = 3.0
 """Seconds for which a connection may be silent. After that, the next command uses a new one: the network may
 have dropped the old one, and detecting that would take `patience` seconds. The health check runs once a
@@ -41,6 +45,32 @@ second, so this only happens after this process itself was stopped."""
 
 _MEANWHILE = 0.001
 """Seconds for reading what arrived while this process itself was stopped."""
+
+
+def pack(command: Command) -> bytes:
+    """Return a command as it is sent.
+
+    hiredis does the same, but takes three times as long where this module is compiled.
+    """
+    parts = [f"*{len(command)}\r\n"]
+    for argument in command:
+        if isinstance(argument, str):
+            text = argument
+        elif isinstance(argument, int):
+            text = str(argument)
+        else:
+            return _pack_any(command)
+        size = len(text)
+        parts.append(_SIZES[size] if size < _ORDINARY else f"${size}\r\n")
+        parts.append(text)
+        parts.append("\r\n")
+    packed = "".join(parts)
+    return packed.encode("ascii") if packed.isascii() else _pack_any(command)
+
+
+def _pack_any(command: Command) -> bytes:
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
+    return packed
 
 
 def ignore(reply: Any) -> None:
@@ -193,7 +223,7 @@ class _Connection(asyncio.Protocol):
         if not self._pending and not self._may_be_used(trusted=trusted):
             return False
         try:
-            data: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
+            data = pack(command)
         except Exception as error:
             _pass(on_reply, bare(error))
             return True
@@ -206,7 +236,7 @@ class _Connection(asyncio.Protocol):
         if not self._pending and not self._may_be_used():
             return False
         try:
-            data = b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
+            data = b"".join([pack(command) for command in commands])
         except Exception:
             return False  # `send` finds out which command it is
         self._write(data)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -86,7 +85,7 @@ class Backend(MemoryStore):
         groups = call.groups
         if call.number is not None:
             if self.registers.get(call.lane) == call.number:
-                groups = [[replace(hit, amount=0) for hit in group] for group in groups]
+                groups = [[hit.changed(amount=0) for hit in group] for group in groups]
             self.registers[call.lane] = call.number
         self.hit(groups, outcomes.extend)
         if fault == "after":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ratelimit_service.core.gates import Gate
 from ratelimit_service.core.ledger.entries import Period, record
@@ -113,7 +112,7 @@ def test_the_counts_of_all_windows_are_cached() -> None:
     """The hour is used up and the day is not: both counts are answered."""
     bench = Bench()
     both = [Hit("hour", 0, ttl=60, limit=10, gate=BUDGET), Hit("day", 0, ttl=60, limit=100, gate=BUDGET)]
-    bench.ask([replace(hit, amount=12) for hit in both])
+    bench.ask([hit.changed(amount=12) for hit in both])
     bench.ask(both)
     asked = len(bench.store.hits)
     assert [[12, 12]] == bench.ask(both)

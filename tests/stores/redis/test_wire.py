@@ -11,15 +11,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import hiredis
 import pytest
 import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from ratelimit_service.stores.redis.client import Link, Login, Tls, at_address, at_socket, open_connection
 from ratelimit_service.stores.redis.errors import NotSent
-from ratelimit_service.stores.redis.wire import Wire
+from ratelimit_service.stores.redis.wire import Command, Wire, pack
 from testing.certificates import Authority
 from testing.proxy import Proxy
 from testing.redis_clients import connect
@@ -330,3 +333,19 @@ async def test_the_kernel_keeps_every_connection_alive(redis_url: str, timeout: 
 def address_in(url: str) -> tuple[str, int]:
     host, _, port = url.rpartition("/")[2].rpartition(":")
     return host, int(port)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.text(st.characters(exclude_categories=["Cs"])),
+            st.text("ab:{}|", min_size=250, max_size=260),
+            st.integers(-(2**64), 2**64),
+            st.binary(),
+        ),
+        min_size=1,
+    ).map(tuple)
+)
+def test_a_command_has_the_bytes_that_hiredis_writes(command: Command) -> None:
+    """Keys may be long or have other characters than those of ASCII, in CACHE_KEY_PREFIX."""
+    assert hiredis.pack_command(command) == pack(command)  # type: ignore[arg-type]
