@@ -128,7 +128,7 @@ def test_memory_and_redis_return_the_same(server: RedisServer, batches: list[lis
 
 
 @given(batches=WITH_HOLDS)
-@settings(max_examples=200)
+@settings(max_examples=150)
 def test_memory_and_redis_hold_the_same(server: RedisServer, batches: list[list[list[Hit]]]) -> None:
     """Random checks, charges and releases, with ids and without, as time goes back and forth."""
 

@@ -19,8 +19,8 @@
 --       Nearly all script calls to a Cluster have this form, and an argument costs a third of a command in a
 --       script.
 -- Returns for each hit the value of the counter before it; the bitwise complement of that value (-before - 1)
--- if the hit was held back; a text if it failed. A hit on holds has a result of its own (core/holds/hit.py), or
--- four if it stands for several equal checks (holds.lua, take_all).
+-- if the hit was held back; a text if it failed. A hit on holds has a result of its own (core/holds/hit.py),
+-- or four if it stands for several equal checks (holds.lua, take_all).
 -- Then a text if holds could not be read or written. If entries could not be written, that text can be empty,
 -- and two more elements follow: the error, and the number of these entries. For a single charge, the result
 -- is returned without a list.
