@@ -326,7 +326,7 @@ def _weight_of(descriptor: LimitedDescriptor, rule: Rule, shares: bool) -> int:
     if not shares or rule.source == OVERRIDE_SOURCE:
         weight += 600 + 250 * limits
     if rule.ledger is not None:
-        weight += 400 + 2 * bucket
+        weight += 280 + 2 * bucket
     if descriptor.stat is not rule.path:
         weight += 250 + sum([60 + 4 * len(level) for level in descriptor.stat.levels])
     return weight
