@@ -38,13 +38,14 @@ from ratelimit_service.http import connection as http_connection
 from ratelimit_service.http import json, streamed_pages, turns
 from ratelimit_service.inspection import listing, profiles, series, sweep, usage
 from ratelimit_service.inspection import refusals as last_refusals
-from ratelimit_service.loading import process, slices
+from ratelimit_service.loading import process, rulebook, slices
 from ratelimit_service.observe import (
     decision_log,
     line_writer,
     logs,
     named_buckets,
     once_per_window,
+    pairing,
     tables,
     thresholds,
     tracking,
@@ -230,6 +231,9 @@ BOUNDS = {
     "values of a YAML file, with aliases expanded": f"{yaml_text.MOST_NODES}",
     "characters of the files in one file of manifests": f"{manifests.MOST_TEXT}",
     "bytes of one rule on its way from the process that reads rules": f"{process._LARGEST}",
+    "rules without checks or charges that each worker shows": f"{pairing._MOST_KEPT}",
+    "rules without checks or charges that are logged in an hour": f"{pairing._MOST_LOGGED}",
+    "problems of a load in the log, and warnings": f"{rulebook._MOST_LOGGED}",
     "problems of a load": f"{report.MOST_PROBLEMS}",
     "limits of a descriptor": f"{reader.MOST_LIMITS}",
     "thresholds of a descriptor": f"{reader._MOST_THRESHOLDS}",

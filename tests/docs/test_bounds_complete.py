@@ -24,9 +24,6 @@ LEFT_OUT = {
         "api.endpoint_methods.MOST_PROBLEMS",
         "events.events._MOST_REPORTED",
         "inspection.refusals._MOST_ENTRIES",
-        "loading.rulebook._MOST_LOGGED",
-        "observe.pairing._MOST_KEPT",
-        "observe.pairing._MOST_LOGGED",
         "sources.xds.follower._MOST_NAMED",
     ),
     "a number of the format or of the arithmetic": (
