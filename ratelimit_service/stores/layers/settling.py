@@ -148,42 +148,31 @@ class SettlingStore(Layer):
 
     def _send_parts(self, groups: Groups, parts: Sequence[Part], on_settled: OnOutcomes) -> None:
         """Send each part as a batch, except to places whose circuit is open."""
-
-        outcomes: list[Sequence[Outcome]] = [()] * len(parts)
-        missing = len(parts)
-
-        def settle(index: int, outcome: Sequence[Outcome]) -> None:
-            nonlocal missing
-            outcomes[index] = outcome
-            missing -= 1
-            if not missing:
-                on_settled(join(groups, parts, outcomes))
-
-        batches: list[Batch] = []
-        indexes: list[int] = []
+        sent = _SentParts(self, groups, parts, on_settled)
         for index, part in enumerate(parts):
             batch = Batch(part.groups, part.place, None, self._hand_overs)
             if part.place in self._writer.open_circuits:
-                self._keep(batch, StoreError("a part of Redis is away"), partial(settle, index))
+                self._keep(batch, StoreError("a part of Redis is away"), partial(sent.settle, index))
             else:
                 if not is_check(part.groups):  # which may be sent any number of times
                     batch.sent = self._lanes.take(batch.place, self._clocks.last)
-                batches.append(batch)
-                indexes.append(index)
+                sent.batches.append(batch)
+                sent.indexes.append(index)
+        if sent.batches:
+            self._below.apply_each(sent.batches, sent.on_applied)
 
-        def on_applied(number: int, outcome: Counts | StoreError) -> None:
-            batch = batches[number]
-            if isinstance(outcome, StoreError):
-                self._on_failure(batch, outcome, partial(settle, indexes[number]), narrowed=False)
-            else:
-                self._failures_in_a_row = 0
-                lane = batch.sent
-                if lane is not None:
-                    lane.free.append(lane)
-                settle(indexes[number], outcome)
-
-        if batches:
-            self._below.apply_each(batches, on_applied)
+    def on_part_applied(
+        self, batch: Batch, outcome: Counts | StoreError, on_settled: Callable[[Sequence[Outcome]], None]
+    ) -> None:
+        """Free the lane of a batch, or handle its failure."""
+        if isinstance(outcome, StoreError):
+            self._on_failure(batch, outcome, on_settled, narrowed=False)
+            return
+        self._failures_in_a_row = 0
+        lane = batch.sent
+        if lane is not None:
+            lane.free.append(lane)
+        on_settled(outcome)
 
     def _send(self, batch: Batch, on_settled: OnOutcomes, *, narrowed: bool = False) -> None:
         """Send a batch on a lane of its place. `narrowed`: its forbidden hits have already been removed."""
@@ -360,3 +349,37 @@ class SettlingStore(Layer):
 def _acl_changed(error: StoreError) -> CallFailed:
     """Return an error for a batch whose forbidden keys have changed meanwhile, so that it is sent again."""
     return CallFailed(str(error), Fate.REFUSED, partly=True)
+
+
+class _SentParts:
+    """The parts of a hand-over that were sent. Joins their outcomes once all are settled.
+
+    Not functions within `_send_parts`: where these are compiled, all variables of a function that they use
+    are in one object, so one that uses another is in a cycle, which only the garbage collector releases.
+    """
+
+    __slots__ = ("_groups", "_missing", "_on_settled", "_outcomes", "_parts", "_store", "batches", "indexes")
+
+    def __init__(
+        self, store: SettlingStore, groups: Groups, parts: Sequence[Part], on_settled: OnOutcomes
+    ) -> None:
+        self._store = store
+        self._groups = groups
+        self._parts = parts
+        self._on_settled = on_settled
+        self._outcomes: list[Sequence[Outcome]] = [()] * len(parts)
+        self._missing = len(parts)
+        self.batches: list[Batch] = []
+        self.indexes: list[int] = []
+        """The index of the part of each batch."""
+
+    def on_applied(self, number: int, outcome: Counts | StoreError) -> None:
+        """Settle a part (batch.OnEachApplied)."""
+        self._store.on_part_applied(self.batches[number], outcome, partial(self.settle, self.indexes[number]))
+
+    def settle(self, index: int, outcomes: Sequence[Outcome]) -> None:
+        """Note the outcomes of a part."""
+        self._outcomes[index] = outcomes
+        self._missing -= 1
+        if not self._missing:
+            self._on_settled(join(self._groups, self._parts, self._outcomes))
