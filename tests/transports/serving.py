@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import grpc
 import pytest
 from grpc import aio
 
+from ratelimit_service.core.errors import StoreError
+from ratelimit_service.core.hit import Hit
 from ratelimit_service.core.holds.ids import HoldIds
 from ratelimit_service.core.matching.tree import RuleTree
 from ratelimit_service.core.model import DescriptorRule, DomainRules, Limit, Rule, StatKey, Unit, Window
 from ratelimit_service.core.plan import Policy
 from ratelimit_service.deadlines import Patience
 from ratelimit_service.observe.metrics import Metrics
+from ratelimit_service.ports import OnOutcomes
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest, RateLimitResponse
 from ratelimit_service.runtime.health import Health
 from ratelimit_service.service import RateLimitService
@@ -33,6 +36,19 @@ TREE = RuleTree([DomainRules("llm", (DescriptorRule(b"team", rule=TEAM_RULE),))]
 TRANSPORTS: dict[str, MakeGrpcServer] = {"grpcio": GrpcioServer, "native": NativeServer}
 
 
+class Store(MemoryStore):
+    """A memory store that fails while `failure` is set."""
+
+    failure: StoreError | None = None
+
+    def hit(self, groups: Sequence[Sequence[Hit]], on_outcomes: OnOutcomes) -> None:
+        """See ports.CounterStore."""
+        if self.failure is None:
+            super().hit(groups, on_outcomes)
+        else:
+            on_outcomes([self.failure for _ in groups])
+
+
 @dataclass
 class Served:
     """A server, the parts behind it, and a channel to it.
@@ -42,7 +58,7 @@ class Served:
 
     server: GrpcServer
     service: RateLimitService
-    store: MemoryStore
+    store: Store
     health: Health
     channel: aio.Channel
     held: list[Callable[[], None]] = field(default_factory=list)
@@ -74,7 +90,7 @@ async def serve(
     ids: HoldIds | None = None,
 ) -> Served:
     held: list[Callable[[], None]] = []
-    store = MemoryStore(lambda: NOW, defer=held.append if hold else None)
+    store = Store(lambda: NOW, defer=held.append if hold else None)
     service = RateLimitService(store, Metrics(), lambda: NOW, policy, patience=patience, ids=ids)
     if rules:
         service.use(tree)

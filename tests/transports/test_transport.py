@@ -160,9 +160,7 @@ async def test_without_rules_a_call_is_unavailable(start: Start) -> None:
 
 async def test_a_store_that_fails_is_unavailable(served: Served) -> None:
     """The message has the reason."""
-    served.store.hit = lambda groups, on_outcomes: on_outcomes(  # type: ignore[method-assign]
-        [StoreError("Redis is gone") for _ in groups]
-    )
+    served.store.failure = StoreError("Redis is gone")
     assert (grpc.StatusCode.UNAVAILABLE, "Redis is gone") == await served.code(CHECK)
 
 
