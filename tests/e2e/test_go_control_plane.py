@@ -174,10 +174,12 @@ def test_an_empty_set_ends_rules_after_their_grace_period(
     environment = {**files.environment(plane), "XDS_DOMAIN_GRACE": "2s"}
     with Service(environment) as service, calling(service.grpc) as caller:
         wait_for_limit(caller, "a", 5)
+        plane.wait_for("1")  # which comes after the rules are in force
+        before = len(plane.asked)
         plane.kill()
         plane.start()
         plane.send_nothing() if absent else plane.send(version="1")
-        wait_for("the set", lambda: len(plane.asked) >= 4)
+        wait_for("a request, and the answer to the set", lambda: len(plane.asked) >= before + 2)
         assert 5 == caller.limit("a", "team", "dba")
         wait_for("the end of the rules", lambda: caller.limit("a", "team", "dba") == 0)
 
