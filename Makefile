@@ -116,7 +116,7 @@ check: .venv/dev.stamp ## Check format, lint, types, generated files and layout.
 	@.venv/bin/python tools/generate_proto.py --check
 	@.venv/bin/python -m tools.generate_docs --check
 	@.venv/bin/python tools/version.py --check
-	@.venv/bin/python -m pytest --quiet --no-header --no-summary -p no:cacheprovider tests/test_layout.py > .venv/layout.txt || { tail -n 60 .venv/layout.txt; exit 1; }
+	@.venv/bin/python -m pytest --quiet --no-header --no-summary -p no:cacheprovider tests/test_layout.py tests/test_assertions.py tests/docs/test_line_length.py > .venv/layout.txt || { tail -n 60 .venv/layout.txt; exit 1; }
 
 format: .venv/dev.stamp ## Format the code, and apply the fixes of the linter.
 	@.venv/bin/ruff check --quiet --fix-only .

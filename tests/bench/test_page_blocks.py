@@ -26,7 +26,7 @@ def test_prose_of_a_block_is_wrapped_and_its_tables_are_not() -> None:
     words, row = " ".join(["word"] * 50), f"| {'cell ' * 60}|"
     filled = blocks.fill("<!-- measured: x -->\n<!-- end -->\n", {"x": f"{words}\n{row}\n- {words}"})
     first, second, table, item, more = filled.splitlines()[2:-2]
-    assert (words, f"- {words}") == (f"{first} {second}", f"{item} {more.removeprefix('  ')}")
+    assert [words, f"- {words}"] == [" ".join([first, second]), " ".join([item, more.removeprefix("  ")])]
     assert (row, True) == (table, max(map(len, (first, second, item, more))) <= blocks.WIDTH)
 
 
