@@ -14,17 +14,17 @@ import argparse
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from testing.service import COMMAND, Caller, Service, calling, inherited
+from testing.mirror import mirroring
+from testing.service import Caller, Service, calling
 
 from .machine import cpu_seconds
+from .results import percentile
 
 TURN = 100
 """Calls in a turn."""
@@ -36,32 +36,6 @@ descriptors:
   - key: team
     rate_limit: {unit: year, requests_per_unit: 1000000000}
 """
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value that this share of the values does not exceed."""
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
-
-
-@contextmanager
-def mirroring(theirs: str, ours: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Start a mirror, and yield its process and address."""
-    process = subprocess.Popen(
-        [
-            *(*COMMAND, "compare", "--mirror", "--json", "--listen", "127.0.0.1:0"),
-            *("--theirs", theirs, "--ours", ours),
-        ],
-        env=inherited(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stderr is not None
-        yield process, process.stderr.readline().removeprefix("answering on ").partition(" as ")[0]
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def turn(caller: Caller, name: str, pause: float) -> list[float]:
@@ -88,7 +62,7 @@ def main(calls: int, pause: float) -> None:
         with (
             Service(environment) as theirs,
             Service(environment) as ours,
-            mirroring(theirs.grpc, ours.grpc) as (mirror, address),
+            mirroring(theirs.grpc, ours.grpc, "--json") as (mirror, address),
             calling(theirs.grpc) as direct,
             calling(address) as through,
         ):
@@ -118,8 +92,10 @@ def main(calls: int, pause: float) -> None:
 def report(took: dict[str, list[float]], cpu: dict[str, float]) -> None:
     """Print the percentiles of each way and their differences, and the CPU time for each call."""
     made = len(took["through"])
+    ordered = {name: sorted(values) for name, values in took.items()}
     found = {
-        name: [percentile(values, share) for share in PERCENTILES.values()] for name, values in took.items()
+        name: [percentile(values, share) for share in PERCENTILES.values()]
+        for name, values in ordered.items()
     }
     found["added"] = [
         through - direct for direct, through in zip(found["direct"], found["through"], strict=True)

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pytest
 from ratelimit_service.proto.ratelimit_pb2 import RateLimitRequest
 from ratelimit_service.transports.grpc_method import PATH
 from testing.certificates import Authority
+from testing.mirror import mirroring
 from testing.service import COMMAND, Service, calling, inherited, port_of
 from testing.waiting import wait_for
 
@@ -226,27 +226,6 @@ def test_both_are_reached_over_tls(command: Command, rules: Path, tmp_path: Path
 
 
 # The mirror
-
-
-@contextmanager
-def mirroring(theirs: str, ours: str, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A mirror in a process, and its address."""
-    process = subprocess.Popen(
-        [
-            *(*COMMAND, "compare", "--mirror", "--listen", "127.0.0.1:0"),
-            *("--theirs", theirs, "--ours", ours, *options),
-        ],
-        env=inherited(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stderr is not None
-        yield process, process.stderr.readline().removeprefix("answering on ").partition(" as ")[0]
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_a_mirror_answers_until_a_signal(
