@@ -11,7 +11,6 @@ charged after each run.
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 
 import uvloop
@@ -27,14 +26,10 @@ from testing.proxy import Proxy
 from testing.redis_clients import connect
 from testing.redis_servers import RedisServer
 
+from .printing import say
+
 CALLERS = 50
 SECONDS = 3.0
-
-
-def say(line: str) -> None:
-    """Print a line of the table."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 async def measure(server: RedisServer, round_trip: float, *, grouped: bool) -> tuple[float, float]:

@@ -6,7 +6,7 @@ occupies Redis.
 A replica serves the API over a redis-server that has the counters. The first page of two lists is requested,
 and again while the service still reads the store: all budgets by usage, and those of which nine tenths are
 used, one in ten thousand. Prints the time of these pages, what they had, and how long SCAN and MGET took: on
-average, and the slowest commands as in bench/ledger.py.
+average, and the slowest commands (slow_commands.py).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import redis
 from testing.redis_servers import RedisServer
 from testing.service import Service
 
-from .ledger import NOTED, report, say, waited
-from .machine import cpu_seconds
+from .printing import say
+from .slow_commands import Watch, say_times
 
 LIMIT = 1_000
 NEAR = 10_000
@@ -101,24 +101,10 @@ def main() -> None:
         client = redis.Redis.from_url(server.url)
         fill(client, given.counters)
         with Service({"CONFIG_PATH": name, "BACKEND_TYPE": "redis", "REDIS_URL": server.address}) as service:
-            client.config_resetstat()
-            client.config_set("slowlog-log-slower-than", NOTED)
-            client.config_set("slowlog-max-len", 100_000)
-            client.slowlog_reset()
-            pids = {"the service": service.pid, "Redis": server.pid}
-            before = {what: cpu_seconds([pid]) for what, pid in pids.items()}
-            without_core = waited(server.pid)
+            watch = Watch(client, service=service.pid, server=server.pid)
             say(f"{client.dbsize():,} counters")
             measure(service, given.seconds)
-            without_core = waited(server.pid) - without_core
-            say(
-                ", ".join(
-                    [
-                        f"{what} {cpu_seconds([pid]) - before[what]:.1f} s of CPU time"
-                        for what, pid in pids.items()
-                    ]
-                )
-            )
+            say_times(watch.stop())
             used: Any = client.info("commandstats")
             for command in ("scan", "mget"):
                 stats = used.get(f"cmdstat_{command}", {"calls": 0, "usec_per_call": 0})
@@ -126,7 +112,7 @@ def main() -> None:
                     f"{command.upper()}: {stats['calls']:,} calls, {stats['usec_per_call'] / 1e3:.3f} ms on "
                     "average"
                 )
-            report(client, server.pid, without_core)
+            watch.report()
         client.close()
 
 

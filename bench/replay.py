@@ -24,7 +24,6 @@ import os
 import random
 import select
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ from dataclasses import asdict
 from .frames import HELLO, Reader, Script, grpc_script, http_script
 from .machine import LOAD_CORE, pin
 from .messages import requests
+from .printing import say
 from .results import Latency
 
 PATIENCE = 15.0
@@ -218,12 +218,6 @@ class Replay:
             "over": sum(reader.over for reader in readers),
             "failed": sum(reader.failed for reader in readers),
         }
-
-
-def say(line: str) -> None:
-    """Print a line for the parent process."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def script(traffic: str, many: int, connection: int) -> Script:
