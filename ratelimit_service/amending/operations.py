@@ -31,7 +31,7 @@ from ..core.amendments.model import (
     top_up,
 )
 from ..core.amendments.records import reset_to_json, to_json
-from ..core.amendments.target import Target
+from ..core.amendments.target import Target, exact_entries
 from ..core.budgets.bucket import BucketNow, bucket_now
 from ..core.budgets.no_effect import why_no_effect
 from ..core.errors import InvalidRequest, StoreError
@@ -363,11 +363,6 @@ class Operations:
             key: None if isinstance(count, StoreError) else count
             for key, count in zip(counters, outcome, strict=True)
         }
-
-
-def exact_entries(target: Target) -> tuple[Entry, ...]:
-    """Return the entries of an exact target; none for another one."""
-    return tuple([Entry(entry.key, entry.pieces[0]) for entry in target.entries]) if target.exact else ()
 
 
 def _entries_of(target: Target) -> tuple[Entry, ...]:

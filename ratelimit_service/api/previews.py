@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..amending.operations import Operations
 from ..core.amendments.model import MOST_EDITS, Put, Remove
-from ..core.amendments.target import Target, exactly
+from ..core.amendments.target import Target, exact_entries, exactly
 from ..core.budgets.bucket import Budget, budget
 from ..core.errors import InvalidRequest
 from ..core.matching.keys import LONGEST
@@ -46,7 +46,7 @@ def entries_of(target: Target) -> tuple[Entry, ...]:
     """Return the entries of an exact target. Raises InvalidRequest for another one."""
     if not target.exact:
         raise InvalidRequest(f"give one descriptor: {target.text} is a pattern for several")
-    return tuple([Entry(entry.key, entry.pieces[0]) for entry in target.entries])
+    return exact_entries(target)
 
 
 class Previews:

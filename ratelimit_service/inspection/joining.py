@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from ..core.amendments.index import Amendments
+from ..core.amendments.target import exact_entries
 from ..core.budgets.bucket import BucketNow, Budget, BudgetWindow, bucket_now, budget
 from ..core.holds.hit import SUFFIX
 from ..core.matching import keys
@@ -136,9 +137,8 @@ class Joiner:
             yield match.bucket_entries if match is not None else ()
         for amendment in self._amendments:
             target = amendment.target
-            match = None
-            if target.domain == domain.name and target.exact:
-                match = domain.match(tuple([Entry(entry.key, entry.pieces[0]) for entry in target.entries]))
+            entries = exact_entries(target) if target.domain == domain.name else ()
+            match = domain.match(entries) if entries else None
             yield match.bucket_entries if match is not None else ()
 
 

@@ -88,6 +88,11 @@ def exactly(domain: str, entries: tuple[Entry, ...]) -> Target:
     return Target(domain, tuple([TargetEntry(key, (value,)) for key, value in entries]))
 
 
+def exact_entries(target: Target) -> tuple[Entry, ...]:
+    """Return the entries of an exact target; none for another one."""
+    return tuple([Entry(entry.key, entry.pieces[0]) for entry in target.entries]) if target.exact else ()
+
+
 def fits(pieces: tuple[bytes, ...], value: bytes) -> bool:
     """Return whether `value` contains the pieces in order, begins with the first and ends with the last."""
     first, last = pieces[0], pieces[-1]

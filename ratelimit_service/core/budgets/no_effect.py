@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ..amendments.index import Stack
 from ..amendments.model import Amendment
-from ..amendments.target import exactly
+from ..amendments.target import exact_entries, exactly
 from ..matching.tree import Domain, RuleNode, RuleTree
 from ..model import Entry, Rule
 from ..text import unknown_domain
@@ -40,7 +40,7 @@ def why_no_effect(
         return unknown_domain(target.domain, [*domains][:_MOST_DOMAINS])
     if not target.exact:
         return _of_pattern(domain, amendment)
-    entries = tuple([Entry(entry.key, entry.pieces[0]) for entry in target.entries])
+    entries = exact_entries(target)
     bucket = domain.entries_of_bucket(entries)
     if bucket != entries:
         return f"{target.text} shares the bucket {exactly(domain.name, bucket).text}: amend that"
