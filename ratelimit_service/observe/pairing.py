@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import structlog
 
-from ..core.model import Rule, Window
+from ..core.model import Rule, StatKey, Window
 from ..core.text import printable
 from .columns import RULE_CHARGES, RULE_CHECKS, RULE_REFUSED
 
@@ -90,8 +90,8 @@ class Pairing:
 
     def __init__(self, rows: Callable[[], Rows]) -> None:
         self._rows = rows
-        self._before: dict[tuple[str, ...], _Counts] = {}
-        self._earlier: dict[tuple[str, ...], _Counts] = {}
+        self._before: dict[StatKey, _Counts] = {}
+        self._earlier: dict[StatKey, _Counts] = {}
         """The counts at the last look, and at the one before."""
         self._logged: dict[tuple[str, bool], float] = {}
         self._log = structlog.get_logger("ratelimit_service.pairing")
@@ -102,12 +102,11 @@ class Pairing:
         """Compare the counts with those of the last look, in a step for each rule, and return what is found
         in this process.
         """
-        counts: dict[tuple[str, ...], _Counts] = {}
+        counts: dict[StatKey, _Counts] = {}
         found: list[Unpaired] = []
         for rule, rows in _by_rule(self._rows()):
-            path = (rule.path.domain, *rule.path.levels)
-            counts[path] = _counts(rows)
-            unpaired = _judge(rule, counts[path].since(self._before.get(path, _NOTHING)))
+            counts[rule.path] = _counts(rows)
+            unpaired = _judge(rule, counts[rule.path].since(self._before.get(rule.path, _NOTHING)))
             if unpaired is not None:
                 found.append(unpaired)
             yield
@@ -125,8 +124,7 @@ class Pairing:
         for rule, rows in _by_rule(self._rows()):
             name = str(rule.path)
             if name in wanted:
-                path = (rule.path.domain, *rule.path.levels)
-                counts[name] = _counts(rows).since(self._earlier.get(path, _NOTHING))
+                counts[name] = _counts(rows).since(self._earlier.get(rule.path, _NOTHING))
             yield
         return [(_charges if checked else _checks)(counts.get(name, _NOTHING)) > 0 for name, checked in found]
 
