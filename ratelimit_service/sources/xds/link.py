@@ -104,9 +104,7 @@ class Link(asyncio.Protocol):
                 raise DiscoveryEnded(self._call.end)
             self._news.clear()
             await self._news.wait()
-        message = self._call.messages.pop()
-        self._call.messages.clear()
-        return message
+        return self._call.messages.pop()
 
     async def opened(self) -> None:
         """Wait for the first frame of the peer. Raises DiscoveryEnded.
