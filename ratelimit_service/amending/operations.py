@@ -229,11 +229,7 @@ class Operations:
 
         With `edits`, return the limits as they would be with these: for the preview of a change.
         """
-        match = self._match(domain, entries)
-        if match is None or not match.rule.limits:
-            return None
-        bucket = keys.bucket(self._prefix, keys.domain_text(domain), match.bucket_entries)
-        return bucket_now(match.rule, bucket, self._stack(domain, entries, edits), int(self._now()))
+        return self._bucket(domain, entries, self._stack(domain, entries, edits))
 
     async def without_effect(self, edits: Sequence[Put | Remove]) -> list[str]:
         """Return why edits change no limit now, for each that is known to change none."""
@@ -242,7 +238,7 @@ class Operations:
         for amendment in [edit.amendment for edit in edits if isinstance(edit, Put)]:
             domain, entries = amendment.target.domain, exact_entries(amendment.target)
             stack = self._stack(domain, entries, edits) if entries else UNAMENDED
-            bucket = self.bucket(domain, entries, edits) if entries else None
+            bucket = self._bucket(domain, entries, stack) if entries else None
             found.append((amendment, stack, bucket))
         # A thread: a pattern is compared with up to all rules of its domain.
         return await asyncio.to_thread(
@@ -319,6 +315,13 @@ class Operations:
             for edit in edits
         }
         return self._amendments.find(domain, entries, rules.limits if rules is not None else None, instead)
+
+    def _bucket(self, domain: str, entries: tuple[Entry, ...], stack: Stack) -> BucketNow | None:
+        match = self._match(domain, entries)
+        if match is None or not match.rule.limits:
+            return None
+        bucket = keys.bucket(self._prefix, keys.domain_text(domain), match.bucket_entries)
+        return bucket_now(match.rule, bucket, stack, int(self._now()))
 
     def _match(self, domain: str, entries: tuple[Entry, ...]) -> Match | None:
         tree = self._tree()
