@@ -37,6 +37,8 @@ from .results import Latency
 
 PATIENCE = 15.0
 """Seconds to wait for the last answers."""
+MOST = 400_000
+"""Requests a second that a closed loop prepares: more than any server answers here."""
 GATEWAY_TEAMS = [f"t{number}" for number in range(50)]
 _READ = 262_144
 _LONGEST_SLEEP = 0.01
@@ -131,7 +133,11 @@ class Replay:
             self._refill(connection, streams, clock())
         while True:
             now = self._turn(_LONGEST_SLEEP)
-            if now >= self._end_at or all(c.done == len(c.script.ends) for c in connections):
+            if now >= self._end_at:
+                break
+            if all(c.done == len(c.script.ends) for c in connections):
+                if self._seconds < math.inf:
+                    raise RuntimeError("all prepared requests were answered before the end: raise --most")
                 break
             for connection in connections:
                 if len(connection.times) < connection.done + streams or connection.stuck:
@@ -238,7 +244,9 @@ def main() -> None:
     options.add_argument("--rate", type=float, default=0.0)
     options.add_argument("--many", type=int, default=0)
     options.add_argument("--warm-up", type=float, default=0.5)
-    options.add_argument("--most", type=int, default=150_000, help="requests a second that are prepared")
+    options.add_argument(
+        "--most", type=int, default=MOST, help="requests a second that a closed loop prepares"
+    )
     chosen = options.parse_args()
     pin(os.getpid(), LOAD_CORE)
     whole = chosen.warm_up + chosen.seconds

@@ -44,12 +44,11 @@ def replay(
     rate: float = 0.0,
     many: int = 0,
     warm_up: float = 0.5,
-    most: int = 100_000,
     at: Mapping[float, Callable[[], None]] | None = None,
 ) -> ReplayResult:
     """Do a run. Another thread calls the functions in `at`, each that many seconds after the beginning."""
     command = [sys.executable, "-m", "bench.replay", str(server.port), *map(str, shape), traffic]
-    command += [str(seconds), f"--rate={rate}", f"--many={many}", f"--warm-up={warm_up}", f"--most={most}"]
+    command += [str(seconds), f"--rate={rate}", f"--many={many}", f"--warm-up={warm_up}"]
     timers: list[threading.Timer] = []
     calls = server.script_calls()
     with subprocess.Popen(

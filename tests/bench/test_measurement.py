@@ -11,9 +11,10 @@ import pytest
 
 from bench import reconciliation, stages
 from bench.results import WIDE, Results, named
-from bench.servers import Server
+from bench.servers import Server, nothing
 from testing.redis_servers import RedisServer
 from testing.service import REPOSITORY
+from testing.waiting import PATIENCE
 
 
 def test_a_scenario_is_measured_and_its_books_are_closed(tmp_path: Path) -> None:
@@ -39,6 +40,17 @@ def test_a_scenario_is_measured_and_its_books_are_closed(tmp_path: Path) -> None
     assert run.server_cpu > 0
     assert {"errors": 0, "refused": 0}.items() <= run.extra.items()
     assert "| native, memory | mixed | 4 × 25 |" in done.stdout
+
+
+def test_a_closed_loop_that_runs_out_of_requests_fails() -> None:
+    """Its rate would be that of a shorter run in which ever fewer connections are busy."""
+    with nothing("native") as server:
+        load = (sys.executable, "-m", "bench.replay", str(server.port), "1", "4", "mixed", "60", "--most=10")
+        done = subprocess.run(
+            load, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+    assert (1, "ready\n") == (done.returncode, done.stdout)
+    assert "all prepared requests were answered before the end" in done.stderr
 
 
 def test_every_stage_of_a_decision_is_timed() -> None:
