@@ -81,19 +81,45 @@ cdef int number(const uint8_t **at, const uint8_t *end, uint64_t *found) noexcep
     return 0
 
 
-cdef int text(
-    const uint8_t **at, const uint8_t *end, uint8_t tag, const uint8_t **found, Py_ssize_t *size
-) noexcept:
-    """Read a text, if the next field is one with this tag, else an empty one; return 0 if it is malformed."""
+cdef int sized(const uint8_t **at, const uint8_t *end, const uint8_t **found, Py_ssize_t *size) noexcept:
+    """Read the size of a field, of at most two bytes, and pass over it.
+
+    Return 0 if it is malformed or ends behind `end`.
+    """
     cdef const uint8_t *here = at[0]
-    found[0], size[0] = here, 0
-    if here == end or here[0] != tag:
-        return 1
-    if end - here < 2 or here[1] & MORE or here[1] > end - here - 2:
+    cdef Py_ssize_t length
+    if here == end:
         return 0
-    found[0], size[0] = here + 2, here[1]
-    at[0] = here + 2 + here[1]
+    length = here[0]
+    here += 1
+    if length & MORE:
+        if here == end or here[0] & MORE:
+            return 0
+        length = length & 0x7F | <Py_ssize_t> here[0] << 7
+        here += 1
+    if length > end - here:
+        return 0
+    found[0], size[0] = here, length
+    at[0] = here + length
     return 1
+
+
+cdef int of_entry(
+    const uint8_t *at, const uint8_t *end, const uint8_t **key, Py_ssize_t *key_size, const uint8_t **value,
+    Py_ssize_t *value_size
+) noexcept:
+    """Read an entry that has nothing but a key and a value, in this order; return 0 for any other."""
+    key[0] = value[0] = at
+    key_size[0] = value_size[0] = 0
+    if at != end and at[0] == KEY:
+        at += 1
+        if not sized(&at, end, key, key_size):
+            return 0
+    if at != end and at[0] == VALUE:
+        at += 1
+        if not sized(&at, end, value, value_size):
+            return 0
+    return at == end
 
 
 def split(bytes data not None):
@@ -118,30 +144,19 @@ def split(bytes data not None):
     memcpy(kept, at, size)
     used = size
     at += size
-    while whole - at >= 2 and at[0] == DESCRIPTOR:
-        size = at[1]
-        at += 2
-        if size & MORE:
-            if at == whole or at[0] & MORE:
-                return None
-            size = size & 0x7F | <Py_ssize_t> at[0] << 7
-            at += 1
-        if size > whole - at:
+    while at != whole and at[0] == DESCRIPTOR:
+        at += 1
+        if not sized(&at, whole, &begin, &size):
             return None
-        begin, end = at, at + size
+        end, at = at, begin
         while end - at >= 2 and at[0] == ENTRY:
             if at[1] & MORE or at[1] > end - at - 2:
                 return None
             at += 2 + at[1]
         size = at - begin
         kept[used] = DESCRIPTOR
-        if size < MORE:
-            kept[used + 1] = <uint8_t> size
-            used += 2
-        else:
-            kept[used + 1] = <uint8_t> (size & 0x7F | MORE)
-            kept[used + 2] = <uint8_t> (size >> 7)
-            used += 3
+        used += 1
+        used += write(kept + used, size)
         memcpy(kept + used, begin, size)
         used += size
         values[descriptors] = 0
@@ -195,29 +210,20 @@ def read(bytes key not None):
         return None
     at += 2 + at[1]
     while at != whole:
-        if whole - at < 2 or at[0] != DESCRIPTOR:
+        if at[0] != DESCRIPTOR:
             return None
-        size = at[1]
-        at += 2
-        if size & MORE:
-            if at == whole or at[0] & MORE:
-                return None
-            size = size & 0x7F | <Py_ssize_t> at[0] << 7
-            at += 1
-        if size > whole - at:
+        at += 1
+        if not sized(&at, whole, &inner, &size):
             return None
-        end = at + size
+        end, at = at, inner
         entries = []
         while at != end:
-            if end - at < 2 or at[0] != ENTRY or at[1] & MORE or at[1] > end - at - 2:
+            if at[0] != ENTRY:
                 return None
-            inner = at + 2 + at[1]
-            at += 2
-            if not text(&at, inner, KEY, &name, &name_size):
+            at += 1
+            if not sized(&at, end, &inner, &size):
                 return None
-            if not text(&at, inner, VALUE, &value, &value_size):
-                return None
-            if at != inner:
+            if not of_entry(inner, at, &name, &name_size, &value, &value_size):
                 return None
             key_text = PyBytes_FromStringAndSize(<char *> name, name_size)
             value_text = PyBytes_FromStringAndSize(<char *> value, value_size)
@@ -259,47 +265,6 @@ def request_of(
     put(request, 5, ())
     put(request, 6, repeats)
     return request
-
-
-cdef int sized(const uint8_t **at, const uint8_t *end, const uint8_t **found, Py_ssize_t *size) noexcept:
-    """Read the size of a field, of at most two bytes, and pass over it.
-
-    Return 0 if it is malformed or ends behind `end`.
-    """
-    cdef const uint8_t *here = at[0]
-    cdef Py_ssize_t length
-    if here == end:
-        return 0
-    length = here[0]
-    here += 1
-    if length & MORE:
-        if here == end or here[0] & MORE:
-            return 0
-        length = length & 0x7F | <Py_ssize_t> here[0] << 7
-        here += 1
-    if length > end - here:
-        return 0
-    found[0], size[0] = here, length
-    at[0] = here + length
-    return 1
-
-
-cdef int of_entry(
-    const uint8_t *at, const uint8_t *end, const uint8_t **key, Py_ssize_t *key_size, const uint8_t **value,
-    Py_ssize_t *value_size
-) noexcept:
-    """Read an entry that has nothing but a key and a value, in this order; return 0 for any other."""
-    key[0] = value[0] = at
-    key_size[0] = value_size[0] = 0
-    if at != end and at[0] == KEY:
-        at += 1
-        if not sized(&at, end, key, key_size):
-            return 0
-    if at != end and at[0] == VALUE:
-        at += 1
-        if not sized(&at, end, value, value_size):
-            return 0
-    return at == end
 
 
 cdef inline bint same(bytes text, const uint8_t *found, Py_ssize_t size):
