@@ -191,12 +191,17 @@ local function use_holds()
         return floor(min(tokens, hit.most, MOST) * share + 0.5)
     end
 
+    -- Adds `times` holds of `tokens` in all. One that ends with its window does not count (Holds._take).
+    local function hold(holds, hit, tokens, times)
+        local slot = holds.slots[hit.expiry] or {0, 0}
+        local whole = hit.expiry > hit.now + hit.life - max(1, floor(hit.life / 12))
+        set_slot(holds, hit.expiry, slot[1] + tokens, slot[2] + (whole and times or 0))
+    end
+
     local function take(holds, hit)
         local tokens = tokens_of(holds, hit, holds.share)
         if tokens > 0 then
-            local slot = holds.slots[hit.expiry] or {0, 0}
-            local whole = hit.expiry > hit.now + hit.life - max(1, floor(hit.life / 12))
-            set_slot(holds, hit.expiry, slot[1] + tokens, slot[2] + (whole and 1 or 0))
+            hold(holds, hit, tokens, 1)
         end
         return tokens
     end
@@ -315,10 +320,7 @@ local function use_holds()
             if hit.left > 0 then
                 passed = min(passed, math.ceil((hit.left - hit.held) / tokens))
             end
-            local slot = holds.slots[hit.expiry]
-            local more = passed - 1
-            local whole = hit.expiry > hit.now + hit.life - max(1, floor(hit.life / 12))
-            set_slot(holds, hit.expiry, slot[1] + tokens * more, slot[2] + (whole and more or 0))
+            hold(holds, hit, tokens * (passed - 1), passed - 1)
         end
         if passed == hit.times then
             return {result, passed, tokens, 0}
