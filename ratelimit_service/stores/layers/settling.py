@@ -161,12 +161,12 @@ class SettlingStore(Layer):
         if sent.batches:
             self._below.apply_each(sent.batches, sent.on_applied)
 
-    def on_part_applied(
-        self, batch: Batch, outcome: Counts | StoreError, on_settled: Callable[[Sequence[Outcome]], None]
+    def on_applied(
+        self, batch: Batch, outcome: Counts | StoreError, on_settled: OnOutcomes, *, narrowed: bool = False
     ) -> None:
         """Free the lane of a batch, or handle its failure."""
         if isinstance(outcome, StoreError):
-            self._on_failure(batch, outcome, on_settled, narrowed=False)
+            self._on_failure(batch, outcome, on_settled, narrowed=narrowed)
             return
         self._failures_in_a_row = 0
         lane = batch.sent
@@ -176,17 +176,10 @@ class SettlingStore(Layer):
 
     def _send(self, batch: Batch, on_settled: OnOutcomes, *, narrowed: bool = False) -> None:
         """Send a batch on a lane of its place. `narrowed`: its forbidden hits have already been removed."""
-        batch.sent = lane = self._lanes.take(batch.place, self._clocks.last)
-
-        def on_applied(outcome: Counts | StoreError) -> None:
-            if isinstance(outcome, StoreError):
-                self._on_failure(batch, outcome, on_settled, narrowed=narrowed)
-            else:
-                self._failures_in_a_row = 0
-                lane.free.append(lane)
-                on_settled(outcome)
-
-        self._below.apply(batch, on_applied)
+        batch.sent = self._lanes.take(batch.place, self._clocks.last)
+        self._below.apply(
+            batch, lambda outcome: self.on_applied(batch, outcome, on_settled, narrowed=narrowed)
+        )
 
     def _resend(self, batch: Batch, on_resent: OnOutcomes) -> None:
         """Send a batch of the journal again: unchanged and by the same lane if Redis may have applied it.
@@ -375,7 +368,7 @@ class _SentParts:
 
     def on_applied(self, number: int, outcome: Counts | StoreError) -> None:
         """Settle a part (batch.OnEachApplied)."""
-        self._store.on_part_applied(self.batches[number], outcome, partial(self.settle, self.indexes[number]))
+        self._store.on_applied(self.batches[number], outcome, partial(self.settle, self.indexes[number]))
 
     def settle(self, index: int, outcomes: Sequence[Outcome]) -> None:
         """Note the outcomes of a part."""
