@@ -58,12 +58,16 @@ class Batch:
         self.kept_at = kept_at
 
 
+MORE_THAN_A_COUNTER = HELD_BACK | Gate.LEDGER
+"""The gates of hits for which a store needs more than a counter, an amount and a time to live."""
+
+
 def is_check(groups: Groups) -> bool:
     """Return whether groups are one check of one counter, as half of the calls for a Cluster are."""
     if len(groups) != 1 or len(groups[0]) != 1:
         return False
     hit = groups[0][0]
-    return not hit.amount and not hit.gate & (HELD_BACK | Gate.LEDGER)
+    return not hit.amount and not hit.gate & MORE_THAN_A_COUNTER
 
 
 OnApplied = Callable[[Counts | StoreError], None]

@@ -16,7 +16,7 @@ from ...core.errors import CounterRefused
 from ...core.gates import Gate
 from ...core.holds.hit import HoldHit
 from ...core.model import COUNTER_MAX, HELD_BACK
-from ..batch import Batch, Counts, Groups
+from ..batch import MORE_THAN_A_COUNTER, Batch, Counts, Groups
 from ..lanes import REGISTER_TTL, Lane
 from .hold_arguments import Repeated, combine, fields
 from .ledger_arguments import ledger_arguments
@@ -30,8 +30,6 @@ SCRIPT = b"".join(
 )
 SHA = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()
 
-_MORE_THAN_A_COUNTER = HELD_BACK | Gate.LEDGER
-"""The gates of hits for which the script needs more than a counter, an amount and a time to live."""
 _IN_TURN = HELD_BACK | Gate.ENTRY
 """The gates of hits that the script applies one by one; it does the same with refunds."""
 
@@ -260,7 +258,7 @@ def plain_command(batch: Batch, prefix: str, tag: str) -> Command | None:
     if len(groups) != 1 or len(groups[0]) != 1:
         return None
     hit = groups[0][0]
-    if hit.gate & _MORE_THAN_A_COUNTER or hit.amount < 0:
+    if hit.gate & MORE_THAN_A_COUNTER or hit.amount < 0:
         return None
     if not hit.amount:
         return ("GET", hit.key)
