@@ -38,7 +38,7 @@ from ...core.amendments.model import (
 from ...core.amendments.records import Unreadable, digest, read, read_reset, write, write_reset
 from ...core.errors import CounterRefused, StoreError
 from ..amendments import KEY_REMEMBERED, MOST, conflict, key_of_another, too_large, too_many
-from .background_scripts import Evaluation, Run, Script, script
+from .background_scripts import Evaluation, Run, Script, decoded, script
 
 MOST_AUDITED = 100_000
 """Edits that the audit keeps. It is the record of top-ups and overrides (docs/showback.md), and takes some 50
@@ -248,7 +248,7 @@ class RedisAmendments:
             cursor, fields = await self._call(SCAN, (self._current,), (_text_of(cursor), _SCAN_COUNT))
             for name, text in zip(fields[::2], fields[1::2], strict=True):
                 if name not in (b"version", b"stamp"):
-                    yield name.decode("utf-8", "backslashreplace"), text
+                    yield decoded(name), text
             if int(cursor) == 0:
                 return
 
@@ -313,7 +313,7 @@ def _news_in(lines: Sequence[tuple[int, Mapping[str, str]]], version: int, stamp
 
 
 def _fields(pairs: Sequence[bytes]) -> Mapping[str, str]:
-    texts = [text.decode("utf-8", "backslashreplace") for text in pairs]
+    texts = [decoded(text) for text in pairs]
     return dict(zip(texts[::2], texts[1::2], strict=True))
 
 

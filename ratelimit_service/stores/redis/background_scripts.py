@@ -40,6 +40,11 @@ Run = Callable[[Evaluation], Awaitable[Any]]
 """Runs a script on the server that has its keys. Raises the errors of redis-py, or StoreError."""
 
 
+def decoded(text: bytes) -> str:
+    """Return a text of a reply; bytes that are no UTF-8 are escaped."""
+    return text.decode("utf-8", "backslashreplace")
+
+
 async def run_at(wire: Wire, what: Evaluation, *, asking: bool = False) -> Any:
     """Run a script on one server; `asking` is for a server to which the slot is being moved."""
     script, keys, arguments = what

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from ...core.errors import StoreError
 from ...ports import DroppedEvent, EmitResult, PendingEvent
 from ..events import FORGOTTEN_AFTER, MOST_EVENTS, TAKEN_AGAIN
-from .background_scripts import Evaluation, Run, Script, script
+from .background_scripts import Evaluation, Run, Script, decoded, script
 
 _FIELDS = b"""
 local function fields(list)
@@ -196,7 +196,7 @@ class RedisEvents:
         """Keep an event (ports.EventStore.emit)."""
         new, *dropped = await self._call(EMIT, (text, kept, MOST_EVENTS), f"{self._seen}{event_id}")
         pairs = zip(dropped[::2], dropped[1::2], strict=True)
-        return EmitResult(bool(new), [DroppedEvent(_text(name), _text(old)) for name, old in pairs])
+        return EmitResult(bool(new), [DroppedEvent(decoded(name), decoded(old)) for name, old in pairs])
 
     async def open(self, receiver: str) -> None:
         """Begin to keep events for a receiver (ports.EventStore.open)."""
@@ -206,7 +206,7 @@ class RedisEvents:
         """Return what a receiver is to get (ports.EventStore.take)."""
         found = await self._call(TAKE, (receiver, replica, most, TAKEN_AGAIN * 1_000), self._receivers)
         return [
-            PendingEvent(place.decode(), _text(text))
+            PendingEvent(place.decode(), decoded(text))
             for place, text in zip(found[::2], found[1::2], strict=True)
         ]
 
@@ -222,7 +222,7 @@ class RedisEvents:
         """Note the receivers in use, and forget old ones (ports.EventStore.forget_unused)."""
         arguments: list[str | int] = [FORGOTTEN_AFTER, IDLE * 1_000, *receivers]
         gone = await self._call(FORGET_UNUSED, arguments, self._receivers)
-        return [_text(name) for name in gone]
+        return [decoded(name) for name in gone]
 
     async def waiting(self, receiver: str) -> int:
         """Return how many events wait (ports.EventStore.waiting)."""
@@ -233,7 +233,3 @@ class RedisEvents:
             return await self._run(Evaluation(what, (self._stream, *more), arguments))
         except (RedisError, OSError) as error:
             raise self._on_error(error) from None
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "backslashreplace")

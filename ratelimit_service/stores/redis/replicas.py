@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from ...core.errors import StoreError
 from ...ports import InForce, Replica
 from ..replicas import GONE_AFTER, MOST_GENERATIONS, with_lag
-from .background_scripts import Evaluation, Run, Script, script
+from .background_scripts import Evaluation, Run, Script, decoded, script
 
 _KEPT = 30 * 86_400
 """Seconds after which the register of a service that no longer runs expires."""
@@ -72,7 +72,7 @@ class RedisReplicas:
         said = json.dumps([standing.digest, standing.amendments, standing.release])
         arguments = (name, digest, said, GONE_AFTER, MOST_GENERATIONS, _KEPT)
         now, pairs = await self._call(MEET, arguments)
-        found = {_text(field): _text(value) for field, value in zip(pairs[::2], pairs[1::2], strict=True)}
+        found = {decoded(field): decoded(value) for field, value in zip(pairs[::2], pairs[1::2], strict=True)}
         begun: dict[int, float] = {}
         replicas = []
         for field, value in found.items():
@@ -99,7 +99,3 @@ class RedisReplicas:
             return await self._run(Evaluation(what, (self._key,), arguments))
         except (RedisError, OSError) as error:
             raise self._on_error(error) from None
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "backslashreplace")
