@@ -40,7 +40,7 @@ cdef class PreparedRequest:
     cdef list _hits_of(self, list addends, long long now, jitter, str denial)
     @cython.locals(begin=double, end=double, shared=RuleWindows)
     cdef object _enter_windows(self, long long now)
-    @cython.locals(shared=RuleWindows, hit=SharedHit, limited=LimitedDescriptor)
+    @cython.locals(shared=RuleWindows, hit=SharedHit)
     cdef bint _enter_windows_of_one(self, long long now)
 
 

@@ -1,7 +1,7 @@
 """The fields of C of the observers, and types that are known where this module is compiled."""
 
 from ratelimit_service.core.model cimport Decision
-from ratelimit_service.core.plan cimport Plan, PlannedDescriptor
+from ratelimit_service.core.plan cimport Plan
 from ratelimit_service.observe.metrics cimport Metrics
 
 
