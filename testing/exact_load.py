@@ -37,7 +37,7 @@ from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
 from testing.redis_clients import connect
-from testing.waiting import PATIENCE
+from testing.waiting import until
 
 YEAR = Window(Unit.YEAR, 1, Calendar())
 LIMIT = 10**12
@@ -192,9 +192,7 @@ class Bench:
         callers_at_work = [asyncio.create_task(call(number)) for number in range(callers)]
         await asyncio.sleep(0)
         if mixed:
-            async with asyncio.timeout(PATIENCE):
-                while not (outcome.refunded and outcome.refused.total()):
-                    await asyncio.sleep(0.001)
+            await until(lambda: outcome.refunded and outcome.refused.total())
         await fault()
         stop.set()
         await asyncio.gather(*callers_at_work)

@@ -257,9 +257,7 @@ async def test_calls_are_decided_while_thousands_of_amendments_are_searched(
 
     monkeypatch.setattr(endpoint_methods, "_order", held)
     listing = asyncio.create_task(api.get("/amendments", limit=1))
-    async with asyncio.timeout(PATIENCE):
-        while not began.is_set():
-            await asyncio.sleep(0)
+    await until(began.is_set)
     for _ in range(100):
         api.ask(hits=1)
         await asyncio.sleep(0)

@@ -15,7 +15,7 @@ import yaml
 from testing.envoy import connection_manager
 from testing.in_process_service import ClockedService
 from testing.proxy import Proxy
-from testing.waiting import wait_for
+from testing.waiting import until, wait_for
 
 from ..docs.documents import section
 from .envoy_with_holds import FILE, remaining
@@ -48,8 +48,7 @@ class SlowProxy(Proxy):
         self.open = threading.Event()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while not self.open.is_set():
-            await asyncio.sleep(0.01)
+        await until(self.open.is_set)
         await super()._pass_on(reader, writer)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,9 +159,15 @@ class Running:
             lambda: float(self.now),
             lambda: "a",
             lambda: True,
-            lambda: self.tree,
+            self._rules,
         )
         self.background = Background()
+        self.looks = 0
+        """How often the rules were read."""
+
+    def _rules(self) -> RuleTree | None:
+        self.looks += 1
+        return self.tree
 
     async def start(self) -> None:
         self.events.keep(self.background)
@@ -272,7 +277,8 @@ async def test_a_name_without_a_receiver_is_reported(file: File) -> None:
     with capture_logs() as logs:
         await running.start()
         running.tree = rules("finance")
-        await asyncio.sleep(0.05)
+        read = running.looks
+        await until(lambda: running.looks >= read + 2)  # the first of them has been checked
         assert [] == [log for log in logs if "receivers" in log]
         running.tree = rules("finance", "finanse")
         await until(lambda: logs)

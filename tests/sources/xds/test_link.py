@@ -290,9 +290,7 @@ async def test_sets_that_are_not_read_yet_are_replaced(plane: ControlPlane) -> N
         before = len(spools())
         for version in range(50):
             peer.send(DiscoveryResponse(version_info=str(version)).SerializeToString())
-        async with asyncio.timeout(PATIENCE):
-            while link._call._unanswered < 50:
-                await asyncio.sleep(0.001)
+        await until(lambda: link._call._unanswered >= 50)
         assert len(spools()) <= before + 1
         assert "49" == (await received(link)).version_info
 
