@@ -104,7 +104,7 @@ def merges(given: argparse.Namespace) -> bool:
 
 
 def manifest_domain(given: argparse.Namespace) -> str:
-    """Return the domain of manifests that name none; empty if nothing says it."""
+    """Return the domain for manifests without one: that of the option, or of MANIFEST_DOMAIN; else empty."""
     return os.environ.get("MANIFEST_DOMAIN", "") if given.domain is None else str(given.domain)
 
 

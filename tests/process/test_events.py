@@ -59,8 +59,8 @@ def charges(domain: str, team: bytes) -> pb.RateLimitRequest:
 def test_three_replicas_emit_each_event_once(
     redis_server: RedisServer, redis_url: str, tmp_path: Path, webhook: Webhook
 ) -> None:
-    """10,000 charges take a bucket over each threshold. One replica is killed meanwhile, with what it has not
-    sent.
+    """10,000 charges take a bucket over each threshold. One replica is killed meanwhile, before it has sent
+    all of its events.
 
     A delivery that fails is repeated with the same id.
     """

@@ -87,7 +87,7 @@ class BudgetWindow(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """One bucket of a domain with what it has used. `entries` are those of the bucket
+    """One bucket of a domain, and the use of its windows. `entries` are those of the bucket
     (matching/buckets.py).
     """
 

@@ -252,7 +252,7 @@ NAMES = [("a", "x"), ("b", "x"), ("c", "x (2)"), ("d", "x (2)"), ("e", "x (2) (2
 
 
 def test_every_resource_has_a_name_of_its_own_in_problems() -> None:
-    """A problem is told from those of other domains by it."""
+    """The names distinguish the problems of one domain from those of another."""
     configs = [resource(domain, name=name) for domain, name in NAMES]
     names = [each.name for each in stored_resources("cp", list(received(*configs).groups.values()))]
     assert (5, "xds cp: x") == (len(set(names)), names[0])
