@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -21,14 +21,6 @@ from testing.redis_servers import RedisServer
 
 KEY = "{d|k=v}:hour:2026-11-21T01Z"
 NOON = 1_795_262_400
-
-
-@pytest.fixture
-async def store(redis_url: str) -> AsyncIterator[RedisStore]:
-    store = RedisStore(connect(redis_url))
-    await store.start()
-    yield store
-    await store.close()
 
 
 async def hit(store: RedisStore, *groups: Sequence[Hit]) -> Sequence[Outcome]:

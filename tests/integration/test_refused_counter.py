@@ -4,7 +4,7 @@ fail.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import pytest
@@ -13,18 +13,14 @@ import structlog
 from ratelimit_service.core.errors import StoreError
 from ratelimit_service.core.model import Limit, Request
 from ratelimit_service.stores.redis.server import RedisStore
-from testing.redis_clients import connect
 from testing.redis_servers import RedisServer
 from tests.limiter import descriptor
 from tests.observe.replica import HOUR, Replica, budget
 
 
 @pytest.fixture
-async def replica(redis_url: str) -> AsyncIterator[Replica]:
-    store = RedisStore(connect(redis_url))
-    await store.start()
-    yield Replica(*[budget(key, Limit(1_000, HOUR)) for key in ("team", "user")], store=store)
-    await store.close()
+async def replica(store: RedisStore) -> Replica:
+    return Replica(*[budget(key, Limit(1_000, HOUR)) for key in ("team", "user")], store=store)
 
 
 def keys_logged(logs: Sequence[MutableMapping[str, Any]]) -> list[str]:

@@ -23,7 +23,6 @@ from ratelimit_service.stores.layers.settling import SettlingStore
 from ratelimit_service.stores.redis.client import Link, at_address
 from ratelimit_service.stores.redis.cluster import ClusterStore
 from ratelimit_service.stores.redis.server import RedisStore
-from testing.redis_clients import connect
 from testing.redis_fleets import RedisCluster
 
 Form = Callable[[list[Hit]], list[Hit]]
@@ -56,14 +55,6 @@ async def client(redis_url: str) -> AsyncIterator[aioredis.Redis]:
     client = aioredis.Redis.from_url(redis_url, decode_responses=True)
     yield client
     await client.aclose()
-
-
-@pytest.fixture
-async def store(redis_url: str) -> AsyncIterator[RedisStore]:
-    store = RedisStore(connect(redis_url))
-    await store.start()
-    yield store
-    await store.close()
 
 
 async def apply(store: RedisStore, batch: Batch) -> Counts:
