@@ -5,7 +5,6 @@ through the real Envoy.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from testing.service import Service, run
 from testing.waiting import PATIENCE, wait_for
 
 from ..deploy.gateways import per_route
+from ..docs.documents import blocks
 from .conftest import in_one_minute
 from .test_recipes import PAGE, RECIPES, Answered, Recipe, envoy, play
 
@@ -34,20 +34,13 @@ def recipe_of(domain: str) -> Recipe:
 
 def block(name: str) -> str:
     """Return the text of the block with this name."""
-    (found,) = re.findall(rf"^```\w+ {name}\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    return str(found)
+    (found,) = [each.text for each in blocks(PAGE) if each.info.endswith(f" {name}")]
+    return found
 
 
 def answered(service: Service) -> Answered:
     """Return a count of the calls that a service has answered."""
     return lambda: service.metric_sum("ratelimit_service_response_time_seconds_count")
-
-
-@pytest.fixture(scope="module")
-def llm() -> Iterator[MockLlm]:
-    provider = MockLlm()
-    yield provider
-    provider.stop()
 
 
 @in_one_minute

@@ -86,13 +86,6 @@ RECIPES = tuple(recipes())
 TRANSLATED = tuple(recipe for recipe in RECIPES if "envoy-gateway" in recipe.blocks)
 
 
-@pytest.fixture(scope="module")
-def llm() -> Iterator[MockLlm]:
-    provider = MockLlm()
-    yield provider
-    provider.stop()
-
-
 @contextmanager
 def envoy(directory: Path, address: str, llm: MockLlm, routed: Object) -> Iterator[httpx.Client]:
     """The Envoy of the tests, with one route and this configuration of the filter."""
