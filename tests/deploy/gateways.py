@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import yaml
 
-from testing.envoy import EnvoyProcess
+from testing.envoy import EnvoyProcess, connection_manager
 from testing.service import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"
@@ -127,9 +127,7 @@ def route(prefix: str = "/", **more: Any) -> Object:
 @contextmanager
 def running(directory: Path, configuration: Object) -> Iterator[httpx.Client]:
     """Yield a client of an Envoy with this configuration; its calls to the service have a long timeout."""
-    for each in configuration["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0][
-        "typed_config"
-    ]["http_filters"]:
+    for each in connection_manager(configuration)["http_filters"]:
         if "rate_limit_service" in each["typed_config"]:
             each["typed_config"]["timeout"] = "10s"
     directory.mkdir(exist_ok=True)
