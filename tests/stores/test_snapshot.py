@@ -23,6 +23,11 @@ from testing.waiting import until
 
 from .snapshot_store import DBA, NOW, OPS, SOON, SnapshotStore, charge, sealed
 
+LIFE = 400 * 86_400
+INTO = record("{d|team=dba}", Period(0, 0, ":ledger:hour:2026-11-21", "T08Z"), LIFE)
+REFUSED = Hit(INTO.book, 1, ttl=LIFE, gate=Gate.LEDGER | Gate.ENTRY, into=INTO)
+"""The entry of a refused request in the ledger of its bucket."""
+
 # Counters that outlast the process.
 
 
@@ -39,19 +44,17 @@ async def test_a_stop_and_a_start_keep_every_count(kept: SnapshotStore) -> None:
 
 async def test_a_stop_and_a_start_keep_the_ledger(kept: SnapshotStore) -> None:
     """With its time to live. The next process adds to the same entries."""
-    day, life = 86_400, 400 * 86_400
-    into = record("{d|team=dba}", Period(0, 0, ":ledger:hour:2026-11-21", "T08Z"), life)
+    day = 86_400
 
     def spend(store: KeptMemoryStore) -> None:
-        hits = [Hit(DBA, amount, ttl=3_600, gate=Gate.LEDGER, into=into) for amount in (42, -2)]
-        refused = Hit(into.book, 1, ttl=life, gate=Gate.LEDGER | Gate.ENTRY, into=into)
+        hits = [Hit(DBA, amount, ttl=3_600, gate=Gate.LEDGER, into=INTO) for amount in (42, -2)]
         outcomes: list[object] = []
-        store.hit([[hit] for hit in (*hits, refused)], outcomes.extend)
+        store.hit([[hit] for hit in (*hits, REFUSED)], outcomes.extend)
         assert 3 == len(outcomes)
 
     async def ledger(store: KeptMemoryStore) -> list[tuple[str, int]]:
         found = await entries_in(store, "{d|")
-        return sorted((key.removeprefix(f"{into.book}T08Z:"), value) for key, value in found.items())
+        return sorted((key.removeprefix(f"{INTO.book}T08Z:"), value) for key, value in found.items())
 
     store = await kept.start()
     spend(store)
@@ -60,10 +63,8 @@ async def test_a_stop_and_a_start_keep_the_ledger(kept: SnapshotStore) -> None:
     spend(store)
     for moved, expected in (
         (399 * day, [("charged", 84), ("refunded", 4), ("refused", 2)]),
-        (
-            day + 2 * 3_600,
-            [],
-        ),  # the store removes entries by the hour, and a restart adds two seconds at most
+        # The store removes entries by the hour, and a restart adds two seconds at most.
+        (day + 2 * 3_600, []),
     ):
         kept.now += moved
         kept.day += moved
@@ -74,12 +75,9 @@ async def test_a_stop_and_a_start_keep_the_ledger(kept: SnapshotStore) -> None:
 
 async def test_a_refused_request_alone_changes_the_ledger(kept: SnapshotStore) -> None:
     """While a budget is exhausted, there may be no other change for hours."""
-    life = 400 * 86_400
-    into = record("{d|team=dba}", Period(0, 0, ":ledger:hour:2026-11-21", "T08Z"), life)
-    refused = Hit(into.book, 1, ttl=life, gate=Gate.LEDGER | Gate.ENTRY, into=into)
     store = await kept.start()
     for _ in range(3):
-        store.hit([[refused]], lambda outcomes: None)
+        store.hit([[REFUSED]], lambda outcomes: None)
         store = await kept.restart()
     assert [3] == list((await entries_in(store, "{d|")).values())
 
